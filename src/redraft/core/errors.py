@@ -1,0 +1,83 @@
+"""Every error that redraft raises on purpose.
+
+```
+RedraftError
+├── InputError                  the user can mend it; the command line exits with 2
+│   ├── OptionError             an option has a value that cannot work         (also a ValueError)
+│   ├── UnknownOptionError      an option that does not exist                  (also a TypeError)
+│   ├── PromptError             an empty prompt, a message that is none
+│   │   └── ContextLengthError  prompt longer than the context; carries both lengths
+│   ├── ModelNotFoundError      no such directory, bundled model or cached Hub id
+│   ├── CheckpointError         a checkpoint that cannot be read: names the file, the field or the tensor
+│   ├── DataError               a row of training or evaluation data; carries file and line
+│   └── RecipeError             a training recipe that cannot work
+└── GenerationError             a request that failed while it ran; the others go on
+```
+"""
+
+
+class RedraftError(Exception):
+    """Base of every error below."""
+
+
+class InputError(RedraftError):
+    """Something the user gave cannot be used; the message says what and how to mend it."""
+
+
+class OptionError(InputError, ValueError):
+    """An option has a value that cannot work."""
+
+
+class UnknownOptionError(InputError, TypeError):
+    """An option that does not exist."""
+
+
+class PromptError(InputError):
+    """A prompt that cannot be read."""
+
+
+class ContextLengthError(PromptError):
+    """A prompt that does not fit the context.
+
+    Attributes:
+        prompt_tokens: length of the prompt in tokens.
+        context_tokens: what the context can hold.
+    """
+
+    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens
+        super().__init__(
+            f"the prompt has {prompt_tokens} tokens, the context holds {context_tokens} "
+            "(prompt and reply together): shorten the prompt or load with a larger max_context"
+        )
+
+
+class ModelNotFoundError(InputError):
+    """No such model."""
+
+
+class CheckpointError(InputError):
+    """A checkpoint that cannot be read or written."""
+
+
+class DataError(InputError):
+    """A row of data that cannot be used.
+
+    Attributes:
+        path: the file.
+        line: its line, from 1.
+    """
+
+    def __init__(self, path: str, line: int, reason: str) -> None:
+        self.path = path
+        self.line = line
+        super().__init__(f"{path}, line {line}: {reason}")
+
+
+class RecipeError(InputError):
+    """A training recipe that cannot work."""
+
+
+class GenerationError(RedraftError):
+    """A request that failed while it ran."""

@@ -1,0 +1,48 @@
+"""What a stream yields: drafts while a canvas settles, a commit when it has, the generation at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redraft.core.results import Generation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """The canvas after one denoising step.
+
+    Attributes:
+        canvas: number of the canvas, from 0.
+        step: number of the step, from 0.
+        token_ids: [L] the argmax canvas, which is what would be committed now.
+        accepted: [L] whether the position was accepted in this step; the others were renoised.
+        entropy_nats: [L] entropy of the temperature-scaled distribution.
+        temperature: the step's temperature.
+    """
+
+    canvas: int
+    step: int
+    token_ids: tuple[int, ...]
+    accepted: tuple[bool, ...]
+    entropy_nats: tuple[float, ...]
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """A canvas that will not change any more.
+
+    Attributes:
+        canvas: number of the canvas, from 0.
+        token_ids: what the user gets of it; ends before end-of-turn and padding.
+        text: what it adds to the raw reply, markers included; text that may still become a stop string is held back.
+        denoising_steps: the steps it took.
+    """
+
+    canvas: int
+    token_ids: tuple[int, ...]
+    text: str
+    denoising_steps: int
+
+
+Event = Draft | Commit | Generation

@@ -1,0 +1,112 @@
+"""What a caller gets back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """One call that the model made.
+
+    Attributes:
+        name: the function.
+        arguments: a mapping of JSON values, in the order the model wrote them.
+        repaired: whether the text had to be mended to be read.
+    """
+
+    name: str
+    arguments: dict[str, Any]
+    repaired: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationStats:
+    """What a generation cost. A token counts when the user gets it.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt, cached ones included.
+        cached_tokens: those of them that an earlier turn had encoded already.
+        generated_tokens: tokens of the reply, without end-of-turn and padding.
+        canvases: canvases denoised.
+        denoising_steps: `denoise` forwards.
+        encode_passes: `encode` forwards, prefill and commits.
+        tokens_per_forward: generated tokens / denoising steps, the reference's definition.
+        time_to_first_canvas_s: from the start to the first committed canvas.
+        encode_s: time in `encode`.
+        denoise_s: time in denoising steps, sampler included.
+        total_s: from the start to the end.
+        tokens_per_second: generated tokens / total time.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    canvases: int
+    denoising_steps: int
+    encode_passes: int
+    tokens_per_forward: float
+    time_to_first_canvas_s: float
+    encode_s: float
+    denoise_s: float
+    total_s: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A finished reply; the last event of a stream.
+
+    Attributes:
+        text: the answer, without thought channel and tool calls.
+        reasoning: the thought channel's text, None when there was none.
+        tool_calls: calls in the order they were written.
+        token_ids: what the user got; ends before end-of-turn and padding.
+        finish_reason: "stop" (end-of-turn or a stop string), "length", "tool_calls", "cancelled" or "error".
+        seed: the seed that repeats this reply.
+        stats: what it cost.
+        error: what went wrong when `finish_reason` is "error".
+    """
+
+    text: str
+    reasoning: str | None
+    tool_calls: tuple[ToolCall, ...]
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    seed: int
+    stats: GenerationStats
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reply as JSON values, in the order of the fields."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What is loaded.
+
+    Attributes:
+        name: as the caller named it.
+        path: the directory it was read from.
+        parameters: number of distinct parameters.
+        vocab_size, canvas_length, max_context: sizes in tokens.
+        device, dtype: where and how the weights are held.
+        has_tokenizer, has_chat_template: what the directory came with.
+        defaults: the generation options that apply when the caller sets none.
+    """
+
+    name: str
+    path: str
+    parameters: int
+    vocab_size: int
+    canvas_length: int
+    max_context: int
+    device: str
+    dtype: str
+    has_tokenizer: bool
+    has_chat_template: bool
+    defaults: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,104 @@
+"""The head: hidden states in, five small results a position out; the vocabulary stays inside.
+
+This file holds the torch reference, which works through tiles of rows so that no more than
+`MAX_TILE_BYTES` of logits exist at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+MAX_TILE_BYTES = 64 * 2**20
+
+# N rows (positions of all canvases), V vocabulary, D hidden
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadStats:
+    """What the sampler and the next step need of the temperature-scaled distribution at each position.
+
+    Attributes:
+        argmax: the likeliest token.
+        sample: the token that the position's uniform draw means.
+        entropy: nats.
+        log_prob: nats, of `sample`.
+        soft_embedding: expected embedding, scaled; what self-conditioning consumes.
+    """
+
+    argmax: Int[Tensor, "... L"]
+    sample: Int[Tensor, "... L"]
+    entropy: Float[Tensor, "... L"]
+    log_prob: Float[Tensor, "... L"]
+    soft_embedding: Float[Tensor, "... L D"]
+
+
+def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+    """cap * tanh(x / cap), in float32."""
+    return torch.tanh(x.float() / cap) * cap
+
+
+def entropy_of(log_probs: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
+    """Nats. A probability of 0 adds 0, whatever its logarithm."""
+    least = torch.finfo(log_probs.dtype).min
+    return -(log_probs.exp() * log_probs.clamp(min=least)).sum(-1)
+
+
+def inverse_cdf(probabilities: Float[Tensor, "N V"], uniform: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """The first token, in vocabulary order, at which the cumulative probability exceeds the draw in [0, 1).
+
+    Sums run in float64, so that the same draw means the same token however they are blocked.
+    """
+    cumulative = probabilities.double().cumsum(-1)
+    threshold = uniform.double() * cumulative[:, -1]
+    token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
+    return token.clamp(max=probabilities.shape[-1] - 1)
+
+
+def head(
+    hidden_ND: Float[Tensor, "N D"],
+    embedding_VD: Float[Tensor, "V D"],
+    *,
+    cap: float,
+    embed_scale: Float[Tensor, ""],
+    temperature_N: Float[Tensor, "N"],
+    uniform_N: Float[Tensor, "N"],
+) -> HeadStats:
+    """Statistics of softmax(softcap(hidden @ embedding.T) / temperature).
+
+    Temperature 0 means the limit: all mass on the argmax, entropy and log-probability 0.
+    """
+    rows = max(1, MAX_TILE_BYTES // (4 * embedding_VD.shape[0]))
+    tiles = [
+        _tile(h, embedding_VD, cap, embed_scale, t, u)
+        for h, t, u in zip(
+            hidden_ND.split(rows), temperature_N.split(rows), uniform_N.split(rows), strict=True
+        )
+    ]
+    argmax, sample, entropy, log_prob, soft = (torch.cat(parts) for parts in zip(*tiles, strict=True))
+    return HeadStats(argmax=argmax, sample=sample, entropy=entropy, log_prob=log_prob, soft_embedding=soft)
+
+
+def _tile(
+    hidden: Tensor, embedding: Tensor, cap: float, embed_scale: Tensor, temperature: Tensor, uniform: Tensor
+) -> tuple[Tensor, ...]:
+    logits = softcap(F.linear(hidden, embedding), cap)
+    greedy = temperature == 0
+    scaled = logits / torch.where(greedy, 1.0, temperature)[:, None]
+    argmax = scaled.argmax(-1)
+    log_probs = F.log_softmax(scaled, dim=-1)
+    probs = log_probs.exp()
+    soft = (probs.to(embedding.dtype) @ embedding) * embed_scale
+    sample = inverse_cdf(probs, uniform)
+    log_prob = log_probs.gather(-1, sample[:, None])[:, 0]
+    entropy = entropy_of(log_probs)
+    if greedy.any():
+        sample = torch.where(greedy, argmax, sample)
+        entropy = torch.where(greedy, 0.0, entropy)
+        log_prob = torch.where(greedy, 0.0, log_prob)
+        soft = torch.where(greedy[:, None], embedding[argmax] * embed_scale, soft)
+    return argmax, sample, entropy, log_prob, soft

@@ -1,0 +1,1 @@
+"""The DiffusionGemma text model: one backbone, two modes. Knows nothing of requests."""

@@ -1,0 +1,77 @@
+"""The two modes of inference as `Attend` strategies over the KV cache."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from redraft.kernels.attention import attention
+from redraft.model.cache import KVCache
+
+# B batch, T positions, H query heads, K key-value heads, S keys, D head size
+
+
+class Encode:
+    """Causal attention over the cached prefix and the new positions, which it appends to the cache.
+
+    Sequences are attended one by one at their exact lengths, so that no padding can touch a result.
+    """
+
+    def __init__(self, cache: KVCache, lengths: list[int]) -> None:
+        self.cache = cache
+        self.lengths = lengths
+
+    def __call__(
+        self,
+        layer: int,
+        q_BTHD: Float[Tensor, "B T H D"],
+        k_BTKD: Float[Tensor, "B T K D"],
+        v_BTKD: Float[Tensor, "B T K D"],
+    ) -> Float[Tensor, "B T H D"]:
+        out = torch.zeros_like(q_BTHD)
+        for b, (sequence, new) in enumerate(zip(self.cache.sequences, self.lengths, strict=True)):
+            if new == 0:
+                continue
+            stored, window = sequence.layers[layer], sequence.windows[layer]
+            old_keys, old_values = stored.last(None if window is None else window - 1)
+            new_keys = k_BTKD[b, :new].transpose(0, 1)
+            new_values = v_BTKD[b, :new].transpose(0, 1)
+            keys = torch.cat([old_keys, new_keys], dim=1)
+            values = torch.cat([old_values, new_values], dim=1)
+            stored.append(new_keys, new_values)
+            mask = causal_mask(new, keys.shape[1], window, q_BTHD.device)
+            out[b, :new] = attention(q_BTHD[b : b + 1, :new], keys[None], values[None], mask[None])[0]
+        return out
+
+
+class Denoise:
+    """Every canvas position sees the cached prefix (its last window - 1 positions in sliding layers) and the
+    whole canvas. The cache is only read."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
+
+    def __call__(
+        self,
+        layer: int,
+        q_BTHD: Float[Tensor, "B T H D"],
+        k_BTKD: Float[Tensor, "B T K D"],
+        v_BTKD: Float[Tensor, "B T K D"],
+    ) -> Float[Tensor, "B T H D"]:
+        rows = []
+        for b, sequence in enumerate(self.cache.sequences):
+            window = sequence.windows[layer]
+            old_keys, old_values = sequence.layers[layer].last(None if window is None else window - 1)
+            keys = torch.cat([old_keys, k_BTKD[b].transpose(0, 1)], dim=1)
+            values = torch.cat([old_values, v_BTKD[b].transpose(0, 1)], dim=1)
+            rows.append(attention(q_BTHD[b : b + 1], keys[None], values[None]))
+        return torch.cat(rows)
+
+
+def causal_mask(
+    queries: int, keys: int, window: int | None, device: torch.device | None = None
+) -> Bool[Tensor, "T S"]:
+    """The last `queries` of `keys` positions look back at themselves and at most window - 1 positions before."""
+    ages = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    return (ages >= 0) if window is None else (ages >= 0) & (ages < window)

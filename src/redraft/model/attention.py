@@ -1,0 +1,59 @@
+"""The attention block, and the `Attend` protocol that makes it causal, bidirectional or differentiable."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from redraft.kernels.norm import rms_norm
+from redraft.model.config import LayerConfig, ModelConfig
+from redraft.model.feedforward import RMSNorm
+from redraft.model.rope import Rotary, rotate
+
+# B batch, T positions, H query heads, K key-value heads, D head size
+
+
+class Attend(Protocol):
+    """What the queries of one layer look at. A mode of the model is one of these.
+
+    It gets the layer's number with its normed and rotated queries and keys and its values, decides which other
+    keys they meet (a cache's, the canvas's own), and may store keys and values.
+    """
+
+    def __call__(
+        self,
+        layer: int,
+        q_BTHD: Float[Tensor, "B T H D"],
+        k_BTKD: Float[Tensor, "B T K D"],
+        v_BTKD: Float[Tensor, "B T K D"],
+    ) -> Float[Tensor, "B T H D"]: ...
+
+
+class Attention(nn.Module):
+    """Projections and norms around an `Attend`. Full layers have no v_proj: V is the k_proj output, unnormed."""
+
+    def __init__(self, config: ModelConfig, layer: LayerConfig) -> None:
+        super().__init__()
+        queries = config.num_attention_heads * layer.head_dim
+        keys = layer.num_key_value_heads * layer.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.v_proj = None if layer.shares_key_value else nn.Linear(config.hidden_size, keys, bias=False)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(layer.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(layer.head_dim, config.rms_norm_eps)
+        self.head_dim = layer.head_dim
+        self.eps = config.rms_norm_eps
+
+    def forward(
+        self, hidden: Float[Tensor, "B T hidden"], table: Rotary, layer: int, attend: Attend
+    ) -> Float[Tensor, "B T hidden"]:
+        heads = (*hidden.shape[:2], -1, self.head_dim)
+        q = rotate(self.q_norm(self.q_proj(hidden).view(heads)), table)
+        raw_keys = self.k_proj(hidden).view(heads)
+        k = rotate(self.k_norm(raw_keys), table)
+        raw_values = raw_keys if self.v_proj is None else self.v_proj(hidden).view(heads)
+        v = rms_norm(raw_values, None, self.eps)
+        return self.o_proj(attend(layer, q, k, v).flatten(2))

@@ -1,0 +1,220 @@
+"""The model's shape, read from and written to Hugging Face's `config.json` in both published forms."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from redraft.core.errors import CheckpointError
+
+MODEL_TYPE = "diffusion_gemma"
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+_DEFAULT_ROPE: dict[str, dict[str, Any]] = {
+    _SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
+    _FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """The shape of one layer's attention. `window` is None where the layer sees everything."""
+
+    num_key_value_heads: int
+    head_dim: int
+    window: int | None
+    rope_theta: float
+    partial_rotary_factor: float
+    shares_key_value: bool
+
+    @property
+    def rope_key(self) -> tuple[float, float, int]:
+        """Layers with equal keys share their rotary tables."""
+        return (self.rope_theta, self.partial_rotary_factor, self.head_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that shapes the text model; sizes in elements, lengths in tokens."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_experts: int
+    top_k_experts: int
+    moe_intermediate_size: int
+    canvas_length: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    final_logit_softcapping: float
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+    pad_token_id: int | None
+    layers: tuple[LayerConfig, ...]
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of layers."""
+        return len(self.layers)
+
+    @property
+    def embed_scale(self) -> float:
+        """Factor on every embedding row: sqrt(hidden_size)."""
+        return self.hidden_size**0.5
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], source: str = "config.json") -> ModelConfig:
+        """Reads `config.json`'s content, flat keys or `per_layer_config`.
+
+        Raises:
+            CheckpointError: names the field that is missing or cannot be used.
+        """
+        model_type = raw.get("model_type")
+        if model_type != MODEL_TYPE:
+            raise CheckpointError(f"{source}: model_type is {model_type!r}, redraft reads {MODEL_TYPE!r}")
+        text = raw.get("text_config")
+        if not isinstance(text, Mapping):
+            raise CheckpointError(f"{source}: text_config is missing")
+        reader = _Reader(text, source)
+        if text.get("use_bidirectional_attention") == "all":
+            raise CheckpointError(f"{source}: use_bidirectional_attention='all' is not supported")
+        if text.get("attention_bias"):
+            raise CheckpointError(f"{source}: attention_bias=true is not supported")
+        activation = text.get("hidden_activation", "gelu_pytorch_tanh")
+        if activation != "gelu_pytorch_tanh":
+            raise CheckpointError(f"{source}: hidden_activation {activation!r} is not supported")
+        eos = text.get("eos_token_id")
+        canvas = raw.get("canvas_length")
+        config = cls(
+            vocab_size=reader.integer("vocab_size"),
+            hidden_size=reader.integer("hidden_size"),
+            intermediate_size=reader.integer("intermediate_size"),
+            num_attention_heads=reader.integer("num_attention_heads"),
+            num_experts=reader.integer("num_experts"),
+            top_k_experts=reader.integer("top_k_experts"),
+            moe_intermediate_size=reader.integer("moe_intermediate_size"),
+            canvas_length=256 if canvas is None else int(canvas),
+            max_position_embeddings=reader.integer("max_position_embeddings"),
+            rms_norm_eps=float(reader.optional("rms_norm_eps", 1e-6)),
+            final_logit_softcapping=float(reader.optional("final_logit_softcapping", 30.0)),
+            bos_token_id=text.get("bos_token_id"),
+            eos_token_ids=tuple(eos) if isinstance(eos, list) else (() if eos is None else (eos,)),
+            pad_token_id=text.get("pad_token_id"),
+            layers=_layers(reader),
+            raw=json.loads(json.dumps(dict(raw))),
+        )
+        if config.top_k_experts > config.num_experts:
+            raise CheckpointError(
+                f"{source}: top_k_experts ({config.top_k_experts}) exceeds num_experts ({config.num_experts})"
+            )
+        return config
+
+    @classmethod
+    def from_directory(cls, directory: Path) -> ModelConfig:
+        """Reads `directory/config.json`.
+
+        Raises:
+            CheckpointError: the file is missing or is no JSON object, or a field cannot be used.
+        """
+        path = Path(directory) / "config.json"
+        return cls.from_dict(read_json(path), str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """`config.json` in both forms at once: transformers reads `per_layer_config`, others the flat keys."""
+        raw = json.loads(json.dumps(self.raw))
+        text = raw["text_config"]
+        text["layer_types"] = [_FULL if layer.window is None else _SLIDING for layer in self.layers]
+        full = {i: layer for i, layer in enumerate(self.layers) if layer.window is None}
+        shapes = {(layer.head_dim, layer.num_key_value_heads) for layer in full.values()}
+        if len(shapes) == 1:
+            text["global_head_dim"], text["num_global_key_value_heads"] = next(iter(shapes))
+        text["per_layer_config"] = {
+            str(i): {"head_dim": layer.head_dim, "num_key_value_heads": layer.num_key_value_heads}
+            for i, layer in full.items()
+        }
+        return raw
+
+
+class _Reader:
+    """Fields of one mapping; a JSON null counts as unset."""
+
+    def __init__(self, fields: Mapping[str, Any], source: str) -> None:
+        self.fields, self.source = fields, source
+
+    def integer(self, name: str) -> int:
+        value = self.fields.get(name)
+        if value is None:
+            raise CheckpointError(f"{self.source}: text_config.{name} is missing")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"{self.source}: text_config.{name} must be a positive integer, got {value!r}")
+        return value
+
+    def optional(self, name: str, default: Any) -> Any:
+        value = self.fields.get(name)
+        return default if value is None else value
+
+
+def _layers(reader: _Reader) -> tuple[LayerConfig, ...]:
+    count = reader.integer("num_hidden_layers")
+    # The reference's rule when the file names no pattern: every sixth layer, and always the last, is full.
+    default_types = [_FULL if (i + 1) % 6 == 0 or i == count - 1 else _SLIDING for i in range(count)]
+    types = reader.optional("layer_types", default_types)
+    if len(types) != count or any(kind not in (_SLIDING, _FULL) for kind in types):
+        raise CheckpointError(
+            f"{reader.source}: text_config.layer_types must name {_SLIDING!r} or {_FULL!r} "
+            f"for each of the {count} layers"
+        )
+    rope = reader.optional("rope_parameters", _DEFAULT_ROPE)
+    overrides = _overrides(reader, types)
+    return tuple(_layer(reader, kind, rope.get(kind) or {}, overrides.get(i, {})) for i, kind in enumerate(types))
+
+
+def _overrides(reader: _Reader, types: list[str]) -> dict[int, Mapping[str, Any]]:
+    per_layer = reader.fields.get("per_layer_config")
+    if per_layer is not None:
+        return {int(i): fields for i, fields in per_layer.items()}
+    flat: dict[str, Any] = {"head_dim": reader.integer("global_head_dim")}
+    if reader.fields.get("num_global_key_value_heads") is not None:
+        flat["num_key_value_heads"] = reader.integer("num_global_key_value_heads")
+    return {i: flat for i, kind in enumerate(types) if kind == _FULL}
+
+
+def _layer(reader: _Reader, kind: str, rope: Mapping[str, Any], override: Mapping[str, Any]) -> LayerConfig:
+    rope_type = rope.get("rope_type", _DEFAULT_ROPE[kind]["rope_type"])
+    if rope_type not in ("default", "proportional"):
+        raise CheckpointError(f"{reader.source}: rope_type {rope_type!r} of {kind} is not supported")
+    partial = rope.get("partial_rotary_factor")
+    if rope_type == "default" and partial not in (None, 1.0):
+        raise CheckpointError(f"{reader.source}: partial_rotary_factor needs rope_type 'proportional'")
+    heads = override.get("num_key_value_heads") or reader.integer("num_key_value_heads")
+    if reader.integer("num_attention_heads") % heads:
+        raise CheckpointError(f"{reader.source}: num_attention_heads is no multiple of {heads} key-value heads")
+    return LayerConfig(
+        num_key_value_heads=heads,
+        head_dim=override.get("head_dim") or reader.integer("head_dim"),
+        window=reader.integer("sliding_window") if kind == _SLIDING else None,
+        rope_theta=float(rope.get("rope_theta") or _DEFAULT_ROPE[kind]["rope_theta"]),
+        partial_rotary_factor=float(partial if partial is not None else 1.0),
+        shares_key_value=kind == _FULL,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        CheckpointError: the file is missing, is no JSON, or holds no object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist: a model directory needs it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return value

@@ -1,0 +1,131 @@
+"""DiffusionGemma: the backbone with its head, as `encode`, `denoise` and what lies between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from redraft.kernels.head import HeadStats, head, softcap
+from redraft.model.attend import Denoise, Encode
+from redraft.model.backbone import Backbone
+from redraft.model.cache import KVCache, SequenceCache
+from redraft.model.config import ModelConfig
+
+
+class DiffusionGemma(nn.Module):
+    """The text model. `load_model` makes one from a checkpoint.
+
+    `encode` is causal and writes the cache; `denoise` is bidirectional over the canvas and leaves no trace.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.source: Path | None = None
+        self.backbone = Backbone(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are held in."""
+        return self.backbone.embed_tokens.weight.dtype
+
+    def new_cache(self, batch_size: int = 1, max_length: int = 0) -> KVCache:
+        """An empty cache, preallocated for `max_length` positions of each sequence; it grows beyond that."""
+        cache = KVCache(SequenceCache(self.config, self.dtype, self.device) for _ in range(batch_size))
+        cache.reserve(max_length)
+        return cache
+
+    @torch.no_grad()
+    def encode(
+        self, token_ids: Int[Tensor, "B T"], cache: KVCache, lengths: Int[Tensor, "B"] | list[int] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Appends the first `lengths[b]` (default T) ids of each row to the cache.
+
+        Returns:
+            Hidden states after the final norm; those beyond a row's length mean nothing.
+
+        Raises:
+            ValueError: shapes that do not fit the cache.
+        """
+        B, T = token_ids.shape
+        counts = [T] * B if lengths is None else [int(n) for n in lengths]
+        if B != len(cache.sequences) or len(counts) != B or not all(0 <= n <= T for n in counts):
+            raise ValueError(f"{B} rows of {T} ids with lengths {counts} do not fit {len(cache.sequences)} sequences")
+        positions = cache.lengths[:, None] + torch.arange(T)
+        hidden = self.backbone(
+            self.backbone.embed(token_ids), positions.to(self.device), Encode(cache, counts), causal=True
+        )
+        for sequence, count in zip(cache.sequences, counts, strict=True):
+            sequence.length += count
+        return hidden
+
+    @torch.no_grad()
+    def denoise_hidden(
+        self, canvas: Int[Tensor, "B L"], cache: KVCache, self_conditioning: Float[Tensor, "B L D"] | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Hidden states of a canvas after the final norm; the cache is left as it was.
+
+        Args:
+            canvas: token ids; L may differ from the checkpoint's canvas_length.
+            self_conditioning: soft embedding of the previous step, None at the first. A row of zeros in it is a
+                row without signal.
+        """
+        embedded = self.backbone.self_conditioning.condition(self.backbone.embed(canvas), self_conditioning)
+        positions = cache.lengths[:, None] + torch.arange(canvas.shape[1])
+        return self.backbone(embedded, positions.to(self.device), Denoise(cache), causal=False)
+
+    def denoise(
+        self, canvas: Int[Tensor, "B L"], cache: KVCache, self_conditioning: Float[Tensor, "B L D"] | None = None
+    ) -> Float[Tensor, "B L V"]:
+        """Float32 logits of every canvas position; see `denoise_hidden`, which the engine uses with `head`."""
+        return self.logits(self.denoise_hidden(canvas, cache, self_conditioning))
+
+    @torch.no_grad()
+    def logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """Soft-capped float32 logits."""
+        raw = F.linear(hidden, self.backbone.embed_tokens.weight)
+        return softcap(raw, self.config.final_logit_softcapping)
+
+    @torch.no_grad()
+    def soft_embedding(self, processed_logits: Float[Tensor, "B L V"]) -> Float[Tensor, "B L D"]:
+        """Expected scaled embedding under softmax(logits).
+
+        Zero *logits* give the mean embedding, not a zero signal: pass None to `denoise` for that.
+        """
+        weight = self.backbone.embed_tokens.weight
+        probs = torch.softmax(processed_logits, dim=-1, dtype=torch.float32).to(weight.dtype)
+        return (probs @ weight) * self.backbone.embed_scale
+
+    @torch.no_grad()
+    def head(
+        self,
+        hidden: Float[Tensor, "B L D"],
+        temperature: Float[Tensor, "B"],
+        uniform: Float[Tensor, "B L"],
+    ) -> HeadStats:
+        """What the sampler needs of each position, with one temperature a row; logits never leave it."""
+        B, L, D = hidden.shape
+        stats = head(
+            hidden.reshape(B * L, D),
+            self.backbone.embed_tokens.weight,
+            cap=self.config.final_logit_softcapping,
+            embed_scale=self.backbone.embed_scale,
+            temperature_N=temperature.repeat_interleave(L),
+            uniform_N=uniform.reshape(B * L),
+        )
+        return HeadStats(
+            argmax=stats.argmax.view(B, L),
+            sample=stats.sample.view(B, L),
+            entropy=stats.entropy.view(B, L),
+            log_prob=stats.log_prob.view(B, L),
+            soft_embedding=stats.soft_embedding.view(B, L, D),
+        )
