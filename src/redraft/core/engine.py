@@ -38,9 +38,7 @@ class Engine(Protocol):
         """The whole reply. Keyword arguments override `options`, which override the engine's defaults."""
         ...
 
-    def stream(
-        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any
-    ) -> Iterator[Event]:
+    def stream(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Iterator[Event]:
         """The reply as it forms; the last event is its `Generation`. Closing the iterator cancels it."""
         ...
 

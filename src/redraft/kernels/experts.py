@@ -25,17 +25,32 @@ def experts(
     N, A = index_NA.shape
     flat = index_NA.flatten()
     order = torch.argsort(flat, stable=True)
-    counts = torch.bincount(flat, minlength=gate_up_E2ID.shape[0]).tolist()
-    rows = x_ND[order // A]
-    outputs = []
-    start = 0
-    for expert, count in enumerate(counts):
-        if count == 0:
-            continue
-        gate, up = F.linear(rows[start : start + count], gate_up_E2ID[expert]).chunk(2, dim=-1)
-        outputs.append(F.linear(F.gelu(gate, approximate="tanh") * up, down_EDI[expert]))
-        start += count
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(order.numel(), device=order.device)
-    gathered = torch.cat(outputs)[inverse].view(N, A, -1)
+    counts = torch.bincount(flat, minlength=gate_up_E2ID.shape[0]).tolist()
+    rows = _permute(x_ND[:, None].expand(N, A, -1).reshape(N * A, -1), order, inverse)
+    # split and unbind, not slices: the backward pass of a slice fills a tensor of the whole's size with zeros.
+    outputs = []
+    for part, gate_up, down in zip(rows.split(counts), gate_up_E2ID.unbind(), down_EDI.unbind(), strict=True):
+        if len(part):
+            gate, up = F.linear(part, gate_up).chunk(2, dim=-1)
+            outputs.append(F.linear(F.gelu(gate, approximate="tanh") * up, down))
+    gathered = _permute(torch.cat(outputs), inverse, order).view(N, A, -1)
     return (gathered * weight_NA[..., None].to(gathered.dtype)).sum(1)
+
+
+def _permute(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """x[order]; its gradient is gathered through the inverse instead of scattered."""
+    return _Permute.apply(x, order, inverse) if x.requires_grad else x[order]  # type: ignore[return-value]
+
+
+class _Permute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, order, inverse):  # type: ignore[override]
+        ctx.save_for_backward(inverse)
+        return x[order]
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[override]
+        (inverse,) = ctx.saved_tensors
+        return grad[inverse], None, None

@@ -37,12 +37,12 @@ class HeadStats:
     soft_embedding: Float[Tensor, "... L D"]
 
 
-def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+def softcap(x: Float[Tensor, ...], cap: float) -> Float[Tensor, ...]:
     """cap * tanh(x / cap), in float32."""
     return torch.tanh(x.float() / cap) * cap
 
 
-def entropy_of(log_probs: Float[Tensor, "... V"]) -> Float[Tensor, "..."]:
+def entropy_of(log_probs: Float[Tensor, "... V"]) -> Float[Tensor, ...]:
     """Nats. A probability of 0 adds 0, whatever its logarithm."""
     least = torch.finfo(log_probs.dtype).min
     return -(log_probs.exp() * log_probs.clamp(min=least)).sum(-1)
@@ -75,9 +75,7 @@ def head(
     rows = max(1, MAX_TILE_BYTES // (4 * embedding_VD.shape[0]))
     tiles = [
         _tile(h, embedding_VD, cap, embed_scale, t, u)
-        for h, t, u in zip(
-            hidden_ND.split(rows), temperature_N.split(rows), uniform_N.split(rows), strict=True
-        )
+        for h, t, u in zip(hidden_ND.split(rows), temperature_N.split(rows), uniform_N.split(rows), strict=True)
     ]
     argmax, sample, entropy, log_prob, soft = (torch.cat(parts) for parts in zip(*tiles, strict=True))
     return HeadStats(argmax=argmax, sample=sample, entropy=entropy, log_prob=log_prob, soft_embedding=soft)

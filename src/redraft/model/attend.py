@@ -69,9 +69,7 @@ class Denoise:
         return torch.cat(rows)
 
 
-def causal_mask(
-    queries: int, keys: int, window: int | None, device: torch.device | None = None
-) -> Bool[Tensor, "T S"]:
+def causal_mask(queries: int, keys: int, window: int | None, device: torch.device | None = None) -> Bool[Tensor, "T S"]:
     """The last `queries` of `keys` positions look back at themselves and at most window - 1 positions before."""
     ages = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
     return (ages >= 0) if window is None else (ages >= 0) & (ages < window)

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from redraft.core.errors import CheckpointError, ModelNotFoundError
-from redraft.model.config import ModelConfig, read_json
+from redraft.core.files import read_json
+from redraft.model.config import ModelConfig
 from redraft.model.model import DiffusionGemma
 
 DECODER = "model.decoder."
@@ -140,9 +141,7 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-def _match(
-    files: TensorFiles, wanted: Mapping[str, object]
-) -> tuple[dict[str, str], dict[str, str]]:
+def _match(files: TensorFiles, wanted: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
     """File tensors that fill a parameter, and second copies of such; raises on what is left over or missing."""
     sources, duplicates, surplus = {}, {}, []
     for name in files.file_of:

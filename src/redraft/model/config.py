@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.core.errors import CheckpointError
+from redraft.core.files import read_json
 
 MODEL_TYPE = "diffusion_gemma"
 _SLIDING, _FULL = "sliding_attention", "full_attention"
@@ -201,20 +202,3 @@ def _layer(reader: _Reader, kind: str, rope: Mapping[str, Any], override: Mappin
         partial_rotary_factor=float(partial if partial is not None else 1.0),
         shares_key_value=kind == _FULL,
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        CheckpointError: the file is missing, is no JSON, or holds no object.
-    """
-    try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist: a model directory needs it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return value

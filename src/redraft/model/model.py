@@ -58,7 +58,7 @@ class DiffusionGemma(nn.Module):
         """
         B, T = token_ids.shape
         counts = [T] * B if lengths is None else [int(n) for n in lengths]
-        if B != len(cache.sequences) or len(counts) != B or not all(0 <= n <= T for n in counts):
+        if len(cache.sequences) != B or len(counts) != B or not all(0 <= n <= T for n in counts):
             raise ValueError(f"{B} rows of {T} ids with lengths {counts} do not fit {len(cache.sequences)} sequences")
         positions = cache.lengths[:, None] + torch.arange(T)
         hidden = self.backbone(
@@ -70,7 +70,10 @@ class DiffusionGemma(nn.Module):
 
     @torch.no_grad()
     def denoise_hidden(
-        self, canvas: Int[Tensor, "B L"], cache: KVCache, self_conditioning: Float[Tensor, "B L D"] | None = None
+        self,
+        canvas: Int[Tensor, "B L"],
+        cache: KVCache,
+        self_conditioning: Float[Tensor, "B L D"] | None = None,
     ) -> Float[Tensor, "B L D"]:
         """Hidden states of a canvas after the final norm; the cache is left as it was.
 
@@ -84,7 +87,10 @@ class DiffusionGemma(nn.Module):
         return self.backbone(embedded, positions.to(self.device), Denoise(cache), causal=False)
 
     def denoise(
-        self, canvas: Int[Tensor, "B L"], cache: KVCache, self_conditioning: Float[Tensor, "B L D"] | None = None
+        self,
+        canvas: Int[Tensor, "B L"],
+        cache: KVCache,
+        self_conditioning: Float[Tensor, "B L D"] | None = None,
     ) -> Float[Tensor, "B L V"]:
         """Float32 logits of every canvas position; see `denoise_hidden`, which the engine uses with `head`."""
         return self.logits(self.denoise_hidden(canvas, cache, self_conditioning))

@@ -1,0 +1,183 @@
+"""`redraft chat`: a conversation on the terminal, or line by line from a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from redraft.cli.options import Device, Dtype, Live, Model, Quiet, Threads, with_generation_options
+from redraft.core.errors import InputError, RedraftError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from redraft.core.engine import Engine
+    from redraft.core.results import Generation
+
+_HELP = """/new      forget the conversation
+/seed N   repeat every reply from seed N on; /seed alone draws fresh ones again
+/stats    what the last reply cost
+/help     this
+/quit     leave (so does Ctrl-D); Ctrl-C cancels a reply"""
+
+
+@with_generation_options
+def chat(
+    model: Model = "mini",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    live: Live = None,
+    quiet: Quiet = False,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Talk with the model; /help lists what else you can type."""
+    from redraft.cli import show
+    from redraft.cli.live import console_for_drawing
+
+    engine = show.load(model, device, dtype, threads)
+    interactive = sys.stdin.isatty()
+    talk = Talk(
+        engine=engine,
+        options=dict(options or {}),
+        console=console_for_drawing(live),
+        interactive=interactive,
+        quiet=quiet,
+    )
+    if interactive:
+        show.print_note(f"{engine.info.name} on {engine.info.device} · /help lists the commands, Ctrl-D quits")
+    for line in _ask() if interactive else sys.stdin:
+        if not talk.take(line):
+            break
+
+
+@dataclass(kw_only=True)
+class Talk:
+    """One conversation.
+
+    Attributes:
+        engine: what answers.
+        options: generation options of every reply.
+        console: where replies are drawn; None prints them plainly.
+        interactive: whether someone is there to read of an error and go on; otherwise the first one ends it.
+        quiet: whether to leave out what each reply cost.
+        messages: the conversation so far, OpenAI-style.
+        last: the last reply.
+    """
+
+    engine: Engine
+    options: dict[str, Any]
+    console: Console | None
+    interactive: bool
+    quiet: bool
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    last: Generation | None = None
+
+    def take(self, line: str) -> bool:
+        """Obeys a command or answers a message; False when the conversation is over."""
+        line = line.strip()
+        if line.startswith("/"):
+            return self._obey(*line.split(maxsplit=1))
+        if line:
+            self._answer(line)
+        return True
+
+    def _obey(self, command: str, argument: str = "") -> bool:
+        from redraft.cli import show
+
+        if command in ("/quit", "/exit"):
+            return False
+        if command == "/new":
+            self.messages.clear()
+            show.print_note("a new conversation")
+        elif command == "/seed":
+            self._set_seed(argument)
+        elif command == "/stats":
+            show.print_note(show.summary(self.last) if self.last else "no reply yet")
+        elif command == "/help":
+            show.print_note(_HELP)
+        else:
+            self._complain(InputError(f"unknown command {command}: /help lists them"))
+        return True
+
+    def _set_seed(self, argument: str) -> None:
+        from redraft.cli import show
+
+        if not argument:
+            self.options.pop("seed", None)
+            show.print_note("a fresh seed for each reply")
+        elif argument.isdecimal():
+            self.options["seed"] = int(argument)
+            show.print_note(f"seed {int(argument)} for each reply")
+        else:
+            self._complain(InputError(f"/seed takes a number of at least 0, got {argument!r}"))
+
+    def _answer(self, text: str) -> None:
+        from redraft.cli import show
+
+        self.messages.append({"role": "user", "content": text})
+        try:
+            generation = self._reply()
+            show.print_reply(generation)
+        except KeyboardInterrupt:
+            self.messages.pop()
+            if not self.interactive:
+                raise
+            show.print_note("cancelled, and your message taken back")
+        except RedraftError as error:
+            self.messages.pop()
+            self._complain(error)
+        else:
+            self.last = generation
+            self.messages.append(as_message(generation))
+            if not self.quiet:
+                show.print_note(show.summary(generation))
+
+    def _reply(self) -> Generation:
+        from redraft.cli.live import draw
+        from redraft.cli.pump import last_of
+
+        # A copy: the engine may keep what it was given, and this list goes on growing.
+        events = self.engine.stream(list(self.messages), **self.options)
+        if self.console is None:
+            return last_of(events)
+        max_steps = {**self.engine.info.defaults, **self.options}.get("max_denoising_steps")
+        return draw(self.console, self.engine, events, max_steps=max_steps)
+
+    def _complain(self, error: RedraftError) -> None:
+        from redraft.cli import show
+        from redraft.cli.errors import describe
+
+        if not self.interactive:
+            raise error
+        show.print_note(describe(error))
+
+
+def as_message(generation: Generation) -> dict[str, Any]:
+    """The reply as an assistant message that the next turn can carry."""
+    message: dict[str, Any] = {"role": "assistant", "content": generation.text}
+    if generation.tool_calls:
+        message["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in generation.tool_calls
+        ]
+    return message
+
+
+def _ask() -> Iterator[str]:
+    """Lines typed at a terminal, until Ctrl-D."""
+    from redraft.cli import show
+
+    with suppress(ImportError):
+        import readline  # noqa: F401  (input() edits lines and keeps a history once it is loaded)
+    while True:
+        try:
+            yield input("› " if sys.stdout.isatty() else "")
+        except EOFError:
+            show.print_note("")
+            return
+        except KeyboardInterrupt:
+            show.print_note("\n(Ctrl-D quits)")

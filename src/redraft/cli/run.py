@@ -1,0 +1,47 @@
+"""`redraft run`: one prompt, one reply."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from redraft.cli.options import Device, Dtype, Json, Live, Model, Quiet, Threads, with_generation_options
+from redraft.core.errors import InputError
+
+
+@with_generation_options
+def run(
+    text: Annotated[str, typer.Argument(help='What to say to the model; "-" reads standard input.', metavar="TEXT")],
+    model: Model = "mini",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: Threads = None,
+    live: Live = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Answer one prompt, the canvas drawn live on a terminal."""
+    from redraft.cli import show
+    from redraft.cli.live import console_for_drawing, draw
+
+    if live and as_json:
+        raise InputError("--live and --json exclude each other: drop one of them")
+    prompt = show.read_text() if text == "-" else text
+    changes = options or {}
+    engine = show.load(model, device, dtype, threads)
+    if as_json:
+        generation = engine.generate(prompt, **changes)
+        show.print_json(generation.to_dict())
+        show.raise_failure(generation)
+        return
+    console = console_for_drawing(live)
+    if console is None:
+        generation = engine.generate(prompt, **changes)
+    else:
+        max_steps = {**engine.info.defaults, **changes}.get("max_denoising_steps")
+        generation = draw(console, engine, engine.stream(prompt, **changes), max_steps=max_steps)
+    show.print_reply(generation)
+    if not quiet:
+        show.print_note(show.summary(generation))

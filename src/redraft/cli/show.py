@@ -1,0 +1,149 @@
+"""How the commands speak: replies, calls and JSON on stdout; thoughts, summaries and progress on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from redraft.core.errors import GenerationError, InputError
+from redraft.core.results import Generation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from redraft.core.engine import Engine
+
+# An escape sequence whole (CSI, OSC and other strings, two-character forms), so that no tail of it stays
+# behind; then every other control character but newline and tab, and the marks that reverse reading order.
+_UNPRINTABLE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"
+    r"|\x1b[\]PX^_][^\n\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal would obey instead of show."""
+    return _UNPRINTABLE.sub("", text)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON document on stdout. ASCII only: exact in every encoding, harmless on every terminal."""
+    print(json.dumps(value, indent=2, default=str), flush=True)
+
+
+def print_reply(generation: Generation) -> None:
+    """The reply for a reader: text and calls on stdout, the thought dimmed on stderr.
+
+    Raises:
+        GenerationError: the request failed while it ran; what there was has been printed.
+    """
+    from redraft.text.output import format_call
+
+    if generation.reasoning:
+        print_note(generation.reasoning)
+    if generation.text:
+        print(printable(generation.text), flush=True)
+    for call in generation.tool_calls:
+        print(printable(format_call(call)), flush=True)
+    raise_failure(generation)
+    if not generation.text and not generation.tool_calls:
+        print_note("(empty reply)")
+
+
+def print_note(text: str) -> None:
+    """A dimmed aside on stderr."""
+    from rich.text import Text
+
+    error_console().print(Text(printable(text), style="dim"), soft_wrap=True)
+
+
+def raise_failure(generation: Generation) -> None:
+    """Raises `GenerationError` if the request failed while it ran."""
+    if generation.finish_reason == "error":
+        raise GenerationError(generation.error or "the request failed without a reason")
+
+
+def summary(generation: Generation) -> str:
+    """One line: canvases, steps, tokens per forward, speed, time to first canvas, the seed that repeats it."""
+    stats = generation.stats
+    parts = [
+        count(stats.canvases, "canvas", "canvases"),
+        count(stats.denoising_steps, "step", "steps"),
+        f"{stats.tokens_per_forward:.1f} tokens/forward",
+        f"{stats.tokens_per_second:.0f} tokens/s",
+        f"first canvas in {stats.time_to_first_canvas_s:.2f} s",
+        f"seed {generation.seed}",
+    ]
+    if generation.finish_reason == "length":
+        parts.append(f"cut at {stats.generated_tokens} tokens (max_new_tokens)")
+    return " · ".join(parts)
+
+
+def error_console() -> Console:
+    """A console on stderr, as it is now."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextlib.contextmanager
+def status(text: str) -> Iterator[None]:
+    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
+    from rich.text import Text
+
+    console = error_console()
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(Text(printable(text)), spinner="dots"):
+        yield
+
+
+def load(model: str, device: str, dtype: str, threads: int | None) -> Engine:
+    """The engine, loaded under a spinner."""
+    with status(f"loading {model}"):
+        import redraft
+
+        return redraft.load(model, device=device, dtype=dtype, threads=threads)
+
+
+def read_text() -> str:
+    """All of standard input, without the newline that a shell puts at its end.
+
+    Raises:
+        InputError: it is not text.
+    """
+    try:
+        return sys.stdin.read().rstrip("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not {error.encoding} text: convert it first") from error
+
+
+def count(number: int, one: str, many: str) -> str:
+    """The number with its noun."""
+    return f"{number} {one if number == 1 else many}"
+
+
+@contextlib.contextmanager
+def progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; yields what moves it: done, total."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = error_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_table(cells: Mapping[str, str]) -> None:
+    """Two columns on stdout, names and values."""
+    width = max(map(len, cells), default=0)
+    for name, cell in cells.items():
+        print(f"{printable(name):<{width}}  {printable(cell)}")

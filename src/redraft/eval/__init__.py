@@ -1,0 +1,1 @@
+"""Tasks and their graders. They see an engine through the `Engine` protocol, and nothing below it."""

@@ -1,0 +1,180 @@
+"""Tool calls: the right function, the right arguments, and none where none is due.
+
+An argument's value counts as equal after case folding and collapsing white space; names must be equal as they
+are. Where a reference has several calls, their order matters.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redraft.core.engine import Engine, Request
+from redraft.core.results import Generation, ToolCall
+from redraft.eval.data import Row
+
+_ROWS_AT_ONCE = 16
+
+Tools = Mapping[str, set[str]]
+
+
+def evaluate(
+    engine: Engine,
+    rows: Sequence[Row],
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_wrong: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Answers the rows and measures the replies.
+
+    Args:
+        seed: row i is answered with seed + i.
+        limit: how many rows, from the first; None takes all.
+        on_progress: called with (rows answered, rows in all).
+        on_wrong: called with prompt, expected and got of each wrong reply.
+
+    Returns:
+        `exact_match, intent_accuracy, slot_f1, valid_calls, wrongly_turned_down`: over the `n_calls` rows whose
+        reference is a call; `turned_down`: over the `n_text` others; None where there are no such rows.
+        `denoising_steps_per_canvas, tokens_per_forward, seconds_per_request`: over all `n`, of which `n_failed`
+        ended in an error.
+    """
+    chosen = list(rows if limit is None else rows[:limit])
+    replies: list[Generation] = []
+    elapsed_s = 0.0
+    for start in range(0, len(chosen), _ROWS_AT_ONCE):
+        group = chosen[start : start + _ROWS_AT_ONCE]
+        requests = [_request(row, seed + start + offset) for offset, row in enumerate(group)]
+        began_s = time.perf_counter()
+        answers = engine.generate_batch(requests)
+        elapsed_s += time.perf_counter() - began_s
+        for row, reply in zip(group, answers, strict=True):
+            replies.append(reply)
+            if on_wrong is not None and _is_wrong(row, reply):
+                on_wrong(_report(row, reply))
+        if on_progress is not None:
+            on_progress(len(replies), len(chosen))
+    measures = grade(list(zip(chosen, replies, strict=True)), known_tools(rows))
+    return measures | _costs(replies, elapsed_s)
+
+
+def grade(pairs: Sequence[tuple[Row, Generation]], tools: Tools) -> dict[str, Any]:
+    """The measures of correctness over (reference, reply) pairs."""
+    calling = [(row, reply) for row, reply in pairs if row.calls]
+    talking = [(row, reply) for row, reply in pairs if not row.calls]
+    return {
+        "exact_match": _share([_folded(row.calls) == _folded(reply.tool_calls) for row, reply in calling]),
+        "intent_accuracy": _share([_names(row.calls) == _names(reply.tool_calls) for row, reply in calling]),
+        "slot_f1": _slot_f1(calling),
+        "valid_calls": _share([_is_valid(reply, tools) for _, reply in calling]),
+        "turned_down": _share([not reply.tool_calls for _, reply in talking]),
+        "wrongly_turned_down": _share([not reply.tool_calls for _, reply in calling]),
+        "n_calls": len(calling),
+        "n_text": len(talking),
+    }
+
+
+def known_tools(rows: Sequence[Row]) -> dict[str, set[str]]:
+    """Function names and their argument names, from the references and from the rows' declarations."""
+    tools: dict[str, set[str]] = {}
+    for row in rows:
+        for call in row.calls:
+            tools.setdefault(call.name, set()).update(call.arguments)
+        for declaration in row.tools or ():
+            function = declaration.get("function", declaration)
+            properties = (function.get("parameters") or {}).get("properties") or {}
+            tools.setdefault(str(function.get("name")), set()).update(properties)
+    return tools
+
+
+def fold(value: Any) -> str:
+    """A value in the form in which it is compared: JSON with folded strings, sorted keys, 1.0 written as 1."""
+    return json.dumps(_fold(value), sort_keys=True)
+
+
+def _fold(value: Any) -> Any:
+    if isinstance(value, str):
+        return " ".join(value.casefold().split())
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _fold(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fold(item) for item in value]
+    return value
+
+
+def _request(row: Row, seed: int) -> Request:
+    options: dict[str, Any] = {"seed": seed}
+    if row.tools is not None:
+        options["tools"] = list(row.tools)
+    return Request(prompt=list(row.prompt), options=options)
+
+
+def _names(calls: Sequence[ToolCall]) -> list[str]:
+    return [call.name for call in calls]
+
+
+def _folded(calls: Sequence[ToolCall]) -> list[tuple[str, str]]:
+    return [(call.name, fold(call.arguments)) for call in calls]
+
+
+def _slots(calls: Sequence[ToolCall]) -> Counter[tuple[str, str, str]]:
+    # The function is part of the slot: a right value handed to the wrong function is wrong.
+    return Counter((call.name, name, fold(value)) for call in calls for name, value in call.arguments.items())
+
+
+def _slot_f1(pairs: Sequence[tuple[Row, Generation]]) -> float | None:
+    """Micro F1: 2 right / (expected + got), slots counted over all rows; None where there is no slot at all."""
+    right = total = 0
+    for row, reply in pairs:
+        expected, got = _slots(row.calls), _slots(reply.tool_calls)
+        right += (expected & got).total()
+        total += expected.total() + got.total()
+    return 2 * right / total if total else None
+
+
+def _is_valid(reply: Generation, tools: Tools) -> bool:
+    return bool(reply.tool_calls) and all(
+        not call.repaired and call.name in tools and tools[call.name].issuperset(call.arguments)
+        for call in reply.tool_calls
+    )
+
+
+def _is_wrong(row: Row, reply: Generation) -> bool:
+    # What a sentence says is not graded, only that it is one.
+    return reply.finish_reason == "error" or _folded(row.calls) != _folded(reply.tool_calls)
+
+
+def _report(row: Row, reply: Generation) -> dict[str, Any]:
+    got = {"text": reply.text, "calls": _plain(reply.tool_calls)}
+    if reply.error is not None:
+        got["error"] = reply.error
+    expected = {"text": row.text, "calls": _plain(row.calls)}
+    return {"prompt": list(row.prompt), "expected": expected, "got": got, "seed": reply.seed}
+
+
+def _plain(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    return [{"name": call.name, "arguments": call.arguments} for call in calls]
+
+
+def _costs(replies: Sequence[Generation], elapsed_s: float) -> dict[str, Any]:
+    steps = sum(reply.stats.denoising_steps for reply in replies)
+    canvases = sum(reply.stats.canvases for reply in replies)
+    tokens = sum(reply.stats.generated_tokens for reply in replies)
+    return {
+        "denoising_steps_per_canvas": steps / canvases if canvases else None,
+        "tokens_per_forward": tokens / steps if steps else None,
+        "seconds_per_request": elapsed_s / len(replies) if replies else None,
+        "n": len(replies),
+        "n_failed": sum(reply.finish_reason == "error" for reply in replies),
+    }
+
+
+def _share(outcomes: Sequence[bool]) -> float | None:
+    return sum(outcomes) / len(outcomes) if outcomes else None

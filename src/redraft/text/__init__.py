@@ -1,0 +1,1 @@
+"""Tokens, chat turns and replies as text. Never imports torch."""

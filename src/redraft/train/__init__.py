@@ -1,0 +1,1 @@
+"""Training: corruption, loss, data, loop. Never imports the engine."""

@@ -1,0 +1,89 @@
+"""The stream of batches of a run: a function of (seed, step), so that a resumed run sees what it would have seen."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from redraft.text.conversations import Conversation, read_conversations
+from redraft.train.augment import ValueSwap
+from redraft.train.examples import Encoder, Example, bucketed, collate
+from redraft.train.objective import Batch
+from redraft.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Part:
+    """The conversations of one source, split into what is trained on and what is held out."""
+
+    path: str
+    share: float
+    train: list[Conversation]
+    held_out: list[Conversation]
+
+
+def read_parts(recipe: Recipe) -> list[Part]:
+    """Reads all sources and splits each by text, so that equal requests fall on one side."""
+    parts = []
+    for source in recipe.data:
+        rows = read_conversations(source.path)
+        held = [_fraction(row) < recipe.held_out for row in rows]
+        train = [row for row, out in zip(rows, held, strict=True) if not out]
+        held_out = [row for row, out in zip(rows, held, strict=True) if out]
+        parts.append(Part(str(source.path), source.share, train, held_out))
+    return parts
+
+
+def _fraction(row: Conversation) -> float:
+    first = next((str(m.get("content")) for m in row.messages if m["role"] == "user"), "")
+    digest = hashlib.sha256(("held out:" + " ".join(first.lower().split())).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+class Stream:
+    """Batches by step number."""
+
+    def __init__(self, recipe: Recipe, parts: list[Part], encoder: Encoder, canvas_length: int, fill: int) -> None:
+        self.recipe, self.parts, self.encoder = recipe, parts, encoder
+        self.canvas_length, self.fill = canvas_length, fill
+        rows = [row for part in parts for row in part.train]
+        self.augment = ValueSwap(rows, swap=recipe.augment.swap, random_words=recipe.augment.random_words)
+        per_epoch = sum(round(part.share * len(part.train)) for part in parts)
+        self.steps_per_epoch = max(1, per_epoch // recipe.batch_size)
+        self._epoch = -1
+        self._examples: list[Example] = []
+        self._batches: list[list[int]] = []
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._prepare(epoch)
+        rng = np.random.default_rng([self.recipe.seed, 1, step])
+        chosen = [self._examples[i] for i in self._batches[index % len(self._batches)]]
+        trim = bool(rng.random() < self.recipe.trim_fill)
+        return collate(chosen, self.canvas_length, self.fill, rng, trim=trim)
+
+    def held_out(self) -> list[Batch]:
+        """The held-out batches, at full canvas length, always the same."""
+        rng = np.random.default_rng([self.recipe.seed, 2])
+        examples = [e for part in self.parts for row in part.held_out for e in self.encoder.examples(row, part.path)]
+        batches = bucketed(examples, self.recipe.batch_size, rng)
+        return [collate([examples[i] for i in batch], self.canvas_length, self.fill, rng) for batch in batches]
+
+    def _prepare(self, epoch: int) -> None:
+        rng = np.random.default_rng([self.recipe.seed, 0, epoch])
+        self._examples = []
+        for part in self.parts:
+            count = round(part.share * len(part.train))
+            rounds = [rng.permutation(len(part.train)) for _ in range(-(-count // len(part.train)))]
+            for i in np.concatenate(rounds)[:count]:
+                row = self.augment(part.train[i], rng) if self.recipe.augment.swap else part.train[i]
+                self._examples += self.encoder.examples(row, part.path)
+        batches = bucketed(self._examples, self.recipe.batch_size, rng)
+        # A short batch would be a noisy step; what it holds comes again in another epoch.
+        whole = [batch for batch in batches if len(batch) == self.recipe.batch_size]
+        self._batches = whole or batches
+        self._epoch = epoch

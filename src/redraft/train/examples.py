@@ -1,0 +1,141 @@
+"""From conversations to padded batches: one supervised span for each assistant turn, length-bucketed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from redraft.core.errors import DataError, PromptError
+from redraft.text.chat import ChatTemplate
+from redraft.text.conversations import Conversation
+from redraft.text.tokenizer import Tokenizer
+from redraft.train.objective import Batch
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the response that the model should give to it.
+
+    Attributes:
+        prompt: ids up to where the reply begins.
+        response: ids up to and with end-of-turn.
+        values: for each response id, whether it stands inside an argument's value.
+        complete: False where the response was cut to fit, so that it has no real end.
+    """
+
+    prompt: list[int]
+    response: list[int]
+    values: list[bool]
+    complete: bool = True
+
+
+class Encoder:
+    """Renders and tokenizes conversations."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, max_length: int) -> None:
+        self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
+        self.quote = tokenizer.id_of('<|"|>')
+        self.ends = set(tokenizer.end_of_turn_ids())
+
+    def examples(self, conversation: Conversation, path: str) -> list[Example]:
+        """One example for each assistant turn; turns whose prompt leaves no room are left out.
+
+        Raises:
+            DataError: the template refuses the conversation, or it has no assistant turn.
+        """
+        messages = conversation.messages
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if not turns:
+            raise DataError(path, conversation.line, "has no assistant message to learn from")
+        found = []
+        try:
+            for turn in turns:
+                example = self._example(messages, turn)
+                if example is not None:
+                    found.append(example)
+        except PromptError as error:
+            raise DataError(path, conversation.line, str(error)) from None
+        return found
+
+    def _example(self, messages: list[dict], turn: int) -> Example | None:
+        prompt_text = self.template.render(messages[:turn])
+        whole_text = self.template.render(messages[: turn + 1], add_generation_prompt=False)
+        if not whole_text.startswith(prompt_text):
+            raise PromptError("the chat template rewrites the prompt when the reply is added")
+        prompt = self.tokenizer.encode(prompt_text)
+        response = self.tokenizer.encode(whole_text[len(prompt_text) :])
+        end = next((i for i, token in enumerate(response) if token in self.ends), len(response) - 1)
+        response = response[: end + 1]
+        room = self.max_length - len(prompt)
+        if room < 1:
+            return None
+        return Example(prompt, response[:room], self._values(response)[:room], len(response) <= room)
+
+    def _values(self, response: list[int]) -> list[bool]:
+        inside, marks = False, []
+        for token in response:
+            if token == self.quote:
+                inside = not inside
+                marks.append(False)
+            else:
+                marks.append(inside)
+        return marks
+
+
+def bucketed(
+    examples: Sequence[Example], batch_size: int, rng: np.random.Generator, buckets: int = 16
+) -> list[list[int]]:
+    """Indices in batches of like length, in random order: shuffled, sorted within pools, shuffled again."""
+    order = rng.permutation(len(examples))
+    batches = []
+    for pool in np.array_split(order, max(1, len(order) // (batch_size * buckets))):
+        by_length = sorted(pool.tolist(), key=lambda i: (len(examples[i].response), len(examples[i].prompt)))
+        batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def collate(
+    examples: Sequence[Example], canvas_length: int, fill: int, rng: np.random.Generator, *, trim: bool = False
+) -> Batch:
+    """Pads examples and picks one canvas of each response at random.
+
+    Args:
+        examples: of like length, or padding is wasted.
+        canvas_length: of the model.
+        fill: the end-of-sequence id that fills the last canvas.
+        rng: picks the canvases and, when trimming, how much fill is left.
+        trim: ends all canvases a little behind the longest response in them, since fill is learned quickly.
+    """
+    lengths = [len(e.prompt) + len(e.response) for e in examples]
+    B, T = len(examples), max(lengths)
+    chosen = [int(rng.integers((len(e.response) - 1) // canvas_length + 1)) * canvas_length for e in examples]
+    L = canvas_length
+    if trim:
+        longest = max(min(canvas_length, len(e.response) - c) for e, c in zip(examples, chosen, strict=True))
+        L = min(canvas_length, longest + int(rng.integers(0, 8)))
+    tokens = np.full((B, T), fill)
+    canvas = np.full((B, L), fill)
+    scored, values = np.ones((B, L), bool), np.zeros((B, L), bool)
+    causal, causal_values = np.zeros((B, T), bool), np.zeros((B, T), bool)
+    for b, (example, start) in enumerate(zip(examples, chosen, strict=True)):
+        prompt = len(example.prompt)
+        tokens[b, : lengths[b]] = example.prompt + example.response
+        piece = example.response[start : start + L]
+        canvas[b, : len(piece)] = piece
+        values[b, : len(piece)] = example.values[start : start + L]
+        scored[b, len(piece) :] = example.complete
+        causal[b, : lengths[b] - 1] = True
+        causal_values[b, prompt - 1 : lengths[b] - 1] = example.values
+    return Batch(
+        tokens=torch.from_numpy(tokens),
+        lengths=torch.tensor(lengths),
+        prefix=torch.tensor([len(e.prompt) + c for e, c in zip(examples, chosen, strict=True)]),
+        canvas=torch.from_numpy(canvas),
+        scored=torch.from_numpy(scored),
+        causal=torch.from_numpy(causal),
+        values=torch.from_numpy(values),
+        causal_values=torch.from_numpy(causal_values),
+    )

@@ -1,0 +1,160 @@
+"""The training objective: uniform-state diffusion on a canvas, next-token prediction on the clean sequence.
+
+Source: facts shared by Google's reference, NeMo Automodel, TRL and Unsloth: t ~ U(1e-4, 1 - 1e-4) per example, each
+canvas token replaced with probability t by a uniform draw from the vocabulary, mean cross entropy over all canvas
+positions without a 1/t weight, plus the encoder's mean next-token cross entropy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from redraft.kernels.cross_entropy import weighted_cross_entropy
+from redraft.kernels.head import softcap
+from redraft.model.model import DiffusionGemma
+from redraft.train.attend import DenoiseBatch, EncodeBatch
+
+T_MARGIN = 1e-4
+
+# B examples, T positions of the clean sequence, L positions of the canvas, V vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Padded examples, one canvas scored in each.
+
+    Attributes:
+        tokens: clean sequences, right-padded.
+        lengths: of each sequence.
+        prefix: positions that the canvas sees: the prompt and the clean canvases before it.
+        canvas: the clean canvas, filled with end-of-sequence.
+        scored: canvas positions that are supervised (a truncated response has no real end, so its fill is not).
+        causal: sequence positions whose *next* token is supervised.
+        values: canvas positions inside argument values; logged apart.
+        causal_values: like `values`, for `causal`.
+    """
+
+    tokens: Int[Tensor, "B T"]
+    lengths: Int[Tensor, "B"]
+    prefix: Int[Tensor, "B"]
+    canvas: Int[Tensor, "B L"]
+    scored: Bool[Tensor, "B L"]
+    causal: Bool[Tensor, "B T"]
+    values: Bool[Tensor, "B L"]
+    causal_values: Bool[Tensor, "B T"]
+
+
+def corrupt(
+    canvas: Int[Tensor, "B L"], vocab_size: int, generator: torch.Generator
+) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B"]]:
+    """(noisy canvas, t): each token is replaced with probability t, perhaps by itself."""
+    t = torch.rand(len(canvas), generator=generator) * (1 - 2 * T_MARGIN) + T_MARGIN
+    replaced = torch.rand(canvas.shape, generator=generator) < t[:, None]
+    noise = torch.randint(vocab_size, canvas.shape, generator=generator)
+    return torch.where(replaced, noise, canvas), t
+
+
+def loss_of(
+    model: DiffusionGemma,
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    causal_weight: float = 1.0,
+    self_conditioning: float = 0.5,
+    soft_temperature: tuple[float, float] = (1.0, 1.0),
+) -> tuple[Float[Tensor, ""], dict[str, float]]:
+    """The loss of a batch, and its parts in nats for the log.
+
+    Args:
+        model: in float32, with gradients on.
+        batch: the examples.
+        generator: draws t, noise and which examples are self-conditioned; a seeded one repeats the loss.
+        causal_weight: factor of the encoder's loss.
+        self_conditioning: probability that an example gets the soft embedding of a first pass.
+        soft_temperature: range of the temperature of that soft embedding; generation uses t_min..t_max.
+    """
+    config = model.config
+    noisy, _ = corrupt(batch.canvas, config.vocab_size, generator)
+    positions = torch.arange(batch.tokens.shape[1]).expand_as(batch.tokens)
+    encode = EncodeBatch(config, batch.tokens.shape[1], model.device)
+    encoded = model.backbone(model.backbone.embed(batch.tokens), positions, encode, causal=True)
+
+    chosen = torch.rand(len(noisy), generator=generator) < self_conditioning
+    low, high = soft_temperature
+    temperature = low + (high - low) * torch.rand(len(noisy), generator=generator)
+    soft = _first_pass(model, batch, noisy, encode, chosen, temperature) if bool(chosen.any()) else None
+    hidden = _denoise(model, noisy, soft, encode.stored, batch.prefix)
+
+    diffusion, diffusion_rows = _mean_loss(model, hidden, batch.canvas, batch.scored)
+    following = batch.tokens.roll(-1, dims=1)
+    causal, causal_rows = _mean_loss(model, encoded, following, batch.causal)
+    parts = {
+        "diffusion": float(diffusion.detach()),
+        "causal": float(causal.detach()),
+        "values": _mean_where(diffusion_rows, batch.values[batch.scored]),
+        "causal_values": _mean_where(causal_rows, batch.causal_values[batch.causal]),
+    }
+    return diffusion + causal_weight * causal, parts
+
+
+def _denoise(
+    model: DiffusionGemma,
+    canvas: Int[Tensor, "B L"],
+    soft: Float[Tensor, "B L D"] | None,
+    stored: list[tuple[Tensor, Tensor]],
+    prefix: Int[Tensor, "B"],
+) -> Float[Tensor, "B L D"]:
+    L = canvas.shape[1]
+    embedded = model.backbone.self_conditioning.condition(model.backbone.embed(canvas), soft)
+    attend = DenoiseBatch(model.config, stored, prefix, L)
+    return model.backbone(embedded, prefix[:, None] + torch.arange(L), attend, causal=False)
+
+
+@torch.no_grad()
+def _first_pass(
+    model: DiffusionGemma,
+    batch: Batch,
+    noisy: Int[Tensor, "B L"],
+    encode: EncodeBatch,
+    chosen: Bool[Tensor, "B"],
+    temperature: Float[Tensor, "B"],
+) -> Float[Tensor, "B L D"]:
+    """Soft embeddings of the chosen rows; the others keep a true zero signal."""
+    stored = [(keys[chosen], values[chosen]) for keys, values in encode.stored]
+    hidden = _denoise(model, noisy[chosen], None, stored, batch.prefix[chosen])
+    weight = model.backbone.embed_tokens.weight
+    soft = torch.zeros(*noisy.shape, weight.shape[1], dtype=weight.dtype)
+    rows = []
+    for row, degree in zip(hidden, temperature[chosen], strict=True):
+        logits = softcap(F.linear(row, weight), model.config.final_logit_softcapping)
+        rows.append(torch.softmax(logits / degree, dim=-1) @ weight)
+    soft[chosen] = torch.stack(rows) * model.backbone.embed_scale
+    return soft
+
+
+def _mean_loss(
+    model: DiffusionGemma,
+    hidden: Float[Tensor, "B T D"],
+    targets: Int[Tensor, "B T"],
+    supervised: Bool[Tensor, "B T"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "N"]]:
+    """(mean cross entropy, that of each supervised position); 0 where nothing is supervised, never NaN."""
+    chosen = supervised.flatten().nonzero()[:, 0]
+    if len(chosen) == 0:
+        return hidden.sum() * 0.0, hidden.new_zeros(0)
+    return weighted_cross_entropy(
+        hidden.flatten(0, 1).index_select(0, chosen),
+        model.backbone.embed_tokens.weight,
+        targets.flatten()[chosen],
+        torch.full((len(chosen),), 1.0 / len(chosen)),
+        model.config.final_logit_softcapping,
+    )
+
+
+def _mean_where(losses: Float[Tensor, "N"], mask: Bool[Tensor, "N"]) -> float:
+    return float(losses[mask].mean()) if bool(mask.any()) else float("nan")

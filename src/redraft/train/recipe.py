@@ -1,0 +1,151 @@
+"""Training recipes: YAML, checked field by field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from redraft.core.errors import RecipeError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelShape(_Part):
+    """Shape of a model made from scratch, in the checkpoint's own names."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    global_head_dim: int
+    num_global_key_value_heads: int
+    num_experts: int
+    top_k_experts: int
+    moe_intermediate_size: int
+    num_hidden_layers: int = 6
+    sliding_window: int = 256
+    max_position_embeddings: int = 2048
+    canvas_length: int = 64
+
+
+class TokenizerRecipe(_Part):
+    """A tokenizer trained on the data of the recipe."""
+
+    vocab_size: int = Field(gt=300)
+    chat_template: Path
+
+
+class Source(_Part):
+    """One file of conversations; `share` of it is used in each epoch, another part each time."""
+
+    path: Path
+    share: float = Field(default=1.0, gt=0)
+
+
+class Augment(_Part):
+    """See `ValueSwap`."""
+
+    swap: float = 0.0
+    random_words: float = 0.0
+
+
+class Recipe(_Part):
+    """One training run. Paths are relative to the recipe file.
+
+    Attributes:
+        init: None makes a model from scratch; else "mini" or a checkpoint directory.
+        held_out: share of the conversations, chosen by text, that is only evaluated on.
+        trim_fill: share of the batches whose canvases end behind their longest response.
+        soft_temperature: range of the self-conditioning temperature.
+        ema: decay of the averaged weights, which are what is saved; 0 turns it off.
+    """
+
+    output: Path
+    data: list[Source] = Field(min_length=1)
+    init: str | None = None
+    model: ModelShape | None = None
+    tokenizer: TokenizerRecipe | None = None
+    augment: Augment = Augment()
+    steps: int = Field(gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    final_learning_rate: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=200, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    causal_weight: float = Field(default=1.0, ge=0)
+    self_conditioning: float = Field(default=0.5, ge=0, le=1)
+    soft_temperature: tuple[float, float] = (1.0, 1.0)
+    trim_fill: float = Field(default=0.0, ge=0, le=1)
+    max_length: int = Field(default=512, gt=1)
+    held_out: float = Field(default=0.02, ge=0, lt=1)
+    eval_every: int = Field(default=250, gt=0)
+    save_every: int = Field(default=250, gt=0)
+    log_every: int = Field(default=10, gt=0)
+    seed: int = 0
+    threads: int | None = None
+    save_dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
+
+
+def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> Recipe:
+    """A recipe file with `key=value` overrides (dots reach into parts, values are YAML).
+
+    Raises:
+        RecipeError: one line that names the file or the field.
+    """
+    path = Path(path)
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise RecipeError(f"{path} must hold a mapping of fields")
+    for override in overrides:
+        _apply(fields, override)
+    if data is not None:
+        fields["data"] = [{"path": str(data.resolve())}]
+    try:
+        recipe = Recipe.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{path}: {where}: {first['msg']}") from None
+    if (recipe.init is None) != (recipe.model is not None and recipe.tokenizer is not None):
+        raise RecipeError(f"{path}: give either init, or model and tokenizer")
+    return _resolved(recipe, path.resolve().parent)
+
+
+def _apply(fields: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise RecipeError(f"--set {override!r}: write key=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = fields.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override!r}: {parent} has no fields")
+        fields = inner
+    fields[last] = yaml.safe_load(value)
+
+
+def _resolved(recipe: Recipe, base: Path) -> Recipe:
+    changes: dict[str, Any] = {
+        "output": base / recipe.output,
+        "data": [source.model_copy(update={"path": base / source.path}) for source in recipe.data],
+    }
+    if recipe.tokenizer is not None:
+        template = base / recipe.tokenizer.chat_template
+        changes["tokenizer"] = recipe.tokenizer.model_copy(update={"chat_template": template})
+    if recipe.init is not None and (base / recipe.init).is_dir():
+        changes["init"] = str(base / recipe.init)
+    return recipe.model_copy(update=changes)

@@ -1,0 +1,219 @@
+"""The training loop: reads a recipe, trains or goes on training, keeps the best checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from redraft.core.errors import CheckpointError
+from redraft.model.checkpoint import load_model, save_checkpoint
+from redraft.model.model import DiffusionGemma
+from redraft.text.chat import ChatTemplate
+from redraft.text.tokenizer import Tokenizer
+from redraft.train.allocator import keep_freed_memory
+from redraft.train.data import Part, Stream, read_parts
+from redraft.train.examples import Encoder
+from redraft.train.objective import loss_of
+from redraft.train.recipe import Recipe, read_recipe
+from redraft.train.scratch import initialise, make_config, write_generation_config
+from redraft.train.state import Average, Progress, load_state, save_state
+from redraft.train.tokenizer import save_tokenizer, train_tokenizer
+
+
+def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | None = None) -> dict[str, Any]:
+    """Runs a recipe to its end; a run that was interrupted goes on where its last checkpoint stands.
+
+    Writes into the recipe's output: `model/` (the best checkpoint by held-out loss, Hugging Face layout),
+    `last/` (the newest), `state/` (what a resume needs) and `metrics.jsonl`.
+
+    Returns:
+        steps, seconds, best held-out loss, and the directory of the best checkpoint.
+
+    Raises:
+        RecipeError, DataError, CheckpointError: each in one line.
+    """
+    recipe = read_recipe(recipe_path, overrides or [], data)
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
+    recipe.output.mkdir(parents=True, exist_ok=True)
+    parts = read_parts(recipe)
+    model, tokenizer, template = _start(recipe, parts)
+    eos = tokenizer.id_of("<eos>")
+    fill = model.config.eos_token_ids[0] if eos is None else eos
+    stream = Stream(recipe, parts, Encoder(tokenizer, template, recipe.max_length), model.config.canvas_length, fill)
+    return _Trainer(recipe, model, stream).run()
+
+
+def _start(recipe: Recipe, parts: list[Part]) -> tuple[DiffusionGemma, Tokenizer, ChatTemplate]:
+    """The model to train; one from scratch is written to `initial/` once, tokenizer and all."""
+    if recipe.init is not None:
+        directory = bundled(recipe.init)
+    else:
+        directory = recipe.output / "initial"
+        if not (directory / "model.safetensors").exists():
+            _make_initial(recipe, parts, directory)
+    model = load_model(directory).requires_grad_(True)
+    tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
+    if tokenizer is None or template is None:
+        raise CheckpointError(f"{directory} needs a tokenizer.json and a chat template to be trained on conversations")
+    return model, tokenizer, template
+
+
+def bundled(name: str) -> Path:
+    """The directory of a bundled model, or the path that was given."""
+    inside = Path(__file__).parent.parent / "models" / name
+    return inside if (inside / "config.json").exists() else Path(name)
+
+
+def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
+    assert recipe.model is not None and recipe.tokenizer is not None
+    source = recipe.tokenizer.chat_template.read_text(encoding="utf-8")
+    template = ChatTemplate(source, {"bos_token": "<bos>"})
+    # Each source weighs in the vocabulary as it does in training.
+    rows = [row for part in parts for row in part.train[: math.ceil(part.share * len(part.train))]]
+    texts = (template.render(row.messages, add_generation_prompt=False) for row in rows)
+    backend = train_tokenizer(texts, recipe.tokenizer.vocab_size)
+    save_tokenizer(backend, directory, source)
+    tokenizer = Tokenizer(backend)
+    model = DiffusionGemma(make_config(recipe.model, tokenizer))
+    initialise(model, recipe.seed)
+    write_generation_config(directory, tokenizer)
+    save_checkpoint(model, directory)
+
+
+class _Trainer:
+    def __init__(self, recipe: Recipe, model: DiffusionGemma, stream: Stream) -> None:
+        self.recipe, self.model, self.stream = recipe, model, stream
+        matrices = [p for p in model.backbone.parameters() if p.ndim > 1]
+        vectors = [p for p in model.backbone.parameters() if p.ndim == 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            betas=recipe.betas,
+            fused=True,
+        )
+        self.average = Average(model, recipe.ema) if recipe.ema else None
+        self.progress = load_state(recipe.output / "state", model, self.average, self.optimizer) or Progress()
+        self.started = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        first = self.progress.step
+        tokens, since = 0, time.monotonic()
+        with _bar(self.recipe.steps, first) as report:
+            for step in range(first, self.recipe.steps):
+                parts, count = self._step(step)
+                tokens += count
+                self.progress.step = step + 1
+                if (step + 1) % self.recipe.log_every == 0:
+                    now = time.monotonic()
+                    parts["tokens_per_s"] = tokens / (now - since)
+                    tokens, since = 0, now
+                    self._log("train", parts)
+                    report(step + 1, parts)
+                last = step + 1 == self.recipe.steps
+                if last or (step + 1) % self.recipe.eval_every == 0:
+                    self._evaluate()
+                if last or (step + 1) % self.recipe.save_every == 0:
+                    save_state(self.recipe.output / "state", self.model, self.average, self.optimizer, self.progress)
+        return {
+            "steps": self.progress.step,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "best_loss": self.progress.best_loss,
+            "model": str(self.recipe.output / "model"),
+        }
+
+    def _step(self, step: int) -> tuple[dict[str, float], int]:
+        rate = learning_rate(self.recipe, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = self.stream.batch(step)
+        loss, parts = loss_of(self.model, batch, _generator(self.recipe.seed, step), **self._loss_options())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.backbone.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model, step)
+        parts |= {"loss": float(loss.detach()), "learning_rate": rate, "gradient_norm": float(norm)}
+        return parts, int(batch.lengths.sum()) + batch.canvas.numel()
+
+    def _evaluate(self) -> None:
+        """Held-out losses with the averaged weights, on fixed noise; the best checkpoint is kept."""
+        batches = self.stream.held_out()
+        if self.average is not None:
+            self.average.swap(self.model)
+        with torch.no_grad():
+            parts = [
+                loss_of(self.model, batch, _generator(2**31 + self.recipe.seed, number), **self._loss_options())[1]
+                for number, batch in enumerate(batches)
+            ]
+        self._save("last")
+        if parts:
+            means = {key: _mean([part[key] for part in parts]) for key in parts[0]}
+            loss = means["diffusion"] + self.recipe.causal_weight * means["causal"]
+            self._log("held_out", means | {"loss": loss})
+            if loss < self.progress.best_loss:
+                self.progress.best_loss = loss
+                self._save("model")
+        else:
+            self._save("model")
+        if self.average is not None:
+            self.average.swap(self.model)
+
+    def _save(self, name: str) -> None:
+        dtype = getattr(torch, self.recipe.save_dtype)
+        save_checkpoint(self.model, self.recipe.output / name, dtype=dtype)
+
+    def _loss_options(self) -> dict[str, Any]:
+        return {
+            "causal_weight": self.recipe.causal_weight,
+            "self_conditioning": self.recipe.self_conditioning,
+            "soft_temperature": self.recipe.soft_temperature,
+        }
+
+    def _log(self, kind: str, parts: dict[str, float]) -> None:
+        rounded = {key: None if math.isnan(value) else float(f"{value:.6g}") for key, value in parts.items()}
+        row = {"kind": kind, "step": self.progress.step, **rounded}
+        with (self.recipe.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warmup, then a cosine down to `final_learning_rate`; `step` counts from 0."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * share
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed << 32) + step)
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")
+
+
+@contextmanager
+def _bar(steps: int, first: int) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("training", total=steps, completed=first)
+
+        def report(step: int, parts: dict[str, float]) -> None:
+            text = f"diffusion {parts['diffusion']:.3f}  causal {parts['causal']:.3f}  values {parts['values']:.3f}"
+            bar.update(task, completed=step, description=f"{text}  {parts['tokens_per_s']:.0f} tokens/s")
+
+        yield report

@@ -1,0 +1,105 @@
+"""The state of a run on disk: weights, averaged weights, optimizer moments and the step, never pickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from redraft.model.model import DiffusionGemma
+
+
+class Average:
+    """Exponential moving average of the parameters, corrected for its start."""
+
+    def __init__(self, model: DiffusionGemma, decay: float) -> None:
+        self.decay = decay
+        self.values = {name: p.detach().clone() for name, p in model.backbone.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: DiffusionGemma, step: int) -> None:
+        """Takes in the parameters after step `step` (from 0)."""
+        # Short runs would else remember their random start.
+        weight = 1 - min(self.decay, (step + 1) / (step + 10))
+        current = dict(model.backbone.named_parameters())
+        torch._foreach_lerp_(list(self.values.values()), [current[name] for name in self.values], weight)
+
+    @torch.no_grad()
+    def swap(self, model: DiffusionGemma) -> None:
+        """Exchanges the model's parameters with the averaged ones; twice leaves both as they were."""
+        for name, parameter in model.backbone.named_parameters():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.values[name])
+            self.values[name].copy_(kept)
+
+
+@dataclass
+class Progress:
+    """Where a run is: steps done, and the best held-out loss so far."""
+
+    step: int = 0
+    best_loss: float = float("inf")
+    history: dict[str, float] = field(default_factory=dict)
+
+
+def save_state(
+    directory: Path,
+    model: DiffusionGemma,
+    average: Average | None,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Writes the state beside the old one and then takes its place, so that an interruption loses neither."""
+    fresh = directory.with_name(directory.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    tensors = {f"model.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.values.items()}
+    tensors |= _moments(model, optimizer)
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, fresh / "state.safetensors")
+    (fresh / "progress.json").write_text(json.dumps({"step": progress.step, "best_loss": progress.best_loss}))
+    old = directory.with_name(directory.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        os.replace(directory, old)
+    os.replace(fresh, directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(
+    directory: Path, model: DiffusionGemma, average: Average | None, optimizer: torch.optim.Optimizer
+) -> Progress | None:
+    """Restores a saved state into its parts; None where there is none."""
+    if not (directory / "progress.json").exists():
+        directory = directory.with_name(directory.name + ".old")
+        if not (directory / "progress.json").exists():
+            return None
+    tensors = load_file(directory / "state.safetensors")
+    model.backbone.load_state_dict(_part(tensors, "model."))
+    if average is not None:
+        for name, tensor in _part(tensors, "average.").items():
+            average.values[name].copy_(tensor)
+    for name, parameter in model.backbone.named_parameters():
+        moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
+        optimizer.state[parameter] = moments
+    saved = json.loads((directory / "progress.json").read_text())
+    return Progress(step=saved["step"], best_loss=saved["best_loss"])
+
+
+def _moments(model: DiffusionGemma, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    found = {}
+    for name, parameter in model.backbone.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            found[f"{key}.{name}"] = value
+    return found
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
