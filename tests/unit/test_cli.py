@@ -15,7 +15,7 @@ from redraft.cli import main
 from redraft.cli.options import generation_flags
 from redraft.cli.show import printable
 from redraft.core.errors import ContextLengthError, GenerationError, PromptError
-from redraft.core.options import GenerationOptions, option_names
+from redraft.core.options import GenerationOptions, usable_options
 
 LINE = 'AddToPlaylist(artist="Daft Punk", playlist="Sunday morning")\n'
 
@@ -97,9 +97,9 @@ def test_loading_flags_reach_load(engine):
 
 def test_flags_are_the_scalar_options_that_work():
     flags = generation_flags()
-    assert set(flags) < set(option_names())
+    assert set(flags) < set(usable_options())
     assert {"seed", "temperature", "t_min", "tool_choice"} <= set(flags)
-    for name in {"tools", "stop", "pinned"} & set(option_names()):
+    for name in {"tools", "stop", "pinned"} & set(usable_options()):
         assert name not in flags
     samples = {int: 2, float: 0.3, bool: True, str: "none"}
     for name, parameter in flags.items():

@@ -12,7 +12,7 @@ import redraft
 from redraft.cli import main
 from redraft.core.errors import DataError, InputError
 from redraft.core.results import ToolCall
-from redraft.eval.data import Row, parse_row, read_rows
+from redraft.eval.data import Row, read_rows
 from redraft.eval.tool_calls import evaluate, fold, grade, known_tools
 
 SHARES = ("exact_match", "intent_accuracy", "slot_f1", "valid_calls", "wrongly_turned_down", "turned_down")
@@ -158,9 +158,11 @@ def message(**reference):
     return {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", **reference}]}
 
 
-def test_arguments_may_be_a_json_string():
+def test_arguments_may_be_a_json_string(tmp_path):
     function = {"name": "A", "arguments": '{"x": "é", "n": 1}'}
-    parsed = parse_row(message(tool_calls=[{"type": "function", "function": function}]))
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(message(tool_calls=[{"type": "function", "function": function}])))
+    [parsed] = read_rows(path)
     assert parsed.calls == (call("A", x="é", n=1),)
     assert parsed.prompt == ({"role": "user", "content": "hi"},)
 
@@ -169,17 +171,18 @@ def test_arguments_may_be_a_json_string():
     ("value", "reason"),
     [
         ({"text": "hi"}, "messages"),
-        ({"messages": []}, "messages"),
+        ({"messages": []}, "empty"),
         ({"messages": [{"content": "hi"}]}, "role"),
         ({"messages": [{"role": "user", "content": "hi"}]}, "last message"),
         ({"messages": [{"role": "assistant", "content": "hi"}]}, "before"),
         (message(), "neither"),
         (message(content=[]), "neither"),
-        (message(content=[{"type": "text"}]), "must be text"),
+        (message(content=[{"type": "image_url"}]), "only text"),
+        (message(content=3), "must be text"),
         (message(tool_calls={"a": 1}), "list"),
         (message(tool_calls=[{"name": "A"}]), "function"),
-        (message(tool_calls=[{"function": {"name": "A", "arguments": "{"}}]), "not JSON"),
-        (message(tool_calls=[{"function": {"name": "A", "arguments": "[1]"}}]), "object"),
+        (message(tool_calls=[{"function": {"name": "A", "arguments": "{"}}]), "no JSON"),
+        (message(tool_calls=[{"function": {"name": "A", "arguments": "[1]"}}]), "mapping"),
         (message(content="hi") | {"tools": "none"}, "tools"),
     ],
 )
@@ -194,10 +197,10 @@ def test_a_bad_row_names_file_line_and_reason(tmp_path, value, reason):
 def test_unreadable_files(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("{\n")
-    with pytest.raises(DataError, match="not JSON"):
+    with pytest.raises(DataError, match="no JSON"):
         read_rows(path)
     path.write_text("\n")
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match="no conversation"):
         read_rows(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match="UTF-8"):

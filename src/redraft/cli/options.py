@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from redraft.core.options import _NOT_BUILT, GenerationOptions
+from redraft.core.options import GenerationOptions, usable_options
 
 Model = Annotated[str, typer.Option(help='"mini", a directory or a Hub id.', metavar="NAME")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME")]
@@ -36,7 +36,7 @@ def generation_flags() -> dict[str, inspect.Parameter]:
     flags = {}
     for field in dataclasses.fields(GenerationOptions):
         kind = _scalar(hints[field.name])
-        if kind is None or field.name in _NOT_BUILT:
+        if kind is None or field.name not in usable_options():
             continue
         flag = typer.Option(help=descriptions.get(field.name))
         flags[field.name] = inspect.Parameter(

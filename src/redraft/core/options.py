@@ -113,9 +113,9 @@ _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.
 _NOT_BUILT = ("mode", "preset", "initial_canvas", "pinned", "response_format", "logprobs", "redraft", "top_p")
 
 
-def option_names() -> tuple[str, ...]:
-    """The names of all generation options."""
-    return tuple(_DEFAULTS)
+def usable_options() -> tuple[str, ...]:
+    """The names of the generation options that this version acts on; the others are refused unless unset."""
+    return tuple(name for name in _DEFAULTS if name not in _NOT_BUILT)
 
 
 def _at_least(options: GenerationOptions, name: str, least: float, kind: type) -> None:

@@ -61,7 +61,7 @@ class ChatTemplate:
         """
         try:
             return self._template.render(
-                messages=[_checked(message, number) for number, message in enumerate(messages)],
+                messages=checked_messages(messages),
                 tools=list(tools) if tools else None,
                 enable_thinking=enable_thinking,
                 add_generation_prompt=add_generation_prompt,
@@ -71,12 +71,15 @@ class ChatTemplate:
             raise PromptError(f"the chat template refuses these messages: {error}") from None
 
 
-def check_messages(messages: Sequence[Message]) -> None:
-    """Raises PromptError unless this is a conversation: known roles, and content or calls in each message."""
+def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """A conversation in plain form: content as text or None, arguments of calls as mappings.
+
+    Raises:
+        PromptError: a message that is none: an unknown role, neither content nor calls, arguments that are no JSON.
+    """
     if not messages:
         raise PromptError("the conversation is empty: give at least one message")
-    for number, message in enumerate(messages):
-        _checked(message, number)
+    return [_checked(message, number) for number, message in enumerate(messages)]
 
 
 def _checked(message: Any, number: int) -> dict[str, Any]:
@@ -92,7 +95,11 @@ def _checked(message: Any, number: int) -> dict[str, Any]:
         content = _joined_parts(content, number)
     if content is None and not calls:
         raise PromptError(f"message {number} has neither content nor tool_calls")
+    if role == "user" and not (content or "").strip():
+        raise PromptError(f"message {number} is an empty user message")
     checked = {**message, "content": content}
+    if calls is not None and not isinstance(calls, list):
+        raise PromptError(f"message {number}: tool_calls must be a list")
     if calls:
         checked["tool_calls"] = [_call(call, number) for call in calls]
     return checked

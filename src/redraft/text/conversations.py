@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from redraft.core.errors import DataError, PromptError
-from redraft.text.chat import check_messages
+from redraft.text.chat import checked_messages
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """One row of a file: its messages, checked, and the line it stood on (from 1)."""
+    """One row of a file.
+
+    Attributes:
+        messages: checked, arguments of calls as mappings.
+        line: where it stood, from 1.
+        tools: declarations that go with it, None when the row has none.
+    """
 
     messages: list[dict[str, Any]]
     line: int
+    tools: list[dict[str, Any]] | None = None
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
@@ -46,8 +53,10 @@ def _row(path: Path, number: int, line: str) -> Conversation:
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list):
         raise DataError(str(path), number, 'is no conversation: it needs {"messages": [...]}')
+    tools = row.get("tools")
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+        raise DataError(str(path), number, "tools must be a list of declarations")
     try:
-        check_messages(messages)
+        return Conversation(checked_messages(messages), number, tools)
     except PromptError as error:
         raise DataError(str(path), number, str(error)) from None
-    return Conversation(messages, number)

@@ -52,7 +52,7 @@ class ValueSwap:
             text = text.replace(old, new)
             function["arguments"][key] = new
         messages[0]["content"] = text
-        return Conversation(messages, conversation.line)
+        return Conversation(messages, conversation.line, conversation.tools)
 
     def _draw(self, slot: tuple[str, str], rng: np.random.Generator) -> str:
         if slot in self.open and rng.random() < self.random_words:

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from redraft.core.errors import CheckpointError
 from redraft.model.checkpoint import load_model, save_checkpoint
+from redraft.model.locate import locate
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
@@ -57,7 +59,7 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
 def _start(recipe: Recipe, parts: list[Part]) -> tuple[DiffusionGemma, Tokenizer, ChatTemplate]:
     """The model to train; one from scratch is written to `initial/` once, tokenizer and all."""
     if recipe.init is not None:
-        directory = bundled(recipe.init)
+        directory = locate(recipe.init)
     else:
         directory = recipe.output / "initial"
         if not (directory / "model.safetensors").exists():
@@ -69,14 +71,9 @@ def _start(recipe: Recipe, parts: list[Part]) -> tuple[DiffusionGemma, Tokenizer
     return model, tokenizer, template
 
 
-def bundled(name: str) -> Path:
-    """The directory of a bundled model, or the path that was given."""
-    inside = Path(__file__).parent.parent / "models" / name
-    return inside if (inside / "config.json").exists() else Path(name)
-
-
 def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
-    assert recipe.model is not None and recipe.tokenizer is not None
+    assert recipe.model is not None
+    assert recipe.tokenizer is not None
     source = recipe.tokenizer.chat_template.read_text(encoding="utf-8")
     template = ChatTemplate(source, {"bos_token": "<bos>"})
     # Each source weighs in the vocabulary as it does in training.

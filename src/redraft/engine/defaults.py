@@ -1,0 +1,60 @@
+"""Generation defaults and special ids of a checkpoint directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redraft.core.errors import CheckpointError, OptionError
+from redraft.core.files import read_json
+from redraft.core.options import GenerationOptions
+from redraft.model.config import ModelConfig
+from redraft.text.tokenizer import Tokenizer
+
+_NAMES = (
+    "max_new_tokens",
+    "max_denoising_steps",
+    "t_max",
+    "t_min",
+    "stability_threshold",
+    "confidence_threshold",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What applies when the caller sets nothing.
+
+    Attributes:
+        options: from `generation_config.json`; what it leaves unset or null has redraft's own default.
+        end_ids: ids that end a reply; what follows them in a canvas is padding.
+    """
+
+    options: GenerationOptions
+    end_ids: frozenset[int]
+
+    @classmethod
+    def of(cls, directory: Path, config: ModelConfig, tokenizer: Tokenizer | None) -> Defaults:
+        """Reads a directory.
+
+        Raises:
+            CheckpointError: a default that cannot work.
+        """
+        path = Path(directory) / "generation_config.json"
+        raw = read_json(path) if path.exists() else {}
+        known: dict[str, Any] = {name: raw[name] for name in _NAMES if raw.get(name) is not None}
+        sampler = raw.get("sampler_config") or {}
+        if sampler.get("entropy_bound") is not None:
+            known["entropy_bound"] = sampler["entropy_bound"]
+        try:
+            options = GenerationOptions(**known)
+        except OptionError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+        ends = raw.get("eos_token_id")
+        ends = config.eos_token_ids if ends is None else ends
+        end_ids = {ends} if isinstance(ends, int) else set(ends)
+        if tokenizer is not None:
+            # Some re-saved configs keep one of the three.
+            end_ids |= set(tokenizer.end_of_turn_ids())
+        return cls(options=options, end_ids=frozenset(end_ids))

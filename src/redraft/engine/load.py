@@ -1,0 +1,81 @@
+"""`load`: from a name to a running engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from redraft.core.errors import OptionError
+from redraft.engine.engine import LocalEngine
+from redraft.model.checkpoint import load_model
+from redraft.model.locate import locate
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load(
+    model: str | Path = "mini",
+    device: str = "auto",
+    dtype: str = "auto",
+    quantize: str | None = None,
+    *,
+    threads: int | None = None,
+    max_context: int | None = None,
+    revision: str | None = None,
+) -> LocalEngine:
+    """An engine for a model.
+
+    Args:
+        model: "mini" (bundled), a checkpoint directory, or a Hub id that is in the local Hub cache.
+        device: "auto", "cpu", "cuda", "xpu", "mps", or one with an index.
+        dtype: "auto", "float32" or "bfloat16"; auto follows the device's and the CPU's flags, never timings.
+        quantize: None.
+        threads: CPU threads of the whole process; None leaves torch's own choice.
+        max_context: tokens of prompt and reply together; None takes the checkpoint's.
+        revision: of a Hub id.
+
+    Raises:
+        ModelNotFoundError: no such model.
+        CheckpointError: it cannot be read.
+        OptionError: a device or dtype that is not there.
+    """
+    if quantize is not None:
+        raise OptionError(f"quantize={quantize!r} is not available in this version of redraft")
+    if dtype not in ("auto", *_DTYPES):
+        raise OptionError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
+    if threads is not None:
+        if threads < 1:
+            raise OptionError(f"threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    if max_context is not None and max_context < 1:
+        raise OptionError(f"max_context must be at least 1, got {max_context}")
+    directory = locate(model, revision)
+    chosen = _device(device)
+    kind = _DTYPES.get(dtype) or auto_dtype(chosen)
+    loaded = load_model(directory, chosen, kind)
+    # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
+    exact = chosen.type == "cpu" and kind == torch.float32
+    return LocalEngine(loaded, name=str(model), directory=directory, exact=exact, max_context=max_context)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if accelerator is None else accelerator
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise OptionError(f"device {name!r} cannot be used here: {reason}") from None
+    if device.type == "meta":
+        raise OptionError("device 'meta' holds no data")
+    return device
+
+
+def auto_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on accelerators and on CPUs with bfloat16 products, else float32."""
+    if device.type != "cpu":
+        return torch.bfloat16
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32

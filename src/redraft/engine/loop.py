@@ -1,0 +1,174 @@
+"""The canvas loop: encode, denoise step by step, commit. One `tick` moves every sequence by one step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence as Rows
+
+import torch
+
+from redraft.core.events import Commit, Draft
+from redraft.engine.sequence import CanvasState, Sequence, column
+from redraft.kernels.head import HeadStats
+from redraft.model.cache import KVCache
+from redraft.model.model import DiffusionGemma
+from redraft.sampler import noise
+from redraft.sampler.accept import accept, renoise
+from redraft.sampler.noise import Stream
+from redraft.sampler.schedule import temperature
+from redraft.sampler.stop import new_history, remember, stable_and_confident
+
+# Longer prompts are encoded piece by piece, which bounds the attention mask and lets a cancelled request go.
+ENCODE_CHUNK = 1024
+
+Emitted = tuple[Sequence, Draft | Commit]
+
+
+class CanvasLoop:
+    """Runs sequences on a model.
+
+    With `exact`, every forward carries one sequence: its rows meet the same matrix shapes alone or in company, so its
+    tokens are the same bit for bit. On a CPU, where cost is linear in rows, that costs little. Without it the rows of
+    all sequences run as one batch.
+    """
+
+    def __init__(self, model: DiffusionGemma, *, exact: bool) -> None:
+        self.model = model
+        self.exact = exact
+
+    def tick(self, sequences: Rows[Sequence], *, drafts: bool = True) -> Iterator[Emitted]:
+        """One step of every sequence that has not finished; a failing one is marked and left behind."""
+        active = [sequence for sequence in sequences if not sequence.finished]
+        for sequence in active:
+            self._encode(sequence)
+        for group in [[sequence] for sequence in active] if self.exact else [active]:
+            if group:
+                yield from self._step(group, drafts)
+
+    def _encode(self, sequence: Sequence) -> None:
+        if sequence.canvas is not None:
+            return
+        started = time.perf_counter()
+        ids = torch.tensor(sequence.pending, device=self.model.device)[None]
+        for chunk in ids.split(ENCODE_CHUNK, dim=1):
+            if chunk.numel():
+                self.model.encode(chunk, KVCache([sequence.cache]))
+                sequence.costs.encode_passes += 1
+        sequence.pending = []
+        sequence.costs.encode_s += time.perf_counter() - started
+        sequence.canvas = self._start_canvas(sequence)
+
+    def _start_canvas(self, sequence: Sequence) -> CanvasState:
+        config, device = self.model.config, self.model.device
+        seed = column([sequence.seed], device, torch.long)
+        number = column([sequence.costs.canvases], device, torch.long)
+        tokens = noise.token_ids(
+            seed, Stream.START, number, torch.zeros_like(number), config.canvas_length, config.vocab_size
+        )
+        history = new_history(sequence.options.stability_threshold, 1, config.canvas_length, device)
+        return CanvasState(tokens=tokens[0], history=history)
+
+    def _step(self, group: list[Sequence], drafts: bool) -> Iterator[Emitted]:
+        started = time.perf_counter()
+        states = [_canvas(sequence) for sequence in group]
+        temperatures = [
+            temperature(state.step, sequence.options.max_denoising_steps, *sequence.options.schedule)
+            for sequence, state in zip(group, states, strict=True)
+        ]
+        stats, accepted, canvas = self._denoise(group, states, temperatures)
+        broken = ~torch.isfinite(stats.entropy).all(-1)
+        for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
+            if bool(broken[row]):
+                sequence.failed = f"the model's output is not finite at step {state.step}"
+                sequence.reply.close("error")
+                continue
+            done = _advance(sequence, state, stats, canvas, row)
+            sequence.costs.denoise_s += time.perf_counter() - started
+            if drafts:
+                yield sequence, _draft(sequence, state, stats, accepted, row, temperatures[row])
+            if done:
+                yield sequence, self._commit(sequence, state)
+
+    def _denoise(
+        self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]
+    ) -> tuple[HeadStats, torch.Tensor, torch.Tensor]:
+        """(statistics, accepted positions, next canvas) of every row, each [B, L]."""
+        model, config = self.model, self.model.config
+        device, length = model.device, config.canvas_length
+        seed = column([sequence.seed for sequence in group], device, torch.long)
+        number = column([sequence.costs.canvases for sequence in group], device, torch.long)
+        step = column([state.step for state in states], device, torch.long)
+        hidden = model.denoise_hidden(
+            torch.stack([state.tokens for state in states]),
+            KVCache(sequence.cache for sequence in group),
+            self._soft(states),
+        )
+        stats = model.head(
+            hidden,
+            column(temperatures, device, torch.float32),
+            noise.uniform(seed, Stream.SAMPLE, number, step, length),
+        )
+        bounds = column([sequence.options.entropy_bound for sequence in group], device, torch.float32)
+        accepted = accept(stats.entropy, bounds[:, None])
+        fresh = noise.token_ids(seed, Stream.RENOISE, number, step, length, config.vocab_size)
+        return stats, accepted, renoise(accepted, stats.sample, fresh)
+
+    def _soft(self, states: list[CanvasState]) -> torch.Tensor | None:
+        known = [state.soft for state in states if state.soft is not None]
+        if not known:
+            return None
+        # A row of zeros is a true zero signal: the conditioning MLP has no bias.
+        zero = torch.zeros_like(known[0])
+        return torch.stack([zero if state.soft is None else state.soft for state in states])
+
+    def _commit(self, sequence: Sequence, state: CanvasState) -> Commit:
+        assert state.argmax is not None
+        costs, number = sequence.costs, sequence.costs.canvases
+        costs.canvases += 1
+        if costs.first_canvas_s is None:
+            costs.first_canvas_s = time.perf_counter() - costs.started
+        canvas = state.argmax.tolist()
+        ids, text = sequence.reply.add(canvas)
+        if not sequence.finished and costs.canvases == sequence.max_canvases:
+            text += sequence.reply.close("length")
+        if not sequence.finished:
+            # Encoded only because another canvas follows it.
+            sequence.pending = canvas
+        sequence.canvas = None
+        return Commit(canvas=number, token_ids=tuple(ids), text=text, denoising_steps=state.step)
+
+
+def _canvas(sequence: Sequence) -> CanvasState:
+    assert sequence.canvas is not None
+    return sequence.canvas
+
+
+def _advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: torch.Tensor, row: int) -> bool:
+    """Takes a row of the step's results into the sequence's canvas; returns whether the canvas is done."""
+    argmax, entropy = stats.argmax[row : row + 1], stats.entropy[row : row + 1]
+    options = sequence.options
+    stop = stable_and_confident(state.history, argmax, entropy, options.confidence_threshold)
+    state.history = remember(state.history, argmax)
+    state.argmax, state.tokens, state.soft = argmax[0], canvas[row], stats.soft_embedding[row]
+    state.step += 1
+    sequence.costs.denoising_steps += 1
+    return bool(stop) or state.step == options.max_denoising_steps
+
+
+def _draft(
+    sequence: Sequence,
+    state: CanvasState,
+    stats: HeadStats,
+    accepted: torch.Tensor,
+    row: int,
+    degree: float,
+) -> Draft:
+    return Draft(
+        canvas=sequence.costs.canvases,
+        step=state.step - 1,
+        token_ids=tuple(stats.argmax[row].tolist()),
+        accepted=tuple(accepted[row].tolist()),
+        entropy_nats=tuple(stats.entropy[row].tolist()),
+        temperature=degree,
+    )

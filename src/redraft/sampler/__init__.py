@@ -1,0 +1,1 @@
+"""The sampler: arithmetic on [B, L] tensors. Never imports the model."""
