@@ -45,7 +45,7 @@ class LocalEngine:
         self.defaults = Defaults.of(directory, model.config, self.tokenizer)
         self.max_context = max_context or model.config.max_position_embeddings
         self.prefixes = PrefixCache()
-        self._loop = CanvasLoop(model, exact=exact)
+        self._loop = CanvasLoop(model, exact=exact, on_encoded=self._remember)
         self._name, self._directory = name, directory
 
     @property
@@ -74,7 +74,7 @@ class LocalEngine:
         sequence = self._admit(prompt, options, changes)
         while not sequence.finished:
             for _ in self._loop.tick([sequence], drafts=False):
-                self._remember(sequence)
+                pass
         return self._result(sequence)
 
     def stream(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Iterator[Event]:
@@ -84,7 +84,6 @@ class LocalEngine:
     def _events(self, sequence: Sequence) -> Iterator[Event]:
         while not sequence.finished:
             for _, event in self._loop.tick([sequence]):
-                self._remember(sequence)
                 yield event
         yield self._result(sequence)
 
@@ -93,8 +92,8 @@ class LocalEngine:
         whole = [request if isinstance(request, Request) else Request(prompt=request) for request in requests]
         sequences = [self._admit(request.prompt, None, request.options) for request in whole]
         while not all(sequence.finished for sequence in sequences):
-            for sequence, _ in self._loop.tick(sequences, drafts=False):
-                self._remember(sequence)
+            for _ in self._loop.tick(sequences, drafts=False):
+                pass
         return [self._result(sequence) for sequence in sequences]
 
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
@@ -161,10 +160,8 @@ class LocalEngine:
         return ids
 
     def _remember(self, sequence: Sequence) -> None:
-        """Keeps the end of the prompt, and each commit that was encoded, as a place to go on from."""
-        cache = sequence.cache
-        if sequence.costs.denoising_steps == 1 or sequence.finished:
-            self.prefixes.put((sequence.prompt + sequence.reply.token_ids)[: cache.length], cache)
+        """Keeps the end of the prompt, and of each canvas that was encoded, as a place to go on from."""
+        self.prefixes.put((sequence.prompt + sequence.reply.token_ids)[: sequence.cache.length], sequence.cache)
 
     def _result(self, sequence: Sequence) -> Generation:
         reply = sequence.reply

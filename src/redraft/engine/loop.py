@@ -33,9 +33,13 @@ class CanvasLoop:
     all sequences run as one batch.
     """
 
-    def __init__(self, model: DiffusionGemma, *, exact: bool) -> None:
+    def __init__(
+        self, model: DiffusionGemma, *, exact: bool, on_encoded: Callable[[Sequence], None] = lambda sequence: None
+    ) -> None:
+        """`on_encoded` is called after each encode, when a sequence's cache stands at the end of a turn or canvas."""
         self.model = model
         self.exact = exact
+        self.on_encoded = on_encoded
 
     def tick(self, sequences: Rows[Sequence], *, drafts: bool = True) -> Iterator[Emitted]:
         """One step of every sequence that has not finished; a failing one is marked and left behind."""
@@ -57,6 +61,7 @@ class CanvasLoop:
                 sequence.costs.encode_passes += 1
         sequence.pending = []
         sequence.costs.encode_s += time.perf_counter() - started
+        self.on_encoded(sequence)
         sequence.canvas = self._start_canvas(sequence)
 
     def _start_canvas(self, sequence: Sequence) -> CanvasState:
