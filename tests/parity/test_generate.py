@@ -215,6 +215,7 @@ def test_going_on_from_an_earlier_turn(reply_of: Callable[..., Outcome], engine_
     options = dict(max_new_tokens=2 * CANVAS, max_denoising_steps=STEPS, entropy_bound=1.0, seed=7)
     engine = engine_with(eos_token_id=NEVER)
     first = engine.generate(prompt_of(12), **options)
+    engine.generate(prompt_of(20), **options)  # a longer conversation of someone else's
     prompt = prompt_of(12) + list(first.token_ids) + prompt_of(4)
     second = engine.generate(prompt, **options)
     assert second.stats.cached_tokens > 0

@@ -95,7 +95,9 @@ def test_a_broken_template_is_told():
 
 def test_a_directory_may_hold_it_in_either_file(tmp_path):
     assert ChatTemplate.from_directory(tmp_path) is None
-    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ bos_token }}x", "bos_token": {"content": "B"}}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"chat_template": "{{ bos_token }}x", "bos_token": {"content": "B"}}'
+    )
     found = ChatTemplate.from_directory(tmp_path)
     assert found is not None
     assert found.render([USER]) == "Bx"

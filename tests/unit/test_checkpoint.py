@@ -152,6 +152,18 @@ def test_missing_flat_field(sound: Path, tmp_path: Path) -> None:
         ("hidden_activation", "relu"),
         ("use_bidirectional_attention", "all"),
         ("attention_bias", True),
+        ("tie_word_embeddings", False),
+        ("rms_norm_eps", "a"),
+        ("rms_norm_eps", -1e-6),
+        ("final_logit_softcapping", [1]),
+        ("final_logit_softcapping", 0),
+        ("layer_types", 3),
+        ("eos_token_id", "x"),
+        ("per_layer_config", [1]),
+        ("per_layer_config", {"5": 3}),
+        ("per_layer_config", {"5": {"head_dim": "wide"}}),
+        ("rope_parameters", [1]),
+        ("rope_parameters", {"full_attention": {"rope_type": "proportional", "rope_theta": "x"}}),
     ],
 )
 def test_field_that_cannot_be_used(directory: Path, field: str, value: Any) -> None:
@@ -163,6 +175,23 @@ def test_field_that_cannot_be_used(directory: Path, field: str, value: Any) -> N
 def test_null_is_unset(directory: Path, sound: Path, field: str) -> None:
     edit_json(directory / "config.json", lambda config: config["text_config"].update({field: None}))
     assert redraft.load_model(directory).config == redraft.load_model(sound).config
+
+
+@pytest.mark.parametrize("length", [0, -3, 8.5, "x"])
+def test_canvas_length_that_cannot_be_used(directory: Path, length: Any) -> None:
+    edit_json(directory / "config.json", lambda config: config.update({"canvas_length": length}))
+    assert "canvas_length" in refusal(directory)
+
+
+def test_a_tensor_of_integers(directory: Path) -> None:
+    edit_tensors(directory, lambda tensors: tensors.update({QUERY: tensors[QUERY].to(torch.int8)}))
+    assert QUERY in refusal(directory)
+
+
+def test_weights_start_at_cache_lines(directory: Path, sharded: Path) -> None:
+    """Or else the last bits of the logits would depend on how the checkpoint is cut into files."""
+    for place in (directory, sharded):
+        assert all(p.data_ptr() % 64 == 0 for p in redraft.load_model(place).parameters())
 
 
 @pytest.mark.parametrize("kept", [0, 5, 1000, -1])

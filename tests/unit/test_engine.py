@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
-from checkpoints import CANVAS, EOS, VOCAB, write_checkpoint
 
 import redraft
+from checkpoints import CANVAS, EOS, VOCAB, write_checkpoint
 from redraft import Commit, ContextLengthError, Draft, Generation, OptionError, PromptError, Request
 from redraft.engine.load import load
 from redraft.engine.prefix import PrefixCache
@@ -59,9 +59,7 @@ def test_a_shorter_budget_is_a_prefix(engine):
 def test_same_seed_same_text_alone_and_in_a_batch(engine):
     alone = [engine.generate(p, seed=i, max_new_tokens=20, **STEPS) for i, p in enumerate(PROMPTS)]
     engine.prefixes = PrefixCache()
-    requests = [
-        Request(prompt=p, options={"seed": i, "max_new_tokens": 20, **STEPS}) for i, p in enumerate(PROMPTS)
-    ]
+    requests = [Request(prompt=p, options={"seed": i, "max_new_tokens": 20, **STEPS}) for i, p in enumerate(PROMPTS)]
     together = engine.generate_batch(requests)
     assert [ids(g) for g in together] == [ids(g) for g in alone]
     assert len({ids(g) for g in together}) == len(PROMPTS)

@@ -21,9 +21,7 @@ def inputs(rows=9, scale=1.0):
 
 
 def run(hidden, embedding, temperature, uniform):
-    return head(
-        hidden, embedding, cap=CAP, embed_scale=torch.tensor(4.0), temperature_N=temperature, uniform_N=uniform
-    )
+    return head(hidden, embedding, cap=CAP, embed_scale=torch.tensor(4.0), temperature_N=temperature, uniform_N=uniform)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 300.0])

@@ -76,3 +76,12 @@ def test_token_ids_cover_the_vocabulary_evenly(vocab_size):
         chi_square = float(((counts - expected) ** 2 / expected).sum())
         # Mean V - 1, deviation sqrt(2 (V - 1)): six deviations out means a broken generator.
         assert chi_square <= (vocab_size - 1) + 6 * (2 * (vocab_size - 1)) ** 0.5
+
+
+def test_the_largest_draw_is_below_one(monkeypatch):
+    from redraft.sampler import noise
+
+    monkeypatch.setattr(noise, "words", lambda *_: torch.tensor([[0, 2**32 - 1]]))
+    low, high = draw(length=2).tolist()
+    assert 0 < low < high < 1
+    assert high == 1 - low

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from checkpoints import CANVAS, VOCAB, write_checkpoint
 
 import redraft
+from checkpoints import CANVAS, VOCAB, write_checkpoint
 from redraft.kernels.cross_entropy import weighted_cross_entropy
 from redraft.kernels.experts import experts
 from redraft.kernels.head import softcap

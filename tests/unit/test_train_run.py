@@ -50,7 +50,10 @@ NAMES = ["Ann", "Bob", "Cleo", "Dora", "Ed", "Fay", "Gus", "Hal"]
 def conversation(i):
     name, day = NAMES[i % 8], ["Monday", "Friday"][i // 8 % 2]
     call = {"type": "function", "function": {"name": "Call", "arguments": {"who": name, "day": day}}}
-    messages = [{"role": "user", "content": f"please call {name} on {day}"}, {"role": "assistant", "tool_calls": [call]}]
+    messages = [
+        {"role": "user", "content": f"please call {name} on {day}"},
+        {"role": "assistant", "tool_calls": [call]},
+    ]
     if i % 5 == 0:
         messages += [{"role": "user", "content": "thanks"}, {"role": "assistant", "content": "You are welcome."}]
     return {"messages": messages}
@@ -172,3 +175,15 @@ def test_the_learning_rate_warms_up_and_falls(recipe):
     assert rates[10] == 1.0
     assert rates[100] == pytest.approx(0.1)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_a_run_can_be_plotted(recipe, tmp_path):
+    from redraft.core.errors import InputError
+    from redraft.train.plot import plot_run
+
+    with pytest.raises(InputError, match="train first"):
+        plot_run(recipe)
+    train(recipe)
+    path = plot_run(recipe)
+    assert path == tmp_path / "run" / "loss.png"
+    assert path.read_bytes()[:4] == b"\x89PNG"

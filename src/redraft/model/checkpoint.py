@@ -33,6 +33,7 @@ COPIED_FILES = (
     "processor_config.json",
 )
 SHARD_BYTES = 5 * 10**9
+ALIGNMENT = 64
 _SCALAR = re.compile(r"layers\.(\d+)\.encoder_layer_scalar")
 
 
@@ -128,7 +129,9 @@ def load_model(
                 f"{directory}: tensor {file_name!r} has shape {tuple(tensor.shape)}, "
                 f"the config asks for {tuple(expected.shape)}"
             )
-        loaded[name] = tensor.to(device=device, dtype=dtype)
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{directory}: tensor {file_name!r} holds {tensor.dtype}, not floating-point numbers")
+        loaded[name] = _aligned(tensor.to(device=device, dtype=dtype))
     for file_name, tensor in files.read(list(duplicates)):
         owner = loaded[wanted[duplicates[file_name]][0]]
         if not torch.equal(tensor.to(owner), owner):
@@ -139,6 +142,12 @@ def load_model(
     model.backbone.build_rotary(device)
     model.source = directory
     return model.eval().requires_grad_(False)
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor, copied if it starts inside a cache line: the last bits of a product depend on where its operands
+    begin, and where that is in a mapped file depends on its neighbours."""
+    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
 
 
 def _match(files: TensorFiles, wanted: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:

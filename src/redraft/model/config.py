@@ -80,7 +80,7 @@ class ModelConfig:
         text = raw.get("text_config")
         if not isinstance(text, Mapping):
             raise CheckpointError(f"{source}: text_config is missing")
-        reader = _Reader(text, source)
+        reader, top = _Reader(text, source), _Reader(raw, source, prefix="")
         if text.get("use_bidirectional_attention") == "all":
             raise CheckpointError(f"{source}: use_bidirectional_attention='all' is not supported")
         if text.get("attention_bias"):
@@ -88,8 +88,8 @@ class ModelConfig:
         activation = text.get("hidden_activation", "gelu_pytorch_tanh")
         if activation != "gelu_pytorch_tanh":
             raise CheckpointError(f"{source}: hidden_activation {activation!r} is not supported")
-        eos = text.get("eos_token_id")
-        canvas = raw.get("canvas_length")
+        if not reader.optional("tie_word_embeddings", True) or not top.optional("tie_word_embeddings", True):
+            raise CheckpointError(f"{source}: tie_word_embeddings=false is not supported")
         config = cls(
             vocab_size=reader.integer("vocab_size"),
             hidden_size=reader.integer("hidden_size"),
@@ -98,13 +98,13 @@ class ModelConfig:
             num_experts=reader.integer("num_experts"),
             top_k_experts=reader.integer("top_k_experts"),
             moe_intermediate_size=reader.integer("moe_intermediate_size"),
-            canvas_length=256 if canvas is None else int(canvas),
+            canvas_length=top.integer("canvas_length", 256),
             max_position_embeddings=reader.integer("max_position_embeddings"),
-            rms_norm_eps=float(reader.optional("rms_norm_eps", 1e-6)),
-            final_logit_softcapping=float(reader.optional("final_logit_softcapping", 30.0)),
-            bos_token_id=text.get("bos_token_id"),
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else (() if eos is None else (eos,)),
-            pad_token_id=text.get("pad_token_id"),
+            rms_norm_eps=reader.number("rms_norm_eps", 1e-6),
+            final_logit_softcapping=reader.number("final_logit_softcapping", 30.0),
+            bos_token_id=next(iter(reader.token_ids("bos_token_id")), None),
+            eos_token_ids=reader.token_ids("eos_token_id"),
+            pad_token_id=next(iter(reader.token_ids("pad_token_id")), None),
             layers=_layers(reader),
             raw=json.loads(json.dumps(dict(raw))),
         )
@@ -141,22 +141,51 @@ class ModelConfig:
 
 
 class _Reader:
-    """Fields of one mapping; a JSON null counts as unset."""
+    """Fields of one mapping, checked as they are read; a JSON null counts as unset."""
 
-    def __init__(self, fields: Mapping[str, Any], source: str) -> None:
-        self.fields, self.source = fields, source
+    def __init__(self, fields: Mapping[str, Any], source: str, prefix: str = "text_config.") -> None:
+        self.fields, self.source, self.prefix = fields, source, prefix
 
-    def integer(self, name: str) -> int:
-        value = self.fields.get(name)
+    def integer(self, name: str, default: int | None = None) -> int:
+        value = self.optional(name, default)
         if value is None:
-            raise CheckpointError(f"{self.source}: text_config.{name} is missing")
+            raise CheckpointError(f"{self.source}: {self.prefix}{name} is missing")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise CheckpointError(f"{self.source}: text_config.{name} must be a positive integer, got {value!r}")
+            raise self.wrong(name, "a positive integer", value)
         return value
+
+    def number(self, name: str, default: float) -> float:
+        value = self.optional(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+            raise self.wrong(name, "a positive number", value)
+        return float(value)
+
+    def token_ids(self, name: str) -> tuple[int, ...]:
+        value = self.optional(name, [])
+        ids = value if isinstance(value, list) else [value]
+        if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+            raise self.wrong(name, "a token id or a list of them", value)
+        return tuple(ids)
+
+    def mapping(self, name: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
+        value = self.optional(name, default)
+        if not isinstance(value, Mapping):
+            raise self.wrong(name, "a mapping", value)
+        return value
+
+    def part(self, name: str, key: str) -> _Reader:
+        """The fields of one entry of a mapping of mappings."""
+        fields = self.mapping(name, {}).get(key)
+        if fields is not None and not isinstance(fields, Mapping):
+            raise self.wrong(f"{name}.{key}", "a mapping", fields)
+        return _Reader(fields or {}, self.source, f"{self.prefix}{name}.{key}.")
 
     def optional(self, name: str, default: Any) -> Any:
         value = self.fields.get(name)
         return default if value is None else value
+
+    def wrong(self, name: str, wanted: str, value: Any) -> CheckpointError:
+        return CheckpointError(f"{self.source}: {self.prefix}{name} must be {wanted}, got {value!r:.80}")
 
 
 def _layers(reader: _Reader) -> tuple[LayerConfig, ...]:
@@ -164,41 +193,45 @@ def _layers(reader: _Reader) -> tuple[LayerConfig, ...]:
     # The reference's rule when the file names no pattern: every sixth layer, and always the last, is full.
     default_types = [_FULL if (i + 1) % 6 == 0 or i == count - 1 else _SLIDING for i in range(count)]
     types = reader.optional("layer_types", default_types)
-    if len(types) != count or any(kind not in (_SLIDING, _FULL) for kind in types):
+    if not isinstance(types, list) or len(types) != count or any(kind not in (_SLIDING, _FULL) for kind in types):
         raise CheckpointError(
             f"{reader.source}: text_config.layer_types must name {_SLIDING!r} or {_FULL!r} "
             f"for each of the {count} layers"
         )
-    rope = reader.optional("rope_parameters", _DEFAULT_ROPE)
-    overrides = _overrides(reader, types)
-    return tuple(_layer(reader, kind, rope.get(kind) or {}, overrides.get(i, {})) for i, kind in enumerate(types))
+    return tuple(_layer(reader, kind, _shape(reader, i, kind)) for i, kind in enumerate(types))
 
 
-def _overrides(reader: _Reader, types: list[str]) -> dict[int, Mapping[str, Any]]:
-    per_layer = reader.fields.get("per_layer_config")
-    if per_layer is not None:
-        return {int(i): fields for i, fields in per_layer.items()}
-    flat: dict[str, Any] = {"head_dim": reader.integer("global_head_dim")}
-    if reader.fields.get("num_global_key_value_heads") is not None:
-        flat["num_key_value_heads"] = reader.integer("num_global_key_value_heads")
-    return {i: flat for i, kind in enumerate(types) if kind == _FULL}
+def _shape(reader: _Reader, index: int, kind: str) -> tuple[int, int]:
+    """(key-value heads, head size) of one layer, from either form."""
+    heads, head_dim = reader.integer("num_key_value_heads"), reader.integer("head_dim")
+    if reader.fields.get("per_layer_config") is not None:
+        own = reader.part("per_layer_config", str(index))
+        return own.integer("num_key_value_heads", heads), own.integer("head_dim", head_dim)
+    if kind == _SLIDING:
+        return heads, head_dim
+    return reader.integer("num_global_key_value_heads", heads), reader.integer("global_head_dim")
 
 
-def _layer(reader: _Reader, kind: str, rope: Mapping[str, Any], override: Mapping[str, Any]) -> LayerConfig:
-    rope_type = rope.get("rope_type", _DEFAULT_ROPE[kind]["rope_type"])
+def _layer(reader: _Reader, kind: str, shape: tuple[int, int]) -> LayerConfig:
+    default = _DEFAULT_ROPE[kind]
+    rope = reader.part("rope_parameters", kind)
+    given = rope.fields or default
+    rope_type = given.get("rope_type", default["rope_type"])
     if rope_type not in ("default", "proportional"):
         raise CheckpointError(f"{reader.source}: rope_type {rope_type!r} of {kind} is not supported")
-    partial = rope.get("partial_rotary_factor")
-    if rope_type == "default" and partial not in (None, 1.0):
+    partial = _Reader(given, reader.source, rope.prefix).number("partial_rotary_factor", 1.0)
+    if rope_type == "default" and partial != 1.0:
         raise CheckpointError(f"{reader.source}: partial_rotary_factor needs rope_type 'proportional'")
-    heads = override.get("num_key_value_heads") or reader.integer("num_key_value_heads")
+    heads, head_dim = shape
     if reader.integer("num_attention_heads") % heads:
         raise CheckpointError(f"{reader.source}: num_attention_heads is no multiple of {heads} key-value heads")
+    if head_dim % 2:
+        raise CheckpointError(f"{reader.source}: head size {head_dim} is odd, rotary embedding needs pairs")
     return LayerConfig(
         num_key_value_heads=heads,
-        head_dim=override.get("head_dim") or reader.integer("head_dim"),
+        head_dim=head_dim,
         window=reader.integer("sliding_window") if kind == _SLIDING else None,
-        rope_theta=float(rope.get("rope_theta") or _DEFAULT_ROPE[kind]["rope_theta"]),
-        partial_rotary_factor=float(partial if partial is not None else 1.0),
+        rope_theta=rope.number("rope_theta", default["rope_theta"]),
+        partial_rotary_factor=partial,
         shares_key_value=kind == _FULL,
     )

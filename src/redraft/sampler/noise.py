@@ -69,9 +69,9 @@ def words(
 def uniform(
     seed: Int[Tensor, "B"], stream: Stream, canvas: Int[Tensor, "B"], step: Int[Tensor, "B"], length: int
 ) -> Float[Tensor, "B L"]:
-    """Draws from (0, 1): the middle of each of 2^24 equal parts, exact in float32."""
-    bits = words(seed, stream, canvas, step, length) >> 8
-    return (bits.to(torch.float32) + 0.5) * 2.0**-24
+    """Draws from (0, 1): the middle of each of 2^23 equal parts, which float32 holds exactly; 2^24 would round to 1."""
+    bits = words(seed, stream, canvas, step, length) >> 9
+    return (bits.to(torch.float32) + 0.5) * 2.0**-23
 
 
 def token_ids(

@@ -64,7 +64,15 @@ class Stream:
         rng = np.random.default_rng([self.recipe.seed, 1, step])
         chosen = [self._examples[i] for i in self._batches[index % len(self._batches)]]
         trim = bool(rng.random() < self.recipe.trim_fill)
-        return collate(chosen, self.canvas_length, self.fill, rng, trim=trim)
+        return collate(
+            chosen,
+            self.canvas_length,
+            self.fill,
+            rng,
+            trim=trim,
+            value_weight=self.recipe.value_weight,
+            prompt_weight=self.recipe.prompt_weight,
+        )
 
     def held_out(self) -> list[Batch]:
         """The held-out batches, at full canvas length, always the same."""

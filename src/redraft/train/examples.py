@@ -98,7 +98,14 @@ def bucketed(
 
 
 def collate(
-    examples: Sequence[Example], canvas_length: int, fill: int, rng: np.random.Generator, *, trim: bool = False
+    examples: Sequence[Example],
+    canvas_length: int,
+    fill: int,
+    rng: np.random.Generator,
+    *,
+    trim: bool = False,
+    value_weight: float = 1.0,
+    prompt_weight: float = 1.0,
 ) -> Batch:
     """Pads examples and picks one canvas of each response at random.
 
@@ -108,6 +115,8 @@ def collate(
         fill: the end-of-sequence id that fills the last canvas.
         rng: picks the canvases and, when trimming, how much fill is left.
         trim: ends all canvases a little behind the longest response in them, since fill is learned quickly.
+        value_weight: weight of tokens inside argument values; others have 1.
+        prompt_weight: weight of the prompt's own tokens in the causal loss.
     """
     lengths = [len(e.prompt) + len(e.response) for e in examples]
     B, T = len(examples), max(lengths)
@@ -118,8 +127,8 @@ def collate(
         L = min(canvas_length, longest + int(rng.integers(0, 8)))
     tokens = np.full((B, T), fill)
     canvas = np.full((B, L), fill)
-    scored, values = np.ones((B, L), bool), np.zeros((B, L), bool)
-    causal, causal_values = np.zeros((B, T), bool), np.zeros((B, T), bool)
+    scored, values = np.ones((B, L), np.float32), np.zeros((B, L), bool)
+    causal, causal_values = np.zeros((B, T), np.float32), np.zeros((B, T), bool)
     for b, (example, start) in enumerate(zip(examples, chosen, strict=True)):
         prompt = len(example.prompt)
         tokens[b, : lengths[b]] = example.prompt + example.response
@@ -127,8 +136,11 @@ def collate(
         canvas[b, : len(piece)] = piece
         values[b, : len(piece)] = example.values[start : start + L]
         scored[b, len(piece) :] = example.complete
-        causal[b, : lengths[b] - 1] = True
+        causal[b, : prompt - 1] = prompt_weight
+        causal[b, prompt - 1 : lengths[b] - 1] = 1
         causal_values[b, prompt - 1 : lengths[b] - 1] = example.values
+    scored[values] *= value_weight
+    causal[causal_values] *= value_weight
     return Batch(
         tokens=torch.from_numpy(tokens),
         lengths=torch.tensor(lengths),

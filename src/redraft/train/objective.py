@@ -33,8 +33,9 @@ class Batch:
         lengths: of each sequence.
         prefix: positions that the canvas sees: the prompt and the clean canvases before it.
         canvas: the clean canvas, filled with end-of-sequence.
-        scored: canvas positions that are supervised (a truncated response has no real end, so its fill is not).
-        causal: sequence positions whose *next* token is supervised.
+        scored: weight of each canvas position in the loss; 0 where it is not supervised (a truncated response has no
+            real end, so its fill is not).
+        causal: weight of each sequence position, whose *next* token is predicted.
         values: canvas positions inside argument values; logged apart.
         causal_values: like `values`, for `causal`.
     """
@@ -43,17 +44,23 @@ class Batch:
     lengths: Int[Tensor, "B"]
     prefix: Int[Tensor, "B"]
     canvas: Int[Tensor, "B L"]
-    scored: Bool[Tensor, "B L"]
-    causal: Bool[Tensor, "B T"]
+    scored: Float[Tensor, "B L"]
+    causal: Float[Tensor, "B T"]
     values: Bool[Tensor, "B L"]
     causal_values: Bool[Tensor, "B T"]
 
 
 def corrupt(
-    canvas: Int[Tensor, "B L"], vocab_size: int, generator: torch.Generator
+    canvas: Int[Tensor, "B L"], vocab_size: int, generator: torch.Generator, draws: int = 1
 ) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B"]]:
-    """(noisy canvas, t): each token is replaced with probability t, perhaps by itself."""
-    t = torch.rand(len(canvas), generator=generator) * (1 - 2 * T_MARGIN) + T_MARGIN
+    """(noisy canvas, t): each token is replaced with probability t, perhaps by itself.
+
+    With several `draws`, every run of that many rows is one example, and its t are spread evenly: u, u + 1 / draws,
+    ... modulo 1, each uniform by itself.
+    """
+    start = torch.rand(len(canvas) // draws, generator=generator).repeat_interleave(draws)
+    spread = torch.arange(draws).repeat(len(canvas) // draws) / draws
+    t = (start + spread) % 1 * (1 - 2 * T_MARGIN) + T_MARGIN
     replaced = torch.rand(canvas.shape, generator=generator) < t[:, None]
     noise = torch.randint(vocab_size, canvas.shape, generator=generator)
     return torch.where(replaced, noise, canvas), t
@@ -67,6 +74,7 @@ def loss_of(
     causal_weight: float = 1.0,
     self_conditioning: float = 0.5,
     soft_temperature: tuple[float, float] = (1.0, 1.0),
+    draws: int = 1,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """The loss of a batch, and its parts in nats for the log.
 
@@ -77,27 +85,30 @@ def loss_of(
         causal_weight: factor of the encoder's loss.
         self_conditioning: probability that an example gets the soft embedding of a first pass.
         soft_temperature: range of the temperature of that soft embedding; generation uses t_min..t_max.
+        draws: noisy canvases made of each example over one encoding.
     """
     config = model.config
-    noisy, _ = corrupt(batch.canvas, config.vocab_size, generator)
+    clean, prefix = batch.canvas.repeat_interleave(draws, 0), batch.prefix.repeat_interleave(draws, 0)
+    noisy, _ = corrupt(clean, config.vocab_size, generator, draws)
     positions = torch.arange(batch.tokens.shape[1]).expand_as(batch.tokens)
     encode = EncodeBatch(config, batch.tokens.shape[1], model.device)
     encoded = model.backbone(model.backbone.embed(batch.tokens), positions, encode, causal=True)
+    stored = [(keys.repeat_interleave(draws, 0), values.repeat_interleave(draws, 0)) for keys, values in encode.stored]
 
     chosen = torch.rand(len(noisy), generator=generator) < self_conditioning
     low, high = soft_temperature
     temperature = low + (high - low) * torch.rand(len(noisy), generator=generator)
-    soft = _first_pass(model, batch, noisy, encode, chosen, temperature) if bool(chosen.any()) else None
-    hidden = _denoise(model, noisy, soft, encode.stored, batch.prefix)
+    soft = _first_pass(model, noisy, stored, prefix, chosen, temperature) if bool(chosen.any()) else None
+    hidden = _denoise(model, noisy, soft, stored, prefix)
 
-    diffusion, diffusion_rows = _mean_loss(model, hidden, batch.canvas, batch.scored)
-    following = batch.tokens.roll(-1, dims=1)
-    causal, causal_rows = _mean_loss(model, encoded, following, batch.causal)
+    scored, values = batch.scored.repeat_interleave(draws, 0), batch.values.repeat_interleave(draws, 0)
+    diffusion, diffusion_rows = _mean_loss(model, hidden, clean, scored)
+    causal, causal_rows = _mean_loss(model, encoded, batch.tokens.roll(-1, dims=1), batch.causal)
     parts = {
-        "diffusion": float(diffusion.detach()),
-        "causal": float(causal.detach()),
-        "values": _mean_where(diffusion_rows, batch.values[batch.scored]),
-        "causal_values": _mean_where(causal_rows, batch.causal_values[batch.causal]),
+        "diffusion": _mean(diffusion_rows),
+        "causal": _mean(causal_rows),
+        "values": _mean(diffusion_rows[values[scored > 0]]),
+        "causal_values": _mean(causal_rows[batch.causal_values[batch.causal > 0]]),
     }
     return diffusion + causal_weight * causal, parts
 
@@ -118,15 +129,15 @@ def _denoise(
 @torch.no_grad()
 def _first_pass(
     model: DiffusionGemma,
-    batch: Batch,
     noisy: Int[Tensor, "B L"],
-    encode: EncodeBatch,
+    stored: list[tuple[Tensor, Tensor]],
+    prefix: Int[Tensor, "B"],
     chosen: Bool[Tensor, "B"],
     temperature: Float[Tensor, "B"],
 ) -> Float[Tensor, "B L D"]:
     """Soft embeddings of the chosen rows; the others keep a true zero signal."""
-    stored = [(keys[chosen], values[chosen]) for keys, values in encode.stored]
-    hidden = _denoise(model, noisy[chosen], None, stored, batch.prefix[chosen])
+    stored = [(keys[chosen], values[chosen]) for keys, values in stored]
+    hidden = _denoise(model, noisy[chosen], None, stored, prefix[chosen])
     weight = model.backbone.embed_tokens.weight
     soft = torch.zeros(*noisy.shape, weight.shape[1], dtype=weight.dtype)
     rows = []
@@ -141,20 +152,21 @@ def _mean_loss(
     model: DiffusionGemma,
     hidden: Float[Tensor, "B T D"],
     targets: Int[Tensor, "B T"],
-    supervised: Bool[Tensor, "B T"],
+    weight: Float[Tensor, "B T"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "N"]]:
-    """(mean cross entropy, that of each supervised position); 0 where nothing is supervised, never NaN."""
-    chosen = supervised.flatten().nonzero()[:, 0]
+    """(weighted mean cross entropy, that of each position of positive weight); 0 where there is none, never NaN."""
+    chosen = weight.flatten().nonzero()[:, 0]
     if len(chosen) == 0:
         return hidden.sum() * 0.0, hidden.new_zeros(0)
+    chosen_weight = weight.flatten()[chosen]
     return weighted_cross_entropy(
         hidden.flatten(0, 1).index_select(0, chosen),
         model.backbone.embed_tokens.weight,
         targets.flatten()[chosen],
-        torch.full((len(chosen),), 1.0 / len(chosen)),
+        chosen_weight / chosen_weight.sum(),
         model.config.final_logit_softcapping,
     )
 
 
-def _mean_where(losses: Float[Tensor, "N"], mask: Bool[Tensor, "N"]) -> float:
-    return float(losses[mask].mean()) if bool(mask.any()) else float("nan")
+def _mean(losses: Float[Tensor, "N"]) -> float:
+    return float(losses.mean()) if len(losses) else float("nan")

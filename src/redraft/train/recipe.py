@@ -62,6 +62,9 @@ class Recipe(_Part):
         init: None makes a model from scratch; else "mini" or a checkpoint directory.
         held_out: share of the conversations, chosen by text, that is only evaluated on.
         trim_fill: share of the batches whose canvases end behind their longest response.
+        value_weight: weight of argument values in both losses, beside 1 for other tokens.
+        prompt_weight: weight of the prompt's own tokens in the causal loss.
+        draws: noisy canvases made of each example over one encoding.
         soft_temperature: range of the self-conditioning temperature.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
     """
@@ -82,6 +85,9 @@ class Recipe(_Part):
     clip_norm: float = Field(default=1.0, gt=0)
     ema: float = Field(default=0.999, ge=0, lt=1)
     causal_weight: float = Field(default=1.0, ge=0)
+    value_weight: float = Field(default=1.0, gt=0)
+    prompt_weight: float = Field(default=1.0, ge=0)
+    draws: int = Field(default=1, gt=0)
     self_conditioning: float = Field(default=0.5, ge=0, le=1)
     soft_temperature: tuple[float, float] = (1.0, 1.0)
     trim_fill: float = Field(default=0.0, ge=0, le=1)

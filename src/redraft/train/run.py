@@ -176,6 +176,7 @@ class _Trainer:
             "causal_weight": self.recipe.causal_weight,
             "self_conditioning": self.recipe.self_conditioning,
             "soft_temperature": self.recipe.soft_temperature,
+            "draws": self.recipe.draws,
         }
 
     def _log(self, kind: str, parts: dict[str, float]) -> None:

@@ -1,0 +1,64 @@
+"""The loss curves of a run as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from redraft.core.errors import InputError
+from redraft.train.recipe import read_recipe
+
+_CURVES = ("diffusion", "causal", "values", "causal_values")
+_SMOOTHING = 0.95
+
+
+def plot_run(recipe_path: Path, overrides: list[str] | None = None) -> Path:
+    """Draws the metrics that a recipe's run has logged so far into `loss.png` in its output.
+
+    Raises:
+        InputError: the run has no metrics yet, or matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise InputError("plotting needs matplotlib: pip install 'redraft[bench]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    output = read_recipe(recipe_path, overrides or []).output
+    metrics = output / "metrics.jsonl"
+    if not metrics.exists():
+        raise InputError(f"{metrics} does not exist: train first")
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    for axis, names, title in zip(
+        axes, (_CURVES[:2], _CURVES[2:]), ("all positions", "argument values only"), strict=True
+    ):
+        for number, name in enumerate(names):
+            steps, losses = _series(rows, "train", name)
+            axis.plot(steps, _smoothed(losses), color=f"C{number}", alpha=0.5, label=f"{name}, training")
+            steps, losses = _series(rows, "held_out", name)
+            axis.plot(steps, losses, "o-", color=f"C{number}", markersize=3, label=f"{name}, held out")
+        axis.set(title=title, xlabel="step", yscale="log")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[0].set_ylabel("loss (nats per token)")
+    path = output / "loss.png"
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+    return path
+
+
+def _series(rows: list[dict], kind: str, name: str) -> tuple[list[int], list[float]]:
+    chosen = [row for row in rows if row["kind"] == kind and row.get(name) is not None]
+    return [row["step"] for row in chosen], [row[name] for row in chosen]
+
+
+def _smoothed(values: list[float]) -> list[float]:
+    """Exponential moving average, corrected for its start."""
+    smooth, total, weight = [], 0.0, 0.0
+    for value in values:
+        total = _SMOOTHING * total + (1 - _SMOOTHING) * value
+        weight = _SMOOTHING * weight + (1 - _SMOOTHING)
+        smooth.append(total / weight)
+    return smooth
