@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 
 import torch
+from torch import Tensor
 
 from redraft.core.events import Commit, Draft
-from redraft.engine.sequence import CanvasState, Sequence, column
+from redraft.engine.sequence import CanvasState, Sequence
 from redraft.kernels.head import HeadStats
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
@@ -21,6 +22,7 @@ from redraft.sampler.stop import new_history, remember, stable_and_confident
 
 # Longer prompts are encoded piece by piece, which bounds the attention mask and lets a cancelled request go.
 ENCODE_CHUNK = 1024
+NOISE_STEPS = 16
 
 Emitted = tuple[Sequence, Draft | Commit]
 
@@ -65,14 +67,25 @@ class CanvasLoop:
         sequence.canvas = self._start_canvas(sequence)
 
     def _start_canvas(self, sequence: Sequence) -> CanvasState:
-        config, device = self.model.config, self.model.device
-        seed = column([sequence.seed], device, torch.long)
-        number = column([sequence.costs.canvases], device, torch.long)
-        tokens = noise.token_ids(
-            seed, Stream.START, number, torch.zeros_like(number), config.canvas_length, config.vocab_size
-        )
-        history = new_history(sequence.options.stability_threshold, 1, config.canvas_length, device)
-        return CanvasState(tokens=tokens[0], history=history)
+        length, vocab_size = self.model.config.canvas_length, self.model.config.vocab_size
+        seed, canvas, step = self._coordinates(sequence, 0, 1)
+        history = new_history(sequence.options.stability_threshold, 1, length, self.model.device)
+        tokens = noise.token_ids(seed, Stream.START, canvas, step, length, vocab_size)[0]
+        state = CanvasState(tokens=tokens, history=history, uniform=tokens, noise=tokens)
+        self._draw(sequence, state)
+        return state
+
+    def _draw(self, sequence: Sequence, state: CanvasState) -> None:
+        """Makes the noise of the next steps at once: for one step, it would cost as many operators as a layer."""
+        length, vocab_size = self.model.config.canvas_length, self.model.config.vocab_size
+        coordinates = self._coordinates(sequence, state.step, NOISE_STEPS)
+        state.uniform = noise.uniform(coordinates[0], Stream.SAMPLE, *coordinates[1:], length)
+        state.noise = noise.token_ids(coordinates[0], Stream.RENOISE, *coordinates[1:], length, vocab_size)
+
+    def _coordinates(self, sequence: Sequence, first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(seed, canvas, step) of `count` steps, each [count]."""
+        step = torch.arange(first, first + count, device=self.model.device)
+        return torch.full_like(step, sequence.seed), torch.full_like(step, sequence.costs.canvases), step
 
     def _step(self, group: list[Sequence], drafts: bool) -> Iterator[Emitted]:
         started = time.perf_counter()
@@ -97,29 +110,25 @@ class CanvasLoop:
 
     def _denoise(
         self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]
-    ) -> tuple[HeadStats, torch.Tensor, torch.Tensor]:
+    ) -> tuple[HeadStats, Tensor, Tensor]:
         """(statistics, accepted positions, next canvas) of every row, each [B, L]."""
-        model, config = self.model, self.model.config
-        device, length = model.device, config.canvas_length
-        seed = column([sequence.seed for sequence in group], device, torch.long)
-        number = column([sequence.costs.canvases for sequence in group], device, torch.long)
-        step = column([state.step for state in states], device, torch.long)
-        hidden = model.denoise_hidden(
+        device = self.model.device
+        for sequence, state in zip(group, states, strict=True):
+            if state.step and state.step % NOISE_STEPS == 0:
+                self._draw(sequence, state)
+        hidden = self.model.denoise_hidden(
             torch.stack([state.tokens for state in states]),
             KVCache(sequence.cache for sequence in group),
             self._soft(states),
         )
-        stats = model.head(
-            hidden,
-            column(temperatures, device, torch.float32),
-            noise.uniform(seed, Stream.SAMPLE, number, step, length),
-        )
-        bounds = column([sequence.options.entropy_bound for sequence in group], device, torch.float32)
-        accepted = accept(stats.entropy, bounds[:, None])
-        fresh = noise.token_ids(seed, Stream.RENOISE, number, step, length, config.vocab_size)
+        uniform = torch.stack([state.uniform[state.step % NOISE_STEPS] for state in states])
+        stats = self.model.head(hidden, torch.tensor(temperatures, device=device), uniform)
+        bounds = torch.tensor([[sequence.options.entropy_bound] for sequence in group], device=device)
+        accepted = accept(stats.entropy, bounds)
+        fresh = torch.stack([state.noise[state.step % NOISE_STEPS] for state in states])
         return stats, accepted, renoise(accepted, stats.sample, fresh)
 
-    def _soft(self, states: list[CanvasState]) -> torch.Tensor | None:
+    def _soft(self, states: list[CanvasState]) -> Tensor | None:
         known = [state.soft for state in states if state.soft is not None]
         if not known:
             return None
@@ -149,7 +158,7 @@ def _canvas(sequence: Sequence) -> CanvasState:
     return sequence.canvas
 
 
-def _advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: torch.Tensor, row: int) -> bool:
+def _advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: Tensor, row: int) -> bool:
     """Takes a row of the step's results into the sequence's canvas; returns whether the canvas is done."""
     argmax, entropy = stats.argmax[row : row + 1], stats.entropy[row : row + 1]
     options = sequence.options
@@ -165,7 +174,7 @@ def _draft(
     sequence: Sequence,
     state: CanvasState,
     stats: HeadStats,
-    accepted: torch.Tensor,
+    accepted: Tensor,
     row: int,
     degree: float,
 ) -> Draft:

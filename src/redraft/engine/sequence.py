@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from redraft.core.options import GenerationOptions
@@ -24,10 +23,14 @@ class CanvasState:
         soft: [L, D] what the next step is conditioned on; None at the first, a true zero signal.
         history: [H, 1, L] the argmax canvases of the last H steps.
         step: steps done.
+        uniform: [S, L] draws for the samples of this block of steps.
+        noise: [S, L] token ids for what this block of steps renoises.
     """
 
     tokens: Tensor
     history: Tensor
+    uniform: Tensor
+    noise: Tensor
     argmax: Tensor | None = None
     soft: Tensor | None = None
     step: int = 0
@@ -96,8 +99,3 @@ class Sequence:
     def finished(self) -> bool:
         """Whether the reply has ended."""
         return self.reply.finish is not None
-
-
-def column(values: list[int] | list[float], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """[B] one number for each row."""
-    return torch.tensor(values, device=device, dtype=dtype)

@@ -64,6 +64,16 @@ class Stream:
         rng = np.random.default_rng([self.recipe.seed, 1, step])
         chosen = [self._examples[i] for i in self._batches[index % len(self._batches)]]
         trim = bool(rng.random() < self.recipe.trim_fill)
+        return self._collated(chosen, rng, trim=trim)
+
+    def held_out(self) -> list[Batch]:
+        """The held-out batches, at full canvas length, always the same."""
+        rng = np.random.default_rng([self.recipe.seed, 2])
+        examples = [e for part in self.parts for row in part.held_out for e in self.encoder.examples(row, part.path)]
+        batches = bucketed(examples, self.recipe.batch_size, rng)
+        return [self._collated([examples[i] for i in batch], rng, trim=False) for batch in batches]
+
+    def _collated(self, chosen: list[Example], rng: np.random.Generator, *, trim: bool) -> Batch:
         return collate(
             chosen,
             self.canvas_length,
@@ -73,13 +83,6 @@ class Stream:
             value_weight=self.recipe.value_weight,
             prompt_weight=self.recipe.prompt_weight,
         )
-
-    def held_out(self) -> list[Batch]:
-        """The held-out batches, at full canvas length, always the same."""
-        rng = np.random.default_rng([self.recipe.seed, 2])
-        examples = [e for part in self.parts for row in part.held_out for e in self.encoder.examples(row, part.path)]
-        batches = bucketed(examples, self.recipe.batch_size, rng)
-        return [collate([examples[i] for i in batch], self.canvas_length, self.fill, rng) for batch in batches]
 
     def _prepare(self, epoch: int) -> None:
         rng = np.random.default_rng([self.recipe.seed, 0, epoch])

@@ -149,18 +149,19 @@ class _Trainer:
         batches = self.stream.held_out()
         if self.average is not None:
             self.average.swap(self.model)
+        parts = []
         with torch.no_grad():
-            parts = [
-                loss_of(self.model, batch, _generator(2**31 + self.recipe.seed, number), **self._loss_options())[1]
-                for number, batch in enumerate(batches)
-            ]
+            for number, batch in enumerate(batches):
+                loss, part = loss_of(
+                    self.model, batch, _generator(2**31 + self.recipe.seed, number), **self._loss_options()
+                )
+                parts.append(part | {"loss": float(loss)})
         self._save("last")
         if parts:
             means = {key: _mean([part[key] for part in parts]) for key in parts[0]}
-            loss = means["diffusion"] + self.recipe.causal_weight * means["causal"]
-            self._log("held_out", means | {"loss": loss})
-            if loss < self.progress.best_loss:
-                self.progress.best_loss = loss
+            self._log("held_out", means)
+            if means["loss"] < self.progress.best_loss:
+                self.progress.best_loss = means["loss"]
                 self._save("model")
         else:
             self._save("model")
