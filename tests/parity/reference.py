@@ -55,7 +55,7 @@ class Story:
     @torch.no_grad()
     def encode(self, token_ids: Tensor) -> Tensor:
         """Appends [1, T] ids; logits [1, T, V] of the causal mode."""
-        hidden = self.model.model.encoder(input_ids=token_ids, past_key_values=self.cache).last_hidden_state
+        hidden = self.model.model.encoder(input_ids=token_ids, cache=self.cache).last_hidden_state
         cap = self.model.final_logit_softcapping
         return torch.tanh(self.model.lm_head(hidden).float() / cap) * cap
 
@@ -64,7 +64,7 @@ class Story:
         """Logits [1, L, V] of a canvas."""
         return self.model(
             decoder_input_ids=canvas,
-            past_key_values=self.cache,
+            cache=self.cache,
             self_conditioning_logits=self_conditioning_logits,
         ).logits
 

@@ -24,7 +24,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shared(directory):
-    return load(directory, threads=1)
+    return load(directory, dtype="float32", threads=1)
 
 
 @pytest.fixture

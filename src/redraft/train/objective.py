@@ -143,7 +143,7 @@ def _first_pass(
     rows = []
     for row, degree in zip(hidden, temperature[chosen], strict=True):
         logits = softcap(F.linear(row, weight), model.config.final_logit_softcapping)
-        rows.append(torch.softmax(logits / degree, dim=-1) @ weight)
+        rows.append(torch.softmax(logits / degree, dim=-1).to(weight.dtype) @ weight)
     soft[chosen] = torch.stack(rows) * model.backbone.embed_scale
     return soft
 

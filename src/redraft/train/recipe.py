@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -60,6 +60,7 @@ class Recipe(_Part):
 
     Attributes:
         init: None makes a model from scratch; else "mini" or a checkpoint directory.
+        optimizer: of the matrices inside the layers; embeddings and vectors always take AdamW.
         held_out: share of the conversations, chosen by text, that is only evaluated on.
         trim_fill: share of the batches whose canvases end behind their longest response.
         value_weight: weight of argument values in both losses, beside 1 for other tokens.
@@ -77,6 +78,7 @@ class Recipe(_Part):
     augment: Augment = Augment()
     steps: int = Field(gt=0)
     batch_size: int = Field(default=32, gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0)
     final_learning_rate: float = Field(default=0.0, ge=0)
     warmup_steps: int = Field(default=200, ge=0)

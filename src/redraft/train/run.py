@@ -25,6 +25,7 @@ from redraft.train.allocator import keep_freed_memory
 from redraft.train.data import Part, Stream, read_parts
 from redraft.train.examples import Encoder
 from redraft.train.objective import loss_of
+from redraft.train.optimizer import make_optimizers
 from redraft.train.recipe import Recipe, read_recipe
 from redraft.train.scratch import initialise, make_config, write_generation_config
 from redraft.train.state import Average, Progress, load_state, save_state
@@ -91,16 +92,9 @@ def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
 class _Trainer:
     def __init__(self, recipe: Recipe, model: DiffusionGemma, stream: Stream) -> None:
         self.recipe, self.model, self.stream = recipe, model, stream
-        matrices = [p for p in model.backbone.parameters() if p.ndim > 1]
-        vectors = [p for p in model.backbone.parameters() if p.ndim == 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=recipe.learning_rate,
-            betas=recipe.betas,
-            fused=True,
-        )
+        self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
-        self.progress = load_state(recipe.output / "state", model, self.average, self.optimizer) or Progress()
+        self.progress = load_state(recipe.output / "state", model, self.average, self.optimizers) or Progress()
         self.started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -121,7 +115,7 @@ class _Trainer:
                 if last or (step + 1) % self.recipe.eval_every == 0:
                     self._evaluate()
                 if last or (step + 1) % self.recipe.save_every == 0:
-                    save_state(self.recipe.output / "state", self.model, self.average, self.optimizer, self.progress)
+                    save_state(self.recipe.output / "state", self.model, self.average, self.optimizers, self.progress)
         return {
             "steps": self.progress.step,
             "seconds": round(time.monotonic() - self.started, 1),
@@ -131,14 +125,16 @@ class _Trainer:
 
     def _step(self, step: int) -> tuple[dict[str, float], int]:
         rate = learning_rate(self.recipe, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         batch = self.stream.batch(step)
         loss, parts = loss_of(self.model, batch, _generator(self.recipe.seed, step), **self._loss_options())
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.backbone.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.backbone.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         if self.average is not None:
             self.average.update(self.model, step)
         parts |= {"loss": float(loss.detach()), "learning_rate": rate, "gradient_norm": float(norm)}

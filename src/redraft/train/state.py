@@ -52,7 +52,7 @@ def save_state(
     directory: Path,
     model: DiffusionGemma,
     average: Average | None,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     progress: Progress,
 ) -> None:
     """Writes the state beside the old one and then takes its place, so that an interruption loses neither."""
@@ -62,7 +62,7 @@ def save_state(
     tensors = {f"model.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.values.items()}
-    tensors |= _moments(model, optimizer)
+    tensors |= _moments(model, optimizers)
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, fresh / "state.safetensors")
     (fresh / "progress.json").write_text(json.dumps({"step": progress.step, "best_loss": progress.best_loss}))
     old = directory.with_name(directory.name + ".old")
@@ -74,7 +74,7 @@ def save_state(
 
 
 def load_state(
-    directory: Path, model: DiffusionGemma, average: Average | None, optimizer: torch.optim.Optimizer
+    directory: Path, model: DiffusionGemma, average: Average | None, optimizers: list[torch.optim.Optimizer]
 ) -> Progress | None:
     """Restores a saved state into its parts; None where there is none."""
     if not (directory / "progress.json").exists():
@@ -86,19 +86,23 @@ def load_state(
     if average is not None:
         for name, tensor in _part(tensors, "average.").items():
             average.values[name].copy_(tensor)
-    for name, parameter in model.backbone.named_parameters():
-        moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
-        optimizer.state[parameter] = moments
+    parameters = dict(model.backbone.named_parameters())
+    owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
+    for key, name in (full.split(".", 1) for full in tensors if not full.startswith(("model.", "average."))):
+        parameter = parameters[name]
+        owner[id(parameter)].state[parameter][key] = tensors[f"{key}.{name}"]
     saved = json.loads((directory / "progress.json").read_text())
     return Progress(step=saved["step"], best_loss=saved["best_loss"])
 
 
-def _moments(model: DiffusionGemma, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    found = {}
-    for name, parameter in model.backbone.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            found[f"{key}.{name}"] = value
-    return found
+def _moments(model: DiffusionGemma, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    names = {id(parameter): name for name, parameter in model.backbone.named_parameters()}
+    return {
+        f"{key}.{names[id(parameter)]}": value
+        for optimizer in optimizers
+        for parameter, moments in optimizer.state.items()
+        for key, value in moments.items()
+    }
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
