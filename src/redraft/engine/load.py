@@ -12,6 +12,7 @@ from redraft.model.checkpoint import load_model
 from redraft.model.locate import locate
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_QUANTIZE = ("int8",)
 
 
 def load(
@@ -30,7 +31,7 @@ def load(
         model: "mini" (bundled), a checkpoint directory, or a Hub id that is in the local Hub cache.
         device: "auto", "cpu", "cuda", "xpu", "mps", or one with an index.
         dtype: "auto", "float32" or "bfloat16"; auto follows the device's and the CPU's flags, never timings.
-        quantize: None.
+        quantize: None, or "int8": int8 matrices, with activations in `dtype`.
         threads: CPU threads of the whole process; None leaves torch's own choice.
         max_context: tokens of prompt and reply together; None takes the checkpoint's.
         revision: of a Hub id.
@@ -40,8 +41,9 @@ def load(
         CheckpointError: it cannot be read.
         OptionError: a device or dtype that is not there.
     """
-    if quantize is not None:
-        raise OptionError(f"quantize={quantize!r} is not available in this version of redraft")
+    if quantize not in (None, *_QUANTIZE):
+        known = ", ".join(map(repr, _QUANTIZE))
+        raise OptionError(f"quantize={quantize!r} is not available in this version of redraft: use None or {known}")
     if dtype not in ("auto", *_DTYPES):
         raise OptionError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     if threads is not None:
@@ -53,9 +55,9 @@ def load(
     directory = locate(model, revision)
     chosen = _device(device)
     kind = _DTYPES.get(dtype) or auto_dtype(chosen)
-    loaded = load_model(directory, chosen, kind)
+    loaded = load_model(directory, chosen, kind, quantize)  # type: ignore[arg-type]
     # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
-    exact = chosen.type == "cpu" and kind == torch.float32
+    exact = chosen.type == "cpu"
     return LocalEngine(loaded, name=str(model), directory=directory, exact=exact, max_context=max_context)
 
 

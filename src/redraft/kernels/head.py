@@ -1,7 +1,7 @@
 """The head: hidden states in, five small results a position out; the vocabulary stays inside.
 
-This file holds the torch reference, which works through tiles of rows so that no more than
-`MAX_TILE_BYTES` of logits exist at a time.
+`head` picks the form: tiles of the vocabulary on a CPU (`head_tiles`), elsewhere the torch reference of this file,
+which works through tiles of rows so that no more than `MAX_TILE_BYTES` of logits exist at a time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from redraft.kernels.head_tiles import head_tiles
+from redraft.kernels.int8 import Int8Matrix, integer_mm, quantise_rows
 
 MAX_TILE_BYTES = 64 * 2**20
 
@@ -28,6 +31,7 @@ class HeadStats:
         entropy: nats.
         log_prob: nats, of `sample`.
         soft_embedding: expected embedding, scaled; what self-conditioning consumes.
+        dropped_mass: probability that is missing in `soft_embedding`; at most the mass bound.
     """
 
     argmax: Int[Tensor, "... L"]
@@ -35,6 +39,16 @@ class HeadStats:
     entropy: Float[Tensor, "... L"]
     log_prob: Float[Tensor, "... L"]
     soft_embedding: Float[Tensor, "... L D"]
+    dropped_mass: Float[Tensor, "... L"]
+
+
+def raw_logits(hidden: Float[Tensor, "... D"], embedding: Float[Tensor, "V D"] | Int8Matrix) -> Float[Tensor, "... V"]:
+    """hidden @ embedding.T, before the cap."""
+    if not isinstance(embedding, Int8Matrix):
+        return F.linear(hidden, embedding)
+    values, scale = quantise_rows(hidden.reshape(-1, hidden.shape[-1]))
+    product = integer_mm(values, embedding.data.T) * (scale[:, None] * embedding.scale)
+    return product.view(*hidden.shape[:-1], -1)
 
 
 def softcap(x: Float[Tensor, ...], cap: float) -> Float[Tensor, ...]:
@@ -61,7 +75,7 @@ def inverse_cdf(probabilities: Float[Tensor, "N V"], uniform: Float[Tensor, "N"]
 
 def head(
     hidden_ND: Float[Tensor, "N D"],
-    embedding_VD: Float[Tensor, "V D"],
+    embedding: Float[Tensor, "V D"] | Int8Matrix,
     *,
     cap: float,
     embed_scale: Float[Tensor, ""],
@@ -72,13 +86,56 @@ def head(
 
     Temperature 0 means the limit: all mass on the argmax, entropy and log-probability 0.
     """
+    if hidden_ND.device.type != "cpu":
+        weight = embedding.dequantised(hidden_ND.dtype) if isinstance(embedding, Int8Matrix) else embedding
+        return head_reference(
+            hidden_ND, weight, cap=cap, embed_scale=embed_scale, temperature_N=temperature_N, uniform_N=uniform_N
+        )
+    greedy = temperature_N == 0
+    positive = torch.where(greedy, 1.0, temperature_N)
+    found = head_tiles(hidden_ND, embedding, cap=cap, temperature_N=positive, uniform_N=uniform_N)
+    sample, entropy, log_prob, dropped = found.sample, found.entropy, found.log_prob, found.dropped
+    soft = found.soft.to(hidden_ND.dtype)
+    if greedy.any():
+        best = found.argmax
+        rows = embedding.rows(best, soft.dtype) if isinstance(embedding, Int8Matrix) else embedding[best]
+        sample = torch.where(greedy, best, sample)
+        entropy, log_prob, dropped = (torch.where(greedy, 0.0, x) for x in (entropy, log_prob, dropped))
+        soft = torch.where(greedy[:, None], rows, soft)
+    return HeadStats(
+        argmax=found.argmax,
+        sample=sample,
+        entropy=entropy,
+        log_prob=log_prob,
+        soft_embedding=soft * embed_scale,
+        dropped_mass=dropped,
+    )
+
+
+def head_reference(
+    hidden_ND: Float[Tensor, "N D"],
+    embedding_VD: Float[Tensor, "V D"],
+    *,
+    cap: float,
+    embed_scale: Float[Tensor, ""],
+    temperature_N: Float[Tensor, "N"],
+    uniform_N: Float[Tensor, "N"],
+) -> HeadStats:
+    """What `head` means, operation by operation."""
     rows = max(1, MAX_TILE_BYTES // (4 * embedding_VD.shape[0]))
     tiles = [
         _tile(h, embedding_VD, cap, embed_scale, t, u)
         for h, t, u in zip(hidden_ND.split(rows), temperature_N.split(rows), uniform_N.split(rows), strict=True)
     ]
     argmax, sample, entropy, log_prob, soft = (torch.cat(parts) for parts in zip(*tiles, strict=True))
-    return HeadStats(argmax=argmax, sample=sample, entropy=entropy, log_prob=log_prob, soft_embedding=soft)
+    return HeadStats(
+        argmax=argmax,
+        sample=sample,
+        entropy=entropy,
+        log_prob=log_prob,
+        soft_embedding=soft,
+        dropped_mass=torch.zeros_like(entropy),
+    )
 
 
 def _tile(

@@ -47,7 +47,7 @@ class Encode:
 
 class Denoise:
     """Every canvas position sees the cached prefix (its last window - 1 positions in sliding layers) and the
-    whole canvas. The cache is only read."""
+    whole canvas, which lies in free slots of the cache while a layer runs. The cache's own positions are only read."""
 
     def __init__(self, cache: KVCache) -> None:
         self.cache = cache
@@ -62,9 +62,9 @@ class Denoise:
         rows = []
         for b, sequence in enumerate(self.cache.sequences):
             window = sequence.windows[layer]
-            old_keys, old_values = sequence.layers[layer].last(None if window is None else window - 1)
-            keys = torch.cat([old_keys, k_BTKD[b].transpose(0, 1)], dim=1)
-            values = torch.cat([old_values, v_BTKD[b].transpose(0, 1)], dim=1)
+            keys, values = sequence.layers[layer].with_canvas(
+                k_BTKD[b].transpose(0, 1), v_BTKD[b].transpose(0, 1), None if window is None else window - 1
+            )
             rows.append(attention(q_BTHD[b : b + 1], keys[None], values[None]))
         return torch.cat(rows)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -51,7 +50,8 @@ class Layer(nn.Module):
         sparse = self.post_feedforward_layernorm_2(sparse)
 
         hidden = hidden + self.post_feedforward_layernorm(dense + sparse)
-        return hidden * (self.encoder_layer_scalar if causal else self.layer_scalar)
+        scalar: Tensor = self.encoder_layer_scalar if causal else self.layer_scalar  # type: ignore[assignment]
+        return hidden * scalar
 
 
 class SelfConditioning(GatedMLP):
@@ -85,7 +85,7 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config)
         self.rope_keys = sorted({layer.rope_key for layer in config.layers})
-        self.build_rotary(self.embed_tokens.weight.device)
+        self.build_rotary(self.norm.weight.device)
 
     def build_rotary(self, device: torch.device | str) -> None:
         """Computes the rotary frequencies; they are in no checkpoint."""
@@ -93,15 +93,13 @@ class Backbone(nn.Module):
             self.register_buffer(f"frequencies_{number}", inverse_frequencies(*key).to(device), persistent=False)
 
     def embed(self, token_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Scaled embeddings. The scale is rounded to the weights' dtype first, as the reference does."""
-        weight = self.embed_tokens.weight
-        return F.embedding(token_ids, weight) * self.embed_scale
+        """Scaled embeddings. The scale is rounded to the model's dtype first, as the reference does."""
+        return self.embed_tokens(token_ids) * self.embed_scale
 
     @property
     def embed_scale(self) -> Tensor:
-        """sqrt(hidden_size) in the weights' dtype, a 0-d tensor."""
-        weight = self.embed_tokens.weight
-        return torch.tensor(self.config.embed_scale, dtype=weight.dtype, device=weight.device)
+        """sqrt(hidden_size) in the model's dtype, a 0-d tensor."""
+        return torch.tensor(self.config.embed_scale, dtype=self.norm.weight.dtype, device=self.norm.weight.device)
 
     def forward(
         self,

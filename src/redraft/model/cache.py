@@ -53,6 +53,22 @@ class LayerCache:
         self.values[:, slots] = values_KTD
         self.used += new
 
+    def with_canvas(
+        self, keys_KLD: Float[Tensor, "K L D"], values_KLD: Float[Tensor, "K L D"], count: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Views [K, S + L, D] of the last `count` positions and of a canvas, laid into free slots behind them.
+
+        The slots stay free: the next call or `append` writes over them. A buffer that is shared with a fork is copied
+        first, once.
+        """
+        end = self.used + keys_KLD.shape[1]
+        if end > self.keys.shape[1] or self.shared:
+            self.reserve(end)
+        self.keys[:, self.used : end] = keys_KLD
+        self.values[:, self.used : end] = values_KLD
+        first = 0 if count is None else max(0, self.used - count)
+        return self.keys[:, first:end], self.values[:, first:end]
+
     def last(self, count: int | None) -> tuple[Tensor, Tensor]:
         """Views [K, S, D] of the last `count` positions (of all that are kept when None)."""
         first = 0 if count is None else max(0, self.used - count)

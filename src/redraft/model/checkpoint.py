@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,7 @@ from redraft.core.errors import CheckpointError, ModelNotFoundError
 from redraft.core.files import read_json
 from redraft.model.config import ModelConfig
 from redraft.model.model import DiffusionGemma
+from redraft.model.quantized import quantize_int8
 
 DECODER = "model.decoder."
 ENCODER = "model.encoder.language_model."
@@ -99,7 +101,10 @@ def open_file(path: Path):
 
 
 def load_model(
-    directory: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    directory: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    quantize: Literal["int8"] | None = None,
 ) -> DiffusionGemma:
     """The model of a checkpoint directory, in eval mode.
 
@@ -107,6 +112,7 @@ def load_model(
         directory: Hugging Face layout, one safetensors file or several.
         device: where the weights go.
         dtype: what they are converted to.
+        quantize: "int8" rounds the matrices to int8 after that; `dtype` is then that of activations, norms and router.
 
     Raises:
         ModelNotFoundError: no such directory.
@@ -141,6 +147,9 @@ def load_model(
     model.backbone.load_state_dict(loaded, assign=True)
     model.backbone.build_rotary(device)
     model.source = directory
+    if quantize is not None:
+        quantize_int8(model.backbone)
+        model.quantization = quantize
     return model.eval().requires_grad_(False)
 
 
@@ -204,6 +213,8 @@ def save_checkpoint(
         dtype: what to store, default the model's own.
         shard_bytes: upper bound of one file, unless a single tensor is larger.
     """
+    if model.quantization is not None:
+        raise CheckpointError(f"a model that was loaded as {model.quantization} has lost digits: save it as it came")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     source = Path(source) if source is not None else model.source

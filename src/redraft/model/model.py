@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from redraft.kernels.head import HeadStats, head, softcap
+from redraft.kernels.head import HeadStats, head, raw_logits, softcap
+from redraft.kernels.int8 import Int8Matrix
 from redraft.model.attend import Denoise, Encode
 from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
@@ -26,17 +26,24 @@ class DiffusionGemma(nn.Module):
         super().__init__()
         self.config = config
         self.source: Path | None = None
+        self.quantization: str | None = None
         self.backbone = Backbone(config)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.backbone.embed_tokens.weight.device
+        return self.backbone.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are held in."""
-        return self.backbone.embed_tokens.weight.dtype
+        """What activations, and weights that are not quantised, are held in."""
+        return self.backbone.norm.weight.dtype
+
+    @property
+    def embedding(self) -> Float[Tensor, "V D"] | Int8Matrix:
+        """The embedding, which is also the head's matrix."""
+        tokens = self.backbone.embed_tokens
+        return tokens.weight if isinstance(tokens, nn.Embedding) else tokens.matrix
 
     def new_cache(self, batch_size: int = 1, max_length: int = 0) -> KVCache:
         """An empty cache, preallocated for `max_length` positions of each sequence; it grows beyond that."""
@@ -98,8 +105,7 @@ class DiffusionGemma(nn.Module):
     @torch.no_grad()
     def logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """Soft-capped float32 logits."""
-        raw = F.linear(hidden, self.backbone.embed_tokens.weight)
-        return softcap(raw, self.config.final_logit_softcapping)
+        return softcap(raw_logits(hidden, self.embedding), self.config.final_logit_softcapping)
 
     @torch.no_grad()
     def soft_embedding(self, processed_logits: Float[Tensor, "B L V"]) -> Float[Tensor, "B L D"]:
@@ -107,7 +113,8 @@ class DiffusionGemma(nn.Module):
 
         Zero *logits* give the mean embedding, not a zero signal: pass None to `denoise` for that.
         """
-        weight = self.backbone.embed_tokens.weight
+        embedding = self.embedding
+        weight = embedding.dequantised(self.dtype) if isinstance(embedding, Int8Matrix) else embedding
         probs = torch.softmax(processed_logits, dim=-1, dtype=torch.float32).to(weight.dtype)
         return (probs @ weight) * self.backbone.embed_scale
 
@@ -122,7 +129,7 @@ class DiffusionGemma(nn.Module):
         B, L, D = hidden.shape
         stats = head(
             hidden.reshape(B * L, D),
-            self.backbone.embed_tokens.weight,
+            self.embedding,
             cap=self.config.final_logit_softcapping,
             embed_scale=self.backbone.embed_scale,
             temperature_N=temperature.repeat_interleave(L),
@@ -134,4 +141,5 @@ class DiffusionGemma(nn.Module):
             entropy=stats.entropy.view(B, L),
             log_prob=stats.log_prob.view(B, L),
             soft_embedding=stats.soft_embedding.view(B, L, D),
+            dropped_mass=stats.dropped_mass.view(B, L),
         )

@@ -1,0 +1,146 @@
+"""Products of int8 matrices: weights with one scale a row, activations quantised row by row as they come.
+
+Source of the scheme: symmetric round-to-nearest, scale = largest magnitude / 127, as in LLM.int8 (arXiv 2208.07339,
+section 2.1) without its outlier columns. Products are summed exactly in int32.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_LARGEST = 127
+# oneDNN multiplies unsigned activations: a signed one is shifted up by this, and the sum corrected.
+_ZERO_POINT = 128
+
+# R rows (outputs), K columns (inputs), M rows of activations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Matrix:
+    """A matrix whose row r is `data[r] * scale[r]`."""
+
+    data: Int[Tensor, "R K"]
+    scale: Float[Tensor, "R"]
+
+    @classmethod
+    def of(cls, weight: Float[Tensor, "R K"]) -> Int8Matrix:
+        """Rounds a matrix, row by row."""
+        data, scale = quantise_rows(weight)
+        return cls(data=data, scale=scale)
+
+    def dequantised(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "R K"]:
+        """The matrix that the integers stand for."""
+        return (self.data.float() * self.scale[:, None]).to(dtype)
+
+    def rows(self, index: Int[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "... K"]:
+        """Some of its rows."""
+        return (F.embedding(index, self.data).float() * self.scale[index][..., None]).to(dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedInt8:
+    """An `Int8Matrix` in the layout that this machine multiplies fastest; made once, at load.
+
+    Attributes:
+        data: oneDNN's own layout if `packed`, else [R, K].
+        zero: [R] int32 zeros, which oneDNN asks for.
+    """
+
+    data: Tensor
+    scale: Float[Tensor, "R"]
+    zero: Int[Tensor, "R"]
+    packed: bool
+
+    @classmethod
+    def of(cls, matrix: Int8Matrix) -> PackedInt8:
+        """Packs a matrix for `int8_linear`."""
+        packed = matrix.data.device.type == "cpu" and has_exact_products()
+        data = torch.ops.onednn.qlinear_prepack(matrix.data.contiguous(), None) if packed else matrix.data
+        zero = torch.zeros(len(matrix.scale), dtype=torch.int32, device=matrix.data.device)
+        return cls(data=data, scale=matrix.scale.float(), zero=zero, packed=packed)
+
+
+def quantise_rows(x: Float[Tensor, "M K"]) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M"]]:
+    """(int8 values, scale of each row); a row of zeros has scale 0."""
+    wide = x.float()
+    scale = wide.abs().amax(-1) / _LARGEST
+    values = wide.mul(torch.where(scale > 0, 1 / scale, 0.0)[:, None]).round_()
+    return values.to(torch.int8), scale
+
+
+def int8_linear(x: Float[Tensor, "... K"], weight: PackedInt8) -> Float[Tensor, "... R"]:
+    """x @ weight.T with x rounded to int8 row by row; the result has x's dtype."""
+    values, scale = quantise_rows(x.reshape(-1, x.shape[-1]))
+    return quantised_linear(values, scale, weight).to(x.dtype).view(*x.shape[:-1], -1)
+
+
+def quantised_linear(values: Int[Tensor, "M K"], scale: Float[Tensor, "M"], weight: PackedInt8) -> Float[Tensor, "M R"]:
+    """The float32 product of rows that have been quantised already."""
+    if not weight.packed:
+        return _reference(values, scale, weight)
+    product = torch.ops.onednn.qlinear_pointwise(
+        (values.view(torch.uint8) ^ _ZERO_POINT),
+        1.0,
+        _ZERO_POINT,
+        weight.data,
+        weight.scale,
+        weight.zero,
+        None,
+        1.0,
+        0,
+        torch.float32,
+        "none",
+        [],
+        "",
+    )
+    return product.mul_(scale[:, None])
+
+
+def _reference(values: Tensor, scale: Tensor, weight: PackedInt8) -> Tensor:
+    # float32 holds the sums exactly up to 2^24, which is 1,040 columns of the largest products.
+    return F.linear(values.float(), weight.data.float()) * (scale[:, None] * weight.scale)
+
+
+@functools.cache
+def has_exact_products() -> bool:
+    """Whether oneDNN multiplies u8 by s8 here without saturating; CPUs before VNNI and ARM builds may not."""
+    values = torch.full((16, 64), _LARGEST, dtype=torch.int8)
+    values[::2] = -_LARGEST
+    matrix = Int8Matrix(data=values.clone(), scale=torch.ones(16))
+    try:
+        data = torch.ops.onednn.qlinear_prepack(matrix.data, None)
+        weight = PackedInt8(data=data, scale=matrix.scale, zero=torch.zeros(16, dtype=torch.int32), packed=True)
+        product = quantised_linear(values, torch.ones(16), weight)
+    except (RuntimeError, AttributeError):
+        return False
+    return torch.equal(product, values.float() @ matrix.data.float().T)
+
+
+def integer_mm(
+    left: Int[Tensor, "M K"], right: Int[Tensor, "K R"], out: Int[Tensor, "M R"] | None = None
+) -> Int[Tensor, "M R"]:
+    """The exact int32 product of int8 or uint8 rows with an int8 matrix."""
+    if out is None:
+        out = left.new_empty(left.shape[0], right.shape[1], dtype=torch.int32)
+    if left.device.type == "cpu" and has_integer_mm():
+        return torch._int_mm(left, right, out=out)
+    return out.copy_(left.double() @ right.double())
+
+
+@functools.cache
+def has_integer_mm() -> bool:
+    """Whether `torch._int_mm` multiplies signed and unsigned rows by int8 exactly here."""
+    left = torch.full((32, 64), 255, dtype=torch.uint8)
+    right = torch.full((64, 32), -_LARGEST, dtype=torch.int8)
+    try:
+        unsigned = torch._int_mm(left, right)
+        signed = torch._int_mm(right.T.contiguous(), right)
+    except RuntimeError:
+        return False
+    return bool((unsigned == -64 * 255 * _LARGEST).all() and (signed == 64 * _LARGEST**2).all())

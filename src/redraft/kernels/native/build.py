@@ -1,0 +1,71 @@
+"""Builds a kernel of this folder on first use and loads it; None where that cannot be.
+
+The sources need neither torch's headers nor its extension loader: g++ makes one in about a second. A build is kept
+under the user's cache by what it was made of, so a new source, compiler or CPU makes a new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+_TIMEOUT_S = 120
+
+
+@functools.cache
+def library(name: str) -> ctypes.CDLL | None:
+    """The library of `<name>.cpp`, built if it is not there yet; None without a compiler that can make it."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None or os.name != "posix":
+        return None
+    source = _HERE / f"{name}.cpp"
+    try:
+        path = _cache() / f"{name}-{_fingerprint(source, compiler)}.so"
+        if not path.exists():
+            _compile(compiler, source, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        first = next(iter((reason or "").strip().splitlines()), type(error).__name__)
+        warnings.warn(f"kernel {name!r} could not be built, its torch form runs instead ({first})", stacklevel=2)
+        return None
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "redraft" / "kernels"
+
+
+def _fingerprint(source: Path, compiler: str) -> str:
+    version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
+    parts = (source.read_bytes(), " ".join(_FLAGS).encode(), version.encode(), _cpu().encode())
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _cpu() -> str:
+    """What -march=native depends on: a home directory may be shared by machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+
+
+def _compile(compiler: str, source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        command = [compiler, *_FLAGS, "-o", str(fresh), str(source)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        # Several processes may build at once; each replaces the file by an equal one.
+        os.replace(fresh, path)
