@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
 from redraft.engine.engine import LocalEngine
 from redraft.model.checkpoint import load_model
@@ -56,6 +57,9 @@ def load(
     chosen = _device(device)
     kind = _DTYPES.get(dtype) or auto_dtype(chosen)
     loaded = load_model(directory, chosen, kind, quantize)  # type: ignore[arg-type]
+    if chosen.type == "cpu":
+        # Not before: what loading took and freed would stay.
+        keep_freed_memory()
     # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
     exact = chosen.type == "cpu"
     return LocalEngine(loaded, name=str(model), directory=directory, exact=exact, max_context=max_context)

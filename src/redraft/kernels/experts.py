@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.int8 import PackedInt8, quantise_rows, quantised_linear
+from redraft.kernels.int8 import PackedInt8, gate_quantised, quantise_unsigned, quantised_linear
 
 # N rows, E experts, A experts per row, D hidden, I expert width
 
@@ -68,11 +68,13 @@ def experts_int8(
 ) -> Float[Tensor, "N D"]:
     """`experts` with int8 weights; every row is quantised once, however many experts it goes to."""
     groups = _Groups.of(index_NA, len(gate_up))
-    values, scale = quantise_rows(x_ND)
+    values, scale = quantise_unsigned(x_ND)
     source = groups.order // index_NA.shape[1]
-    hidden = _gated(_int8_products(values[source], scale[source], groups.counts, gate_up))
-    outputs = _int8_products(*quantise_rows(hidden), groups.counts, down)
-    return _weighted(outputs, groups, weight_NA).to(x_ND.dtype)
+    gated, gated_scale = gate_quantised(_int8_products(values[source], groups.counts, gate_up), scale[source])
+    outputs = _int8_products(gated, groups.counts, down)
+    # A row's scale goes into its weight: one pass less over the widest results.
+    weights = weight_NA.float() * gated_scale[groups.inverse].view_as(weight_NA)
+    return _weighted(outputs, groups, weights).to(x_ND.dtype)
 
 
 def _gated(gate_up: Float[Tensor, "NA 2I"]) -> Float[Tensor, "NA I"]:
@@ -89,10 +91,11 @@ def _products(rows: Float[Tensor, "NA K"], counts: list[int], weights_EOK: Float
     return out
 
 
-def _int8_products(values: Tensor, scale: Tensor, counts: list[int], weights: Sequence[PackedInt8]) -> Tensor:
+def _int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedInt8]) -> Float[Tensor, "NA O"]:
+    """`_products` of quantised rows, without the rows' scales."""
     outputs = [
-        quantised_linear(part, factor, weight)
-        for part, factor, weight in zip(values.split(counts), scale.split(counts), weights, strict=True)
+        quantised_linear(part, None, weight)
+        for part, weight in zip(values.split(counts), weights, strict=True)
         if len(part)
     ]
     return torch.cat(outputs)
@@ -100,6 +103,9 @@ def _int8_products(values: Tensor, scale: Tensor, counts: list[int], weights: Se
 
 def _weighted(outputs: Float[Tensor, "NA D"], groups: _Groups, weight_NA: Float[Tensor, "N A"]) -> Tensor:
     N, A = weight_NA.shape
+    if not outputs.requires_grad and outputs.device.type == "cpu":
+        weights = weight_NA.to(outputs.dtype)
+        return F.embedding_bag(groups.inverse.view(N, A), outputs, mode="sum", per_sample_weights=weights)
     gathered = _permute(outputs, groups.inverse, groups.order).view(N, A, -1)
     return (gathered * weight_NA[..., None].to(gathered.dtype)).sum(1)
 

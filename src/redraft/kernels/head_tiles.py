@@ -8,7 +8,6 @@ logits are made again.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from redraft.kernels.int8 import Int8Matrix, integer_mm, quantise_rows
 from redraft.kernels.native.build import library
+from redraft.kernels.native.call import KINDS, call
 
 BLOCK = 64
 TILE_COLUMNS = {torch.float32: 2048, torch.bfloat16: 4096, torch.int8: 4096}
@@ -29,7 +29,6 @@ MASS_BOUND = 2.0**-24
 # Below this share of columns, gathering them costs less than multiplying them all.
 _SPARSE = 0.4
 _LEAST = -87.0
-_KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
 _DTYPES = {torch.float32: torch.float32, torch.bfloat16: torch.bfloat16, torch.int8: torch.uint8}
 
 # N rows, V vocabulary, D hidden, C columns of a tile, J blocks
@@ -156,16 +155,27 @@ class _Product:
         columns = block[:, None] * BLOCK + torch.arange(BLOCK)
         inside = columns < self.vocabulary
         columns = columns.clamp(max=self.vocabulary - 1)
+        logits = self._native_block(block) if library("head") is not None else self._gathered_block(columns)
+        if self.row_scale is not None and self.column_scale is not None:
+            logits = logits * self.row_scale[:, None] * self.column_scale[columns]
+        return logits.masked_fill_(~inside, -torch.inf)
+
+    def _native_block(self, block: Int[Tensor, "N"]) -> Float[Tensor, "N J"]:
+        hidden, out = self.hidden.contiguous(), torch.empty(len(block), BLOCK)
+        call(
+            "head", "head_block", hidden, self.weight, KINDS[self.dtype], *hidden.shape, self.vocabulary,
+            block * BLOCK, BLOCK, out,
+        )  # fmt: skip
+        return out
+
+    def _gathered_block(self, columns: Int[Tensor, "N J"]) -> Float[Tensor, "N J"]:
         rows = []
         for part, hidden in zip(columns.split(32), self.hidden.split(32), strict=True):
             weight = F.embedding(part, self.weight)
             if self.dtype == torch.int8:
                 weight, hidden = weight.float(), hidden.float()
             rows.append(torch.bmm(weight, hidden[:, :, None])[:, :, 0].float())
-        logits = torch.cat(rows)
-        if self.row_scale is not None and self.column_scale is not None:
-            logits = logits * self.row_scale[:, None] * self.column_scale[columns]
-        return logits.masked_fill_(~inside, -torch.inf)
+        return torch.cat(rows)
 
     def add_soft(self, soft: Tensor, dropped: Tensor, tile: _Tile, first: int, last: int, least: Tensor) -> None:
         """Adds weights @ embedding, over the columns in which some row has more than `least`."""
@@ -192,8 +202,6 @@ class _Product:
 
 
 def _native_tile(state: _State, product: _Product, logits: Tensor, first: int, cap: float, inverse: Tensor) -> _Tile:
-    native = library("head")
-    assert native is not None
     N, C = logits.shape
     rescale, blocks = torch.empty(N), torch.empty(N, -(-C // BLOCK))
     # float32 probabilities take the place of their logits.
@@ -201,19 +209,11 @@ def _native_tile(state: _State, product: _Product, logits: Tensor, first: int, c
     unit, scale = None, None
     if product.column_scale is not None:
         unit, scale = torch.empty(N), product.column_scale[first : first + C]
-    native.head_tile(
-        _pointer(logits), ctypes.c_int(_KINDS[product.dtype]), ctypes.c_int64(N), ctypes.c_int64(C),
-        ctypes.c_int64(first), ctypes.c_float(cap), _pointer(product.row_scale), _pointer(scale), _pointer(inverse),
-        _pointer(state.top), _pointer(state.mass), _pointer(state.moment), _pointer(state.argmax), _pointer(rescale),
-        _pointer(blocks), ctypes.c_int64(BLOCK), _pointer(weights), _pointer(unit),
-        ctypes.c_int(torch.get_num_threads()),
+    call(
+        "head", "head_tile", logits, KINDS[product.dtype], N, C, first, cap, product.row_scale, scale, inverse,
+        state.top, state.mass, state.moment, state.argmax, rescale, blocks, BLOCK, weights, unit,
     )  # fmt: skip
     return _Tile(rescale, blocks, weights, unit)
-
-
-def _pointer(x: Tensor | None) -> ctypes.c_void_p:
-    assert x is None or x.is_contiguous()
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
 def _torch_tile(state: _State, product: _Product, logits: Tensor, first: int, cap: float, inverse: Tensor) -> _Tile:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from redraft.kernels.native.call import KINDS, call, runs_natively
+
 
 def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: float) -> Float[Tensor, "... D"]:
     """x / sqrt(mean(x^2) + eps), times `weight` as stored (no + 1).
@@ -14,6 +16,11 @@ def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: 
     """
     if torch.is_grad_enabled() and x.requires_grad:
         return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return]
+    if runs_natively("rows", x, *(() if weight is None else (weight,))):
+        out = torch.empty_like(x)
+        scale = None if weight is None else weight.float().contiguous()
+        call("rows", "rms_norm", x, KINDS[x.dtype], scale, x.numel() // x.shape[-1], x.shape[-1], eps, out)
+        return out
     return _forward(x, weight, eps)[0]
 
 

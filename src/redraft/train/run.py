@@ -15,19 +15,19 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import CheckpointError
 from redraft.model.checkpoint import load_model, save_checkpoint
 from redraft.model.locate import locate
 from redraft.model.model import DiffusionGemma
+from redraft.model.scratch import generation_config, initialise, scratch_config
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
-from redraft.train.allocator import keep_freed_memory
 from redraft.train.data import Part, Stream, read_parts
 from redraft.train.examples import Encoder
 from redraft.train.objective import loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.recipe import Recipe, read_recipe
-from redraft.train.scratch import initialise, make_config, write_generation_config
 from redraft.train.state import Average, Progress, load_state, save_state
 from redraft.train.tokenizer import save_tokenizer, train_tokenizer
 
@@ -83,9 +83,13 @@ def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
     backend = train_tokenizer(texts, recipe.tokenizer.vocab_size)
     save_tokenizer(backend, directory, source)
     tokenizer = Tokenizer(backend)
-    model = DiffusionGemma(make_config(recipe.model, tokenizer))
+    pad, eos, bos = (tokenizer.id_of(token) for token in ("<pad>", "<eos>", "<bos>"))
+    shape = recipe.model.model_dump(exclude={"canvas_length"})
+    shape |= {"vocab_size": tokenizer.vocab_size, "pad_token_id": pad, "eos_token_id": eos, "bos_token_id": bos}
+    model = DiffusionGemma(scratch_config(shape, recipe.model.canvas_length))
     initialise(model, recipe.seed)
-    write_generation_config(directory, tokenizer)
+    defaults = generation_config(pad, bos, list(tokenizer.end_of_turn_ids()))
+    (directory / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
     save_checkpoint(model, directory)
 
 

@@ -48,7 +48,8 @@ def _cache() -> Path:
 
 def _fingerprint(source: Path, compiler: str) -> str:
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
-    parts = (source.read_bytes(), " ".join(_FLAGS).encode(), version.encode(), _cpu().encode())
+    sources = b"".join(path.read_bytes() for path in (source, *sorted(_HERE.glob("*.h"))))
+    parts = (sources, " ".join(_FLAGS).encode(), version.encode(), _cpu().encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

@@ -2,73 +2,9 @@
 //
 // Plain C++ with OpenMP and no headers of torch, so that it compiles in a second or two. Loops are written for the
 // vectoriser; reductions are marked, everything else keeps IEEE order, and a NaN stays one.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
+#include "numbers.h"
 
-namespace {
-
-constexpr float LOG2E = 1.44269504f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
-// Adding it to a small float rounds that float to an integer, which the low bits of the sum then hold.
-constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23
-// Below this, exp is 0 to float32 beside the 1 of the largest term.
-constexpr float LEAST = -87.0f;
-
-// exp for x in [-87, 88], within 2 units in the last place (Cephes' polynomial).
-inline float exp_of(float x) {
-  const float rounded = x * LOG2E + ROUND;
-  const float n = rounded - ROUND;
-  const float r = (x - n * LN2_HIGH) - n * LN2_LOW;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  const float e = p * r * r + r + 1.0f;
-  uint32_t bits;
-  std::memcpy(&bits, &rounded, sizeof bits);
-  bits = (bits + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof power);
-  return e * power;
-}
-
-// tanh as a quotient of polynomials, within 4 units in the last place (the fit that Eigen and XLA use).
-inline float tanh_of(float x) {
-  float y = x < -7.9f ? -7.9f : x;
-  y = y > 7.9f ? 7.9f : y;
-  const float q = y * y;
-  float over = -2.76076847742355e-16f;
-  over = over * q + 2.00018790482477e-13f;
-  over = over * q - 8.60467152213735e-11f;
-  over = over * q + 5.12229709037114e-08f;
-  over = over * q + 1.48572235717979e-05f;
-  over = over * q + 6.37261928875436e-04f;
-  over = over * q + 4.89352455891786e-03f;
-  float under = 1.19825839466702e-06f;
-  under = under * q + 1.18534705686654e-04f;
-  under = under * q + 2.26843463243900e-03f;
-  under = under * q + 4.89352518554385e-03f;
-  return y * over / under;
-}
-
-inline uint16_t bfloat16_of(float x) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-}
-
-inline float float_of(uint16_t x) {
-  const uint32_t bits = static_cast<uint32_t>(x) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-enum Kind { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
-
-}  // namespace
+using namespace redraft;
 
 extern "C" {
 
@@ -83,10 +19,10 @@ extern "C" {
 // block_mass [rows, blocks] out: sums over runs of `block` columns, relative to the new top
 // probabilities             out: exp(s - top) as float, bfloat16, or (INT8) uint8 of exp(s - top) * column_scale
 // probability_scale [rows]  out, INT8 only
-void head_tile(const void* logits, int kind, int64_t rows, int64_t columns, int64_t first, float cap,
+void head_tile(const void* logits, int64_t kind, int64_t rows, int64_t columns, int64_t first, float cap,
                const float* row_scale, const float* column_scale, const float* inverse_temperature, float* top,
                float* mass, float* moment, int64_t* argmax, float* rescale, float* block_mass, int64_t block,
-               void* probabilities, float* probability_scale, int threads) {
+               void* probabilities, float* probability_scale, int64_t threads) {
   const int64_t blocks = (columns + block - 1) / block;
 #pragma omp parallel num_threads(threads)
   {
@@ -166,6 +102,46 @@ void head_tile(const void* logits, int kind, int64_t rows, int64_t columns, int6
       }
     }
     delete[] scratch;
+  }
+}
+
+// Raw logits of one block of columns for each row: out[n, j] = hidden[n] . embedding[start[n] + j].
+//
+// hidden    [rows, width] of float, bfloat16 or int8;  embedding [vocabulary, width] of the same kind
+// start     [rows]  first column;  columns beyond the vocabulary get -inf
+void head_block(const void* hidden, const void* embedding, int64_t kind, int64_t rows, int64_t width, int64_t vocabulary,
+                const int64_t* start, int64_t block, float* out, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t n = 0; n < rows; ++n) {
+    for (int64_t j = 0; j < block; ++j) {
+      const int64_t v = start[n] + j;
+      if (v >= vocabulary) {
+        out[n * block + j] = -INFINITY;
+        continue;
+      }
+      float sum = 0.0f;
+      if (kind == FLOAT32) {
+        const float* a = static_cast<const float*>(hidden) + n * width;
+        const float* b = static_cast<const float*>(embedding) + v * width;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < width; ++i) sum += a[i] * b[i];
+      } else if (kind == BFLOAT16) {
+        const uint16_t* a = static_cast<const uint16_t*>(hidden) + n * width;
+        const uint16_t* b = static_cast<const uint16_t*>(embedding) + v * width;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < width; ++i) sum += float_of(a[i]) * float_of(b[i]);
+        // The tile's products were rounded to bfloat16 as well.
+        sum = float_of(bfloat16_of(sum));
+      } else {
+        const int8_t* a = static_cast<const int8_t*>(hidden) + n * width;
+        const int8_t* b = static_cast<const int8_t*>(embedding) + v * width;
+        int32_t whole = 0;
+#pragma omp simd reduction(+ : whole)
+        for (int64_t i = 0; i < width; ++i) whole += static_cast<int32_t>(a[i]) * b[i];
+        sum = static_cast<float>(whole);
+      }
+      out[n * block + j] = sum;
+    }
   }
 }
 }

@@ -1,9 +1,7 @@
-"""A new model: config, initial weights, and a checkpoint directory that it starts from."""
+"""Models without a checkpoint: a config from a shape, and random weights."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +9,6 @@ from torch import nn
 
 from redraft.model.config import MODEL_TYPE, ModelConfig
 from redraft.model.model import DiffusionGemma
-from redraft.text.tokenizer import Tokenizer
-from redraft.train.recipe import ModelShape
 
 # As small as transformers' vision tower goes: redraft does not run it, and without it transformers would build its
 # default tower of 27 layers.
@@ -30,32 +26,33 @@ VISION = {
 }
 
 
-def make_config(shape: ModelShape, tokenizer: Tokenizer) -> ModelConfig:
-    """The config of a new model with this tokenizer's vocabulary."""
-    text: dict[str, Any] = shape.model_dump(exclude={"canvas_length"})
-    text |= {
+def scratch_config(shape: dict[str, Any], canvas_length: int) -> ModelConfig:
+    """The config of a text model of this shape.
+
+    Args:
+        shape: sizes and special tokens, in the text config's own names.
+        canvas_length: in tokens.
+    """
+    text = {
         "model_type": "diffusion_gemma_text",
-        "vocab_size": tokenizer.vocab_size,
         "rms_norm_eps": 1e-6,
         "hidden_activation": "gelu_pytorch_tanh",
         "final_logit_softcapping": 30.0,
         "tie_word_embeddings": True,
-        "pad_token_id": tokenizer.id_of("<pad>"),
-        "eos_token_id": tokenizer.id_of("<eos>"),
-        "bos_token_id": tokenizer.id_of("<bos>"),
-    }
+    } | shape
     raw = {
         "architectures": ["DiffusionGemmaForBlockDiffusion"],
         "model_type": MODEL_TYPE,
-        "canvas_length": shape.canvas_length,
+        "canvas_length": canvas_length,
         "tie_word_embeddings": True,
-        "boi_token_id": None,
-        "eoi_token_id": None,
-        "image_token_id": None,
+        # The released ids, which lie beyond a small vocabulary: transformers' generate cannot do without one.
+        "boi_token_id": 255999,
+        "eoi_token_id": 258882,
+        "image_token_id": 258880,
         "text_config": text,
         "vision_config": VISION,
     }
-    return ModelConfig.from_dict(raw, "recipe")
+    return ModelConfig.from_dict(raw, "shape")
 
 
 @torch.no_grad()
@@ -74,9 +71,9 @@ def initialise(model: DiffusionGemma, seed: int) -> None:
             nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5, generator=generator)
 
 
-def write_generation_config(directory: Path, tokenizer: Tokenizer) -> None:
-    """DiffusionGemma's own defaults, with this tokenizer's ends of turn."""
-    config = {
+def generation_config(pad: int | None, bos: int | None, eos: list[int]) -> dict[str, Any]:
+    """DiffusionGemma's own defaults for generation_config.json, with these special tokens."""
+    return {
         "max_new_tokens": 256,
         "max_denoising_steps": 48,
         "t_max": 0.8,
@@ -84,9 +81,7 @@ def write_generation_config(directory: Path, tokenizer: Tokenizer) -> None:
         "stability_threshold": 1,
         "confidence_threshold": 0.005,
         "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.1},
-        "bos_token_id": tokenizer.id_of("<bos>"),
-        "pad_token_id": tokenizer.id_of("<pad>"),
-        "eos_token_id": list(tokenizer.end_of_turn_ids()),
+        "bos_token_id": bos,
+        "pad_token_id": pad,
+        "eos_token_id": eos,
     }
-    text = json.dumps(config, indent=2) + "\n"
-    (directory / "generation_config.json").write_text(text, encoding="utf-8")

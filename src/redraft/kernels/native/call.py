@@ -1,0 +1,42 @@
+"""Calls a built kernel on tensors."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from redraft.kernels.native.build import library
+
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+
+
+def call(name: str, function: str, *arguments: Tensor | int | float | None) -> None:
+    """Runs `function` of `<name>.cpp`, which `library` has found.
+
+    Args:
+        name: of the library.
+        function: of its functions, whose last parameter is the number of threads.
+        arguments: contiguous CPU tensors, None for no tensor, integers (int64) and floats (float32), in its order.
+    """
+    native = library(name)
+    assert native is not None
+    getattr(native, function)(*map(_converted, arguments), ctypes.c_int64(torch.get_num_threads()))
+
+
+def runs_natively(name: str, *tensors: Tensor) -> bool:
+    """Whether a kernel is there and can take these tensors: contiguous, on the CPU, without gradients."""
+    fits = all(x.device.type == "cpu" and x.is_contiguous() and x.dtype in KINDS for x in tensors)
+    return (
+        fits and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)) and library(name) is not None
+    )
+
+
+def _converted(argument: Tensor | int | float | None) -> object:
+    if argument is None:
+        return ctypes.c_void_p(None)
+    if isinstance(argument, Tensor):
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_float(argument)

@@ -1,0 +1,112 @@
+// Passes over the rows of a matrix that would be half a dozen operators each: norm, gate, rounding to int8.
+#include "numbers.h"
+
+using namespace redraft;
+
+namespace {
+
+inline float load(const void* x, int64_t kind, int64_t i) {
+  return kind == FLOAT32 ? static_cast<const float*>(x)[i] : float_of(static_cast<const uint16_t*>(x)[i]);
+}
+
+// gelu's tanh form: x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+inline float gelu_of(float x) {
+  return 0.5f * x * (1.0f + tanh_of(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+// Symmetric rounding of a row to int8, written as value + shift.
+inline float quantise(const float* row, int64_t columns, int64_t shift, uint8_t* out) {
+  float largest = 0.0f;
+#pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < columns; ++i) {
+    const float size = std::fabs(row[i]);
+    largest = size > largest ? size : largest;
+  }
+  const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+#pragma omp simd
+  for (int64_t i = 0; i < columns; ++i) {
+    // The sum's low bits hold the rounded value, ties to even.
+    const float rounded = row[i] * inverse + ROUND;
+    uint32_t bits;
+    std::memcpy(&bits, &rounded, sizeof bits);
+    out[i] = static_cast<uint8_t>(bits + shift);
+  }
+  return largest / 127.0f;
+}
+
+template <int KIND>
+void norm(const void* x, const float* weight, int64_t rows, int64_t columns, float eps, void* out, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t n = 0; n < rows; ++n) {
+    const int64_t base = n * columns;
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < columns; ++i) {
+      const float value = load(x, KIND, base + i);
+      sum += value * value;
+    }
+    const float inverse = 1.0f / std::sqrt(sum / columns + eps);
+#pragma omp simd
+    for (int64_t i = 0; i < columns; ++i) {
+      float value = load(x, KIND, base + i) * inverse;
+      if (weight != nullptr) value *= weight[i];
+      if (KIND == FLOAT32)
+        static_cast<float*>(out)[base + i] = value;
+      else
+        static_cast<uint16_t*>(out)[base + i] = bfloat16_of(value);
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// x / sqrt(mean(x^2) + eps) * weight, row by row; weight is float32 or null.
+void rms_norm(const void* x, int64_t kind, const float* weight, int64_t rows, int64_t columns, float eps, void* out,
+              int threads) {
+  if (kind == FLOAT32)
+    norm<FLOAT32>(x, weight, rows, columns, eps, out, threads);
+  else
+    norm<BFLOAT16>(x, weight, rows, columns, eps, out, threads);
+}
+
+// Rounds each row to int8 with its own scale; `shift` 128 writes it as uint8 with that zero point.
+void quantise_rows(const void* x, int64_t kind, int64_t rows, int64_t columns, int64_t shift, uint8_t* out, float* scale,
+                   int threads) {
+#pragma omp parallel num_threads(threads)
+  {
+    float* const wide = kind == FLOAT32 ? nullptr : new float[columns];
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < rows; ++n) {
+      const float* row = static_cast<const float*>(x) + n * columns;
+      if (kind != FLOAT32) {
+#pragma omp simd
+        for (int64_t i = 0; i < columns; ++i) wide[i] = load(x, BFLOAT16, n * columns + i);
+        row = wide;
+      }
+      scale[n] = quantise(row, columns, shift, out + n * columns);
+    }
+    delete[] wide;
+  }
+}
+
+// gelu(gate) * up of rows [gate | up] that are still to be multiplied by their scale, rounded to int8 at once.
+void gate_quantise(const float* gate_up, const float* row_scale, int64_t rows, int64_t width, int64_t shift, uint8_t* out,
+                   float* scale, int64_t threads) {
+#pragma omp parallel num_threads(threads)
+  {
+    float* const gated = new float[width];
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < rows; ++n) {
+      const float* gate = gate_up + n * 2 * width;
+      const float* up = gate + width;
+      const float factor = row_scale[n];
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) gated[i] = gelu_of(gate[i] * factor) * (up[i] * factor);
+      scale[n] = quantise(gated, width, shift, out + n * width);
+    }
+    delete[] gated;
+  }
+}
+}
