@@ -23,6 +23,15 @@ def small_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "MAX_ROWS", 150)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Waking threads for inputs this small takes longer than the work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=["native", "torch"])
 def form(request, monkeypatch):
     choose(monkeypatch, request.param)
@@ -95,7 +104,9 @@ def test_against_float64(form, rows, vocabulary, scale):
     assert float(stats.dropped_mass.max()) <= 1e-6
 
 
-def test_against_the_reference(form):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_against_the_reference(form, threads):
+    torch.set_num_threads(threads)
     given = inputs(rows=400)
     stats, reference = run(*given), run(*given, function=head_reference)
     assert torch.equal(stats.argmax, reference.argmax)

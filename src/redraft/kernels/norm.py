@@ -8,6 +8,9 @@ from torch import Tensor
 
 from redraft.kernels.native.call import KINDS, call, runs_natively
 
+# Runs of rows whose weight gradients are summed apart.
+_PARTS = 16
+
 
 def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: float) -> Float[Tensor, "... D"]:
     """x / sqrt(mean(x^2) + eps), times `weight` as stored (no + 1).
@@ -17,14 +20,12 @@ def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: 
     if torch.is_grad_enabled() and x.requires_grad:
         return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return]
     if runs_natively("rows", x, *(() if weight is None else (weight,))):
-        out = torch.empty_like(x)
-        scale = None if weight is None else weight.float().contiguous()
-        call("rows", "rms_norm", x, KINDS[x.dtype], scale, x.numel() // x.shape[-1], x.shape[-1], eps, out)
-        return out
+        return _native_forward(x, weight, eps)[0]
     return _forward(x, weight, eps)[0]
 
 
 def _forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """(normed, 1 / root mean square), the definition."""
     wide = x.float()
     inverse = torch.pow(wide.square().mean(-1, keepdim=True) + eps, -0.5)
     out = wide * inverse
@@ -33,26 +34,49 @@ def _forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tens
     return out.to(x.dtype), inverse
 
 
+def _native_forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    out, inverse = torch.empty_like(x), torch.empty(*x.shape[:-1], 1)
+    scale = None if weight is None else weight.detach().float().contiguous()
+    call("rows", "rms_norm", x, KINDS[x.dtype], scale, inverse.numel(), x.shape[-1], eps, out, inverse)
+    return out, inverse
+
+
 class _RmsNorm(torch.autograd.Function):
     """The same with a hand-written backward: autograd's own keeps and revisits every intermediate, which costs
     more than the matrix product beside it at the widths we train."""
 
     @staticmethod
     def forward(ctx, x, weight, eps):  # type: ignore[override]
-        out, inverse = _forward(x, weight, eps)
+        ctx.native = x.dtype == torch.float32 and runs_natively("rows", x.detach())
+        out, inverse = (_native_forward if ctx.native else _forward)(x, weight, eps)
         ctx.save_for_backward(x, weight, inverse)
         return out
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[override]
         x, weight, inverse = ctx.saved_tensors
-        normed = x.float() * inverse
-        grad = grad.float()
-        grad_weight = None
-        if weight is not None:
-            if ctx.needs_input_grad[1]:
-                grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
-            grad = grad * weight.float()
-        projection = (grad * normed).mean(-1, keepdim=True)
-        grad_x = torch.addcmul(grad, normed, projection, value=-1).mul_(inverse)
-        return grad_x.to(x.dtype), grad_weight, None
+        wants_weight = weight is not None and ctx.needs_input_grad[1]
+        backward = _native_backward if ctx.native else _backward
+        return (*backward(x, weight, inverse, grad, wants_weight), None)
+
+
+def _backward(
+    x: Tensor, weight: Tensor | None, inverse: Tensor, grad: Tensor, wants_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    normed = x.float() * inverse
+    grad, grad_weight = grad.float(), None
+    if weight is not None:
+        if wants_weight:
+            grad_weight = (grad * normed).flatten(0, -2).sum(0).to(weight.dtype)
+        grad = grad * weight.float()
+    projection = (grad * normed).mean(-1, keepdim=True)
+    return torch.addcmul(grad, normed, projection, value=-1).mul_(inverse).to(x.dtype), grad_weight
+
+
+def _native_backward(
+    x: Tensor, weight: Tensor | None, inverse: Tensor, grad: Tensor, wants_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    grad_x, D = torch.empty_like(x), x.shape[-1]
+    sums = torch.zeros(_PARTS, D) if wants_weight else None
+    call("rows", "rms_norm_backward", x, weight, inverse, grad.contiguous(), inverse.numel(), D, grad_x, sums, _PARTS)
+    return grad_x, None if sums is None else sums.sum(0)

@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from redraft.kernels.cross_entropy import weighted_cross_entropy
-from redraft.kernels.head import softcap
+from redraft.kernels.head import head
 from redraft.model.model import DiffusionGemma
 from redraft.train.attend import DenoiseBatch, EncodeBatch
 
@@ -138,13 +137,18 @@ def _first_pass(
     """Soft embeddings of the chosen rows; the others keep a true zero signal."""
     stored = [(keys[chosen], values[chosen]) for keys, values in stored]
     hidden = _denoise(model, noisy[chosen], None, stored, prefix[chosen])
-    weight = model.backbone.embed_tokens.weight
-    soft = torch.zeros(*noisy.shape, weight.shape[1], dtype=weight.dtype)
-    rows = []
-    for row, degree in zip(hidden, temperature[chosen], strict=True):
-        logits = softcap(F.linear(row, weight), model.config.final_logit_softcapping)
-        rows.append(torch.softmax(logits / degree, dim=-1).to(weight.dtype) @ weight)
-    soft[chosen] = torch.stack(rows) * model.backbone.embed_scale
+    weight = model.backbone.embed_tokens.weight.detach()
+    rows = hidden.flatten(0, 1)
+    stats = head(
+        rows,
+        weight,
+        cap=model.config.final_logit_softcapping,
+        embed_scale=model.backbone.embed_scale,
+        temperature_N=temperature[chosen].repeat_interleave(noisy.shape[1]).to(rows.device),
+        uniform_N=rows.new_zeros(len(rows)),
+    )
+    soft = torch.zeros(*noisy.shape, weight.shape[1], dtype=weight.dtype, device=weight.device)
+    soft[chosen] = stats.soft_embedding.view(-1, *soft.shape[1:])
     return soft
 
 

@@ -35,7 +35,8 @@ inline float quantise(const float* row, int64_t columns, int64_t shift, uint8_t*
 }
 
 template <int KIND>
-void norm(const void* x, const float* weight, int64_t rows, int64_t columns, float eps, void* out, int64_t threads) {
+void norm(const void* x, const float* weight, int64_t rows, int64_t columns, float eps, void* out, float* inverses,
+          int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t n = 0; n < rows; ++n) {
     const int64_t base = n * columns;
@@ -46,6 +47,7 @@ void norm(const void* x, const float* weight, int64_t rows, int64_t columns, flo
       sum += value * value;
     }
     const float inverse = 1.0f / std::sqrt(sum / columns + eps);
+    if (inverses != nullptr) inverses[n] = inverse;
 #pragma omp simd
     for (int64_t i = 0; i < columns; ++i) {
       float value = load(x, KIND, base + i) * inverse;
@@ -62,13 +64,50 @@ void norm(const void* x, const float* weight, int64_t rows, int64_t columns, flo
 
 extern "C" {
 
-// x / sqrt(mean(x^2) + eps) * weight, row by row; weight is float32 or null.
+// x / sqrt(mean(x^2) + eps) * weight, row by row; weight is float32 or null. `inverses` [rows] gets
+// 1 / sqrt(mean(x^2) + eps) unless it is null.
 void rms_norm(const void* x, int64_t kind, const float* weight, int64_t rows, int64_t columns, float eps, void* out,
-              int threads) {
+              float* inverses, int64_t threads) {
   if (kind == FLOAT32)
-    norm<FLOAT32>(x, weight, rows, columns, eps, out, threads);
+    norm<FLOAT32>(x, weight, rows, columns, eps, out, inverses, threads);
   else
-    norm<BFLOAT16>(x, weight, rows, columns, eps, out, threads);
+    norm<BFLOAT16>(x, weight, rows, columns, eps, out, inverses, threads);
+}
+
+// The gradients of rms_norm in float32. `grad_weight` [parts, columns] or null gets a sum over each of `parts` runs of
+// rows, so that the caller's total does not depend on the number of threads.
+void rms_norm_backward(const float* x, const float* weight, const float* inverses, const float* grad, int64_t rows,
+                       int64_t columns, float* grad_x, float* grad_weight, int64_t parts, int64_t threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t part = 0; part < parts; ++part) {
+    float* const total = grad_weight == nullptr ? nullptr : grad_weight + part * columns;
+    for (int64_t n = part * rows / parts; n < (part + 1) * rows / parts; ++n) {
+      const float* a = x + n * columns;
+      const float* g = grad + n * columns;
+      float* out = grad_x + n * columns;
+      const float inverse = inverses[n];
+      float along = 0.0f;
+      if (weight == nullptr) {
+#pragma omp simd reduction(+ : along)
+        for (int64_t i = 0; i < columns; ++i) along += g[i] * a[i];
+      } else {
+#pragma omp simd reduction(+ : along)
+        for (int64_t i = 0; i < columns; ++i) along += g[i] * weight[i] * a[i];
+      }
+      along *= inverse * inverse / columns;
+      if (weight == nullptr) {
+#pragma omp simd
+        for (int64_t i = 0; i < columns; ++i) out[i] = (g[i] - a[i] * along) * inverse;
+      } else {
+#pragma omp simd
+        for (int64_t i = 0; i < columns; ++i) out[i] = (g[i] * weight[i] - a[i] * along) * inverse;
+      }
+      if (total != nullptr) {
+#pragma omp simd
+        for (int64_t i = 0; i < columns; ++i) total[i] += g[i] * a[i] * inverse;
+      }
+    }
+  }
 }
 
 // Rounds each row to int8 with its own scale; `shift` 128 writes it as uint8 with that zero point.

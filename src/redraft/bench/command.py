@@ -1,0 +1,135 @@
+"""What `redraft bench` does: picks the subjects, measures, reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from redraft.bench.machine import measure_machine, others_share
+from redraft.bench.report import build_report
+from redraft.bench.run import Plan, measure
+from redraft.bench.shapes import shape_directory
+from redraft.bench.subjects import Spec
+from redraft.core.errors import InputError
+from redraft.engine.load import auto_dtype
+from redraft.model.config import ModelConfig
+from redraft.model.locate import locate
+from redraft.text.chat import ChatTemplate
+from redraft.text.tokenizer import Tokenizer
+
+Progress = Callable[[str, int, int], None]
+
+
+def bench(
+    *,
+    model: str | None,
+    shape: str | None,
+    layers: int | None,
+    steps: int | None,
+    prompt: str | None,
+    prompt_tokens: int,
+    dtype: str,
+    against: str | None,
+    settings: str,
+    repetitions: int,
+    threads: int | None,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Measures one model and returns the report; see `build_report`.
+
+    Args:
+        model: name of a model; exclusive with `shape`.
+        shape: a named shape with random weights.
+        layers: of the shape, instead of its own.
+        steps: denoising steps of a canvas (fixed work); None lets the model stop by itself.
+        prompt: text; None takes random ids.
+        prompt_tokens: how many.
+        dtype: whose figures stand at the top of the report: "auto", "float32", "bfloat16" or "int8".
+        against: "transformers" or None.
+        settings: of transformers: "default", or "all" to try its experts and its compiled step too.
+        repetitions: measured generations of each subject.
+        threads: CPU threads of each subject.
+        on_progress: see `measure`.
+
+    Raises:
+        InputError: a model, shape or option that cannot be used.
+    """
+    if model is not None and shape is not None:
+        raise InputError("--model and --shape exclude each other: drop one of them")
+    if layers is not None and shape is None:
+        raise InputError("--layers cuts a --shape; a model has the layers it has")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    changes = {} if layers is None else {"num_hidden_layers": layers}
+    directory = shape_directory(shape, **changes) if shape is not None else locate(model or "mini")
+    config = ModelConfig.from_directory(directory)
+    ids = None if prompt is None else _prompt_ids(directory, prompt)
+    plan = Plan(
+        vocab_size=config.vocab_size,
+        prompt_tokens=prompt_tokens,
+        prompt=ids,
+        # One canvas: a second one would add a commit, which is not a step.
+        max_new_tokens=config.canvas_length,
+        steps=steps,
+        repetitions=repetitions,
+    )
+    on_progress("measuring the machine", 0, 1)
+    machine = measure_machine()
+    kind = str(auto_dtype(torch.device("cpu"))).removeprefix("torch.") if dtype == "auto" else dtype
+    specs = _ours(directory, machine.threads, kind, against is not None)
+    if against is not None:
+        specs += _theirs(directory, machine.threads, settings)
+    found = measure(specs, plan, on_progress)
+    report = build_report(found, plan, machine, config, shape or model or "mini", kind)
+    report["machine"]["others_share_at_end"] = others_share()
+    return report
+
+
+def _prompt_ids(directory: Path, prompt: str) -> tuple[int, ...]:
+    tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
+    if tokenizer is None:
+        raise InputError(f"{directory} has no tokenizer: leave --prompt out, and random token ids are used")
+    text = prompt if template is None else template.render([{"role": "user", "content": prompt}])
+    return tuple(tokenizer.encode(text))
+
+
+def _ours(directory: Path, threads: int, kind: str, every: bool) -> list[Spec]:
+    """redraft in all three kinds where there is something to compare with, else in the one that was asked for."""
+    float_kind = str(auto_dtype(torch.device("cpu"))).removeprefix("torch.")
+    kinds = {"float32": ("float32", None), "bfloat16": ("bfloat16", None), "int8": (float_kind, "int8")}
+    if kind not in kinds:
+        raise InputError(f"--dtype must be auto, {', '.join(kinds)}; got {kind!r}")
+    return [
+        Spec(
+            name=f"redraft {name}",
+            library="redraft",
+            directory=str(directory),
+            dtype=dtype,
+            quantize=quantize,
+            threads=threads,
+        )
+        for name, (dtype, quantize) in kinds.items()
+        if every or name == kind
+    ]
+
+
+def _theirs(directory: Path, threads: int, settings: str) -> list[Spec]:
+    def spec(name: str, dtype: str, **changes: Any) -> Spec:
+        return Spec(
+            name=f"transformers {name}",
+            library="transformers",
+            directory=str(directory),
+            dtype=dtype,
+            threads=threads,
+            **changes,
+        )
+
+    found = [spec("float32", "float32"), spec("bfloat16", "bfloat16")]
+    if settings == "all":
+        best = "bfloat16" if auto_dtype(torch.device("cpu")) == torch.bfloat16 else "float32"
+        found += [spec(f"{best}, experts {name}", best, experts=name) for name in ("eager", "batched_mm")]
+        found += [spec(f"{kind}, compiled", kind, compiled=True) for kind in ("float32", "bfloat16")]
+    return found

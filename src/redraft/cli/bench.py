@@ -1,0 +1,73 @@
+"""`redraft bench`: how fast, how near to what the machine can do, and how that compares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redraft.cli.options import Json, Threads
+from redraft.core.errors import InputError
+
+Dtype = Annotated[str, typer.Option(help='"auto", "float32", "bfloat16" or "int8".', metavar="NAME")]
+
+
+def bench(
+    model: Annotated[str | None, typer.Option(help='"mini" (the default), a directory or a Hub id.')] = None,
+    shape: Annotated[str | None, typer.Option(help='Random weights: "tiny", "mid" or "full".')] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers of the shape, to make it fit.", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Fixed work: so many denoising steps, no early stop.", min=1, metavar="N")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="The prompt; unset, random token ids.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="How many random ids.", min=1, metavar="N")] = 128,
+    dtype: Dtype = "auto",
+    against: Annotated[str | None, typer.Option(help='Measure "transformers" beside redraft.')] = None,
+    settings: Annotated[
+        str, typer.Option(help='Of transformers: "default", or "all" to try its other experts and its compiled step.')
+    ] = "all",
+    repetitions: Annotated[int, typer.Option(help="Measured generations of each.", min=1, metavar="N")] = 3,
+    threads: Threads = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the step by part and the roofline into this file.", metavar="FILE.png")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure speed and memory, against the machine's floor and against transformers."""
+    from redraft.bench.command import bench as run_bench
+    from redraft.bench.report import machine_lines, subjects_table
+    from redraft.cli import show
+
+    if against not in (None, "transformers"):
+        raise InputError(f"--against {against!r}: only 'transformers' is known")
+    if settings not in ("default", "all"):
+        raise InputError(f"--settings {settings!r}: 'default' or 'all'")
+    with show.stages("bench") as on_progress:
+        report = run_bench(
+            model=model,
+            shape=shape,
+            layers=layers,
+            steps=steps,
+            prompt=prompt,
+            prompt_tokens=prompt_tokens,
+            dtype=dtype,
+            against=against,
+            settings=settings,
+            repetitions=repetitions,
+            threads=threads,
+            on_progress=on_progress,
+        )
+    if plot is not None:
+        from redraft.bench.plot import plot_report
+
+        plot_report(report, plot)
+    if as_json:
+        show.print_json(report)
+        return
+    for line in machine_lines(report):
+        print(line)
+    show.print_rich(subjects_table(report))
+    shown = [f"{kind} {ratio:.2f}" for kind, ratio in report["ratio"].items() if ratio is not None]
+    if shown:
+        print("times as fast as transformers' default settings: " + ", ".join(shown))
