@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "model": {"core", "kernels"},
     "engine": {"core", "kernels", "model", "sampler", "text"},
     "eval": {"core", "text"},
-    "bench": {"core", "engine", "model", "text"},
+    "bench": {"core", "kernels", "engine", "model", "text"},
     "audit": {"core", "engine", "text"},
     "train": {"core", "kernels", "model", "text"},
     "server": {"core", "text"},

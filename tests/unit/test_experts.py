@@ -185,6 +185,15 @@ def test_int8_keeps_the_dtype_of_its_rows(form):
     torch.testing.assert_close(got.float(), wide, atol=0.02, rtol=0.02)
 
 
+def test_a_nan_stays_in_its_row(form):
+    x, index, weight, gate_up, down = inputs(13, 2, torch.arange(E))
+    x[4, 3] = float("nan")
+    expected = [n != 4 for n in range(13)]
+    assert experts(x, index, weight, gate_up, down).isfinite().all(-1).tolist() == expected
+    got = experts_int8(x, index, weight, packed(gate_up, plain=False), packed(down, plain=False))
+    assert got.isfinite().all(-1).tolist() == expected
+
+
 def test_the_same_bits_on_every_run():
     x, index, weight, gate_up, down = case = inputs(40, 3, torch.arange(E))
     int8 = packed(gate_up, plain=False), packed(down, plain=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from redraft.bench.floor import floor_s, step_parts
+from redraft.bench.floor import Part, floor_s, step_parts
 from redraft.bench.machine import Machine
 from redraft.bench.run import Measured, Plan
 from redraft.bench.subjects import Spec
@@ -41,7 +41,9 @@ def build_report(
     """
     ours = {kind_of(m.spec): m for m in found if m.spec.library == "redraft" and m.results}
     theirs = {m.spec.dtype: m for m in found if is_default(m.spec) and m.results}
-    floors = {name: _floor(config, plan, machine, name) for name in KINDS}
+    context = len(plan.prompt) if plan.prompt else plan.prompt_tokens
+    parts = {name: step_parts(config, name, positions=config.canvas_length, context=context) for name in KINDS}
+    floors = {name: floor_s(parts[name], machine, name) for name in KINDS}
     chosen = ours.get(kind)
     step = chosen.median("step_s") if chosen else None
     return {
@@ -60,15 +62,9 @@ def build_report(
         "peak_memory_bytes": int(chosen.median("peak_memory_bytes")) if chosen else None,
         "ratio": _ratios(ours, theirs),
         "memory_ratio": _memory(ours, theirs),
-        "subjects": [_subject(m, floors) for m in found],
+        "subjects": [_subject(m, floors, parts) for m in found],
         "machine": machine.to_dict(),
     }
-
-
-def _floor(config: ModelConfig, plan: Plan, machine: Machine, kind: str) -> float:
-    context = len(plan.prompt) if plan.prompt else plan.prompt_tokens
-    parts = step_parts(config, kind, positions=config.canvas_length, context=context)
-    return floor_s(parts, machine, kind)
 
 
 def _ratios(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str, float | None]:
@@ -76,9 +72,10 @@ def _ratios(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str,
     steps = {dtype: m.median("step_s") for dtype, m in theirs.items()}
     fastest = min(steps.values(), default=None)
     against = {"float32": steps.get("float32"), "bfloat16": fastest, "int8": fastest}
-    return {
-        kind: against[kind] / ours[kind].median("step_s") if kind in ours and against[kind] else None for kind in KINDS
-    }
+    ratios: dict[str, float | None] = {}
+    for kind, other in against.items():
+        ratios[kind] = other / ours[kind].median("step_s") if other and kind in ours else None
+    return ratios
 
 
 def _memory(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str, dict[str, float | None]]:
@@ -94,7 +91,7 @@ def _memory(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str,
     return found
 
 
-def _subject(measured: Measured, floors: dict[str, float]) -> dict[str, Any]:
+def _subject(measured: Measured, floors: dict[str, float], parts: dict[str, list[Part]]) -> dict[str, Any]:
     spec = measured.spec
     row: dict[str, Any] = {"name": spec.name, "library": spec.library, "dtype": kind_of(spec)}
     if not measured.results:
@@ -117,7 +114,20 @@ def _subject(measured: Measured, floors: dict[str, float]) -> dict[str, Any]:
         "peak_memory_bytes": int(measured.median("peak_memory_bytes")),
         "extra_memory_bytes": int(measured.median("extra_memory_bytes")),
         "parts_s": measured.parts,
+        "roofline": _roofline(measured.parts or {}, parts[kind_of(spec)]),
     }
+
+
+def _roofline(seconds: dict[str, float], parts: list[Part]) -> list[dict[str, Any]]:
+    """Operations a byte and a second of each part that was timed; attention is timed with its projections."""
+    work = {part.name: (part.operations, part.bytes_read) for part in parts}
+    more, bytes_read = work.pop("projections")
+    work["attention"] = (work["attention"][0] + more, work["attention"][1] + bytes_read)
+    return [
+        {"name": name, "operations_per_byte": ops / read, "operations_per_s": ops / seconds[name]}
+        for name, (ops, read) in work.items()
+        if seconds.get(name)
+    ]
 
 
 def subjects_table(report: dict[str, Any]) -> Table:

@@ -11,6 +11,7 @@ import typer
 
 from redraft import __version__
 from redraft.cli import errors
+from redraft.cli.bench import bench
 from redraft.cli.chat import chat
 from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
@@ -44,6 +45,7 @@ app.command(epilog=_UNSET)(run)
 app.command(epilog=_UNSET)(chat)
 app.command()(train)
 app.add_typer(eval_app, name="eval")
+app.command()(bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from redraft.cli.options import Device, Dtype, Live, Model, Quiet, Threads, with_generation_options
+from redraft.cli.options import Device, Dtype, Live, Model, Quantize, Quiet, Threads, with_generation_options
 from redraft.core.errors import InputError, RedraftError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def chat(
     model: Model = "mini",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
     threads: Threads = None,
     live: Live = None,
     quiet: Quiet = False,
@@ -38,7 +39,7 @@ def chat(
     from redraft.cli import show
     from redraft.cli.live import console_for_drawing
 
-    engine = show.load(model, device, dtype, threads)
+    engine = show.load(model, device, dtype, threads, quantize)
     interactive = sys.stdin.isatty()
     talk = Talk(
         engine=engine,

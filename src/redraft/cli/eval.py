@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Help, Json, Model, Threads
+from redraft.cli.options import Device, Dtype, Help, Json, Model, Quantize, Threads
 from redraft.core.errors import InputError
 
 app = typer.Typer(help="Judge a model on a task.", rich_markup_mode=None)
@@ -44,6 +44,7 @@ def tool_calls(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +55,7 @@ def tool_calls(
 
     rows = read_rows(data)
     with _writer(errors) as on_wrong:
-        engine = show.load(model, device, dtype, threads)
+        engine = show.load(model, device, dtype, threads, quantize)
         with show.progress("tool-calls") as on_progress:
             measures = evaluate(engine, rows, seed=seed, limit=limit, on_progress=on_progress, on_wrong=on_wrong)
     if as_json:

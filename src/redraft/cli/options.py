@@ -18,6 +18,9 @@ from redraft.core.options import GenerationOptions, usable_options
 Model = Annotated[str, typer.Option(help='"mini", a directory or a Hub id.', metavar="NAME")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME")]
 Dtype = Annotated[str, typer.Option(help='"auto", "float32" or "bfloat16".', metavar="NAME")]
+Quantize = Annotated[
+    str | None, typer.Option(help='"int8": matrices in int8, activations as --dtype says.', metavar="NAME")
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; unset, torch decides.", min=1, metavar="N")]
 # A group's own --help makes typer import pydantic on the way to every command: twice the time of a help.
 Help = Annotated[bool, typer.Option("--help", help="Show this message and exit.")]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Json, Live, Model, Quiet, Threads, with_generation_options
+from redraft.cli.options import Device, Dtype, Json, Live, Model, Quantize, Quiet, Threads, with_generation_options
 from redraft.core.errors import InputError
 
 
@@ -16,6 +16,7 @@ def run(
     model: Model = "mini",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    quantize: Quantize = None,
     threads: Threads = None,
     live: Live = None,
     as_json: Json = False,
@@ -30,7 +31,7 @@ def run(
         raise InputError("--live and --json exclude each other: drop one of them")
     prompt = show.read_text() if text == "-" else text
     changes = options or {}
-    engine = show.load(model, device, dtype, threads)
+    engine = show.load(model, device, dtype, threads, quantize)
     if as_json:
         generation = engine.generate(prompt, **changes)
         show.print_json(generation.to_dict())

@@ -105,12 +105,12 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
-def load(model: str, device: str, dtype: str, threads: int | None) -> Engine:
+def load(model: str, device: str, dtype: str, threads: int | None, quantize: str | None = None) -> Engine:
     """The engine, loaded under a spinner."""
     with status(f"loading {model}"):
         import redraft
 
-        return redraft.load(model, device=device, dtype=dtype, threads=threads)
+        return redraft.load(model, device=device, dtype=dtype, quantize=quantize, threads=threads)
 
 
 def read_text() -> str:
@@ -140,6 +140,28 @@ def progress(name: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def stages(name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr for work in turns; yields what moves it: what runs now, done, total."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = error_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda now, done, total: bar.update(task, description=printable(now), completed=done, total=total)
+
+
+def print_rich(table: Any) -> None:
+    """A rich table on stdout, as wide as it needs to be where stdout is no terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(table)
 
 
 def print_table(cells: Mapping[str, str]) -> None:

@@ -19,27 +19,40 @@ from redraft.kernels.int8 import PackedInt8, gate_quantised, quantise_unsigned, 
 # N rows, E experts, A experts per row, D hidden, I expert width
 
 
+# oneDNN makes and keeps a kernel for every number of rows it meets. Experts' shares are rounded up to this, so that
+# it meets a dozen of them and not hundreds, each a millisecond to make and a tenth of a megabyte to keep.
+_ROWS = 16
+
+
 @dataclass(frozen=True)
 class _Groups:
-    """The N * A assignments in order of their experts.
+    """The N * A assignments in order of their experts, each expert's share rounded up to a multiple of rows.
 
     Attributes:
-        order: assignment numbers (row * A + place), sorted by expert.
-        inverse: where each assignment went.
-        counts: assignments of each expert.
+        source: the row of x in each slot; slots that only fill up hold row 0.
+        slot: of each assignment (row * A + place).
+        counts: slots of each expert.
     """
 
-    order: Int[Tensor, "NA"]
-    inverse: Int[Tensor, "NA"]
+    source: Int[Tensor, "S"]
+    slot: Int[Tensor, "NA"]
     counts: list[int]
 
     @classmethod
-    def of(cls, index_NA: Int[Tensor, "N A"], num_experts: int) -> _Groups:
+    def of(cls, index_NA: Int[Tensor, "N A"], num_experts: int, multiple: int = 1) -> _Groups:
         flat = index_NA.flatten()
         order = torch.argsort(flat, stable=True)
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(order.numel(), device=order.device)
-        return cls(order, inverse, torch.bincount(flat, minlength=num_experts).tolist())
+        counts = torch.bincount(flat, minlength=num_experts)
+        slots = (counts + multiple - 1) // multiple * multiple
+        # How far each expert's slots lie behind its place in the sorted order.
+        shift = (slots.cumsum(0) - slots) - (counts.cumsum(0) - counts)
+        place = torch.arange(order.numel(), device=order.device) + shift[flat[order]]
+        slot = torch.empty_like(order)
+        slot[order] = place
+        sizes = slots.tolist()
+        source = order.new_zeros(sum(sizes))
+        source[place] = order // index_NA.shape[1]
+        return cls(source, slot, sizes)
 
 
 def experts(
@@ -50,11 +63,12 @@ def experts(
     down_EDI: Float[Tensor, "E D I"],
 ) -> Float[Tensor, "N D"]:
     """sum over a of weight[n, a] * down[e] (gelu(gate[e] x) * up[e] x), with e = index[n, a]."""
-    groups = _Groups.of(index_NA, gate_up_E2ID.shape[0])
-    if torch.is_grad_enabled() and (x_ND.requires_grad or gate_up_E2ID.requires_grad):
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in (x_ND, gate_up_E2ID, down_EDI))
+    groups = _Groups.of(index_NA, len(gate_up_E2ID), 1 if learning or x_ND.dtype == torch.float32 else _ROWS)
+    if learning:
         outputs = _with_gradient(x_ND, groups, index_NA.shape[1], gate_up_E2ID, down_EDI)
     else:
-        rows = x_ND[groups.order // index_NA.shape[1]]
+        rows = x_ND[groups.source]
         outputs = _products(_gated(_products(rows, groups.counts, gate_up_E2ID)), groups.counts, down_EDI)
     return _weighted(outputs, groups, weight_NA)
 
@@ -67,22 +81,22 @@ def experts_int8(
     down: Sequence[PackedInt8],
 ) -> Float[Tensor, "N D"]:
     """`experts` with int8 weights; every row is quantised once, however many experts it goes to."""
-    groups = _Groups.of(index_NA, len(gate_up))
+    groups = _Groups.of(index_NA, len(gate_up), _ROWS)
     values, scale = quantise_unsigned(x_ND)
-    source = groups.order // index_NA.shape[1]
-    gated, gated_scale = gate_quantised(_int8_products(values[source], groups.counts, gate_up), scale[source])
+    product = _int8_products(values[groups.source], groups.counts, gate_up)
+    gated, gated_scale = gate_quantised(product, scale[groups.source])
     outputs = _int8_products(gated, groups.counts, down)
     # A row's scale goes into its weight: one pass less over the widest results.
-    weights = weight_NA.float() * gated_scale[groups.inverse].view_as(weight_NA)
+    weights = weight_NA.float() * gated_scale[groups.slot].view_as(weight_NA)
     return _weighted(outputs, groups, weights).to(x_ND.dtype)
 
 
-def _gated(gate_up: Float[Tensor, "NA 2I"]) -> Float[Tensor, "NA I"]:
+def _gated(gate_up: Float[Tensor, "S 2I"]) -> Float[Tensor, "S I"]:
     gate, up = gate_up.chunk(2, dim=-1)
     return F.gelu(gate, approximate="tanh") * up
 
 
-def _products(rows: Float[Tensor, "NA K"], counts: list[int], weights_EOK: Float[Tensor, "E O K"]) -> Tensor:
+def _products(rows: Float[Tensor, "S K"], counts: list[int], weights_EOK: Float[Tensor, "E O K"]) -> Tensor:
     """Each run of rows times its expert's matrix, into one result."""
     out = rows.new_empty(len(rows), weights_EOK.shape[1])
     for part, into, weight in zip(rows.split(counts), out.split(counts), weights_EOK, strict=True):
@@ -91,7 +105,7 @@ def _products(rows: Float[Tensor, "NA K"], counts: list[int], weights_EOK: Float
     return out
 
 
-def _int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedInt8]) -> Float[Tensor, "NA O"]:
+def _int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedInt8]) -> Float[Tensor, "S O"]:
     """`_products` of quantised rows, without the rows' scales."""
     outputs = [
         quantised_linear(part, None, weight)
@@ -101,17 +115,25 @@ def _int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedIn
     return torch.cat(outputs)
 
 
-def _weighted(outputs: Float[Tensor, "NA D"], groups: _Groups, weight_NA: Float[Tensor, "N A"]) -> Tensor:
+def _weighted(outputs: Float[Tensor, "S D"], groups: _Groups, weight_NA: Float[Tensor, "N A"]) -> Tensor:
     N, A = weight_NA.shape
     if not outputs.requires_grad and outputs.device.type == "cpu":
         weights = weight_NA.to(outputs.dtype)
-        return F.embedding_bag(groups.inverse.view(N, A), outputs, mode="sum", per_sample_weights=weights)
-    gathered = _permute(outputs, groups.inverse, groups.order).view(N, A, -1)
-    return (gathered * weight_NA[..., None].to(gathered.dtype)).sum(1)
+        return F.embedding_bag(groups.slot.view(N, A), outputs, mode="sum", per_sample_weights=weights)
+    gathered = _permute(outputs, groups.slot, _inverse(groups.slot)) if outputs.requires_grad else outputs[groups.slot]
+    return (gathered.view(N, A, -1) * weight_NA[..., None].to(gathered.dtype)).sum(1)
+
+
+def _inverse(permutation: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
+    inverse = torch.empty_like(permutation)
+    inverse[permutation] = torch.arange(len(permutation), device=permutation.device)
+    return inverse
 
 
 def _with_gradient(x: Tensor, groups: _Groups, A: int, gate_up: Tensor, down: Tensor) -> Tensor:
-    rows = _permute(x[:, None].expand(-1, A, -1).reshape(len(x) * A, -1), groups.order, groups.inverse)
+    # Here every slot has its assignment, so that slots are a permutation of them.
+    repeated = x[:, None].expand(-1, A, -1).reshape(len(x) * A, -1)
+    rows = _permute(repeated, _inverse(groups.slot), groups.slot)
     # split and unbind, not slices: the backward pass of a slice fills a tensor of the whole's size with zeros.
     outputs = [
         F.linear(_gated(F.linear(part, wide)), narrow)

@@ -118,9 +118,9 @@ def _pass(
     return TileResults(
         argmax=state.argmax,
         sample=sample,
-        # Rounding may leave a sure row a hair below 0.
+        # Rounding may leave a sure row a hair below 0, and its sample's log-probability above.
         entropy=(log_mass - state.moment / state.mass).clamp_(min=0.0),
-        log_prob=logit - state.top - log_mass,
+        log_prob=(logit - state.top - log_mass).clamp_(max=0.0),
         soft=soft.div_(state.mass[:, None]),
         dropped=dropped / state.mass,
     )
@@ -186,7 +186,7 @@ class _Product:
         columns = (weights > least[:, None]).any(0).nonzero()[:, 0] if self._may_drop(tile, least) else None
         if columns is not None and len(columns) < _SPARSE * (last - first):
             kept = weights[:, columns]
-            dropped.add_(tile.blocks.sum(-1) - kept.float().sum(-1)).clamp_(min=0.0)
+            dropped.add_((weights.float().sum(-1) - kept.float().sum(-1)).clamp_(min=0.0))
             weights, embedding = kept, embedding[columns]
         if weights.shape[1] == 0:
             return
@@ -230,8 +230,9 @@ def _torch_tile(state: _State, product: _Product, logits: Tensor, first: int, ca
     state.top = torch.where(above, largest, state.top)
     carried = torch.where(state.mass == 0, 0.0, state.moment + step * state.mass)
     state.moment, state.mass = carried * rescale, state.mass * rescale
-    below = scaled.sub_(state.top[:, None]).clamp_(min=_LEAST)
-    weights = below.exp()
+    below = scaled.sub_(state.top[:, None])
+    weights = below.exp().masked_fill_(below < _LEAST, 0.0)
+    below.clamp_(min=_LEAST)
     state.moment = state.moment + (weights * below).sum(-1)
     padded = F.pad(weights, (0, -weights.shape[1] % BLOCK))
     blocks = padded.view(len(weights), -1, BLOCK).sum(-1)
@@ -266,7 +267,9 @@ def _draw(
     scaled = scaled.masked_fill_(block[:, None] * BLOCK + torch.arange(BLOCK) >= product.vocabulary, -torch.inf)
     inner = (scaled - state.top[:, None]).double().exp().cumsum(-1)
     token = _first_above(inner, threshold - before)
-    return block * BLOCK + token, scaled.gather(1, token[:, None])[:, 0]
+    # Where a row is not finite, the search means nothing, but an id it must be.
+    ids = (block * BLOCK + token).clamp_(max=product.vocabulary - 1)
+    return ids, scaled.gather(1, token[:, None])[:, 0]
 
 
 def _first_above(cumulative: Float[Tensor, "N J"], threshold: Float[Tensor, "N"]) -> Int[Tensor, "N"]:

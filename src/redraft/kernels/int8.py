@@ -95,7 +95,7 @@ def gate_quantised(
 ) -> tuple[Int[Tensor, "M I"], Float[Tensor, "M"]]:
     """`quantise_unsigned` of gelu(gate) * up, for rows that `row_scale` has not been applied to."""
     M, width = gate_up.shape[0], gate_up.shape[1] // 2
-    if M and runs_natively("rows", gate_up, row_scale):
+    if M and runs_natively("rows", gate_up, row_scale, kinds=(torch.float32,)):
         values, scale = torch.empty(M, width, dtype=torch.uint8), torch.empty(M)
         call("rows", "gate_quantise", gate_up, row_scale, M, width, _ZERO_POINT, values, scale)
         return values, scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Container
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from redraft.kernels.native.build import library
 
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+FLOATS = (torch.float32, torch.bfloat16)
 
 
 def call(name: str, function: str, *arguments: Tensor | int | float | None) -> None:
@@ -25,9 +27,9 @@ def call(name: str, function: str, *arguments: Tensor | int | float | None) -> N
     getattr(native, function)(*map(_converted, arguments), ctypes.c_int64(torch.get_num_threads()))
 
 
-def runs_natively(name: str, *tensors: Tensor) -> bool:
-    """Whether a kernel is there and can take these tensors: contiguous, on the CPU, without gradients."""
-    fits = all(x.device.type == "cpu" and x.is_contiguous() and x.dtype in KINDS for x in tensors)
+def runs_natively(name: str, *tensors: Tensor, kinds: Container[torch.dtype] = FLOATS) -> bool:
+    """Whether a kernel is there and can take these tensors: of these kinds, contiguous, on the CPU, no gradients."""
+    fits = all(x.device.type == "cpu" and x.is_contiguous() and x.dtype in kinds for x in tensors)
     return (
         fits and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)) and library(name) is not None
     )

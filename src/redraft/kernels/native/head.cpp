@@ -70,9 +70,9 @@ void head_tile(const void* logits, int64_t kind, int64_t rows, int64_t columns, 
         float sum = 0.0f, weighted = 0.0f;
 #pragma omp simd reduction(+ : sum, weighted)
         for (int64_t i = b * block; i < end; ++i) {
-          float z = s[i] - reference;
-          z = z < LEAST ? LEAST : z;
-          const float p = exp_of(z);
+          const float below = s[i] - reference;
+          const float z = below < LEAST ? LEAST : below;
+          const float p = below < LEAST ? 0.0f : exp_of(z);
           s[i] = p;
           sum += p;
           weighted += p * z;

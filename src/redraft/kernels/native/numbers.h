@@ -12,6 +12,9 @@ constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23
 // Below this, exp is 0 to float32 beside the 1 of the largest term.
 constexpr float LEAST = -87.0f;
 
+// Where tanh is 1 to float32, and its fit below is too.
+constexpr float TANH_ENDS = 7.90531110763549805f;
+
 enum Kind { FLOAT32 = 0, BFLOAT16 = 1, INT8 = 2 };
 
 // exp for x in [-87, 88], within 2 units in the last place (Cephes' polynomial).
@@ -36,8 +39,8 @@ inline float exp_of(float x) {
 
 // tanh as a quotient of polynomials, within 4 units in the last place (the fit that Eigen and XLA use).
 inline float tanh_of(float x) {
-  float y = x < -7.9f ? -7.9f : x;
-  y = y > 7.9f ? 7.9f : y;
+  float y = x < -TANH_ENDS ? -TANH_ENDS : x;
+  y = y > TANH_ENDS ? TANH_ENDS : y;
   const float q = y * y;
   float over = -2.76076847742355e-16f;
   over = over * q + 2.00018790482477e-13f;

@@ -16,11 +16,13 @@ inline float gelu_of(float x) {
 
 // Symmetric rounding of a row to int8, written as value + shift.
 inline float quantise(const float* row, int64_t columns, int64_t shift, uint8_t* out) {
-  float largest = 0.0f;
-#pragma omp simd reduction(max : largest)
+  float largest = 0.0f, poison = 0.0f;
+#pragma omp simd reduction(max : largest) reduction(+ : poison)
   for (int64_t i = 0; i < columns; ++i) {
     const float size = std::fabs(row[i]);
     largest = size > largest ? size : largest;
+    // A maximum skips NaN; this sum does not.
+    poison += size * 0.0f;
   }
   const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
 #pragma omp simd
@@ -31,7 +33,7 @@ inline float quantise(const float* row, int64_t columns, int64_t shift, uint8_t*
     std::memcpy(&bits, &rounded, sizeof bits);
     out[i] = static_cast<uint8_t>(bits + shift);
   }
-  return largest / 127.0f;
+  return largest / 127.0f + poison;
 }
 
 template <int KIND>
