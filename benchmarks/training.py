@@ -26,7 +26,7 @@ from redraft.core.allocator import keep_freed_memory
 from redraft.model.checkpoint import load_model, save_checkpoint
 from redraft.model.model import DiffusionGemma
 from redraft.model.scratch import initialise, scratch_config
-from redraft.train.objective import Batch, corrupt, loss_of
+from redraft.train.objective import Batch, Objective, corrupt, loss_of
 
 SHAPE = dict(
     vocab_size=4096, hidden_size=192, intermediate_size=288, num_hidden_layers=6, num_attention_heads=6,
@@ -49,7 +49,7 @@ class Ours:
     def step(self, batch: Batch, seed: int) -> float:
         """One step; its loss."""
         generator = torch.Generator().manual_seed(seed)
-        loss, _ = loss_of(self.model, batch, generator, soft_temperature=(TEMPERATURE, TEMPERATURE))
+        loss, _ = loss_of(self.model, batch, generator, Objective(soft_temperature=(TEMPERATURE, TEMPERATURE)))
         return _update(loss, self.parameters, self.optimizer)
 
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "eval": {"core", "text"},
     "bench": {"core", "kernels", "engine", "model", "text"},
     "audit": {"core", "engine", "text"},
-    "train": {"core", "kernels", "model", "text"},
+    "train": {"core", "kernels", "sampler", "model", "text"},
     "server": {"core", "text"},
     "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "server", "model"},
 }

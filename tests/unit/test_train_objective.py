@@ -15,7 +15,7 @@ from redraft.kernels.head import softcap
 from redraft.kernels.norm import rms_norm
 from redraft.train.attend import DenoiseBatch, EncodeBatch
 from redraft.train.examples import Example, bucketed, collate
-from redraft.train.objective import corrupt, loss_of
+from redraft.train.objective import Objective, corrupt, loss_of
 
 CAP = 30.0
 
@@ -136,9 +136,11 @@ def test_corruption_replaces_a_share_t_of_each_example():
 def test_the_loss_repeats_with_its_generator_and_supervises_what_it_should(model):
     model.requires_grad_(True)
     batch = batch_of(example(5, 4), example(9, 6))
-    losses = [float(loss_of(model, batch, torch.Generator().manual_seed(s))[0].detach()) for s in (1, 1, 2)]
+    losses = [
+        float(loss_of(model, batch, torch.Generator().manual_seed(s), Objective())[0].detach()) for s in (1, 1, 2)
+    ]
     assert losses[0] == losses[1] != losses[2]
-    loss, parts = loss_of(model, batch, torch.Generator().manual_seed(1), causal_weight=0.5)
+    loss, parts = loss_of(model, batch, torch.Generator().manual_seed(1), Objective(causal_weight=0.5))
     assert float(loss.detach()) == pytest.approx(parts["diffusion"] + 0.5 * parts["causal"], rel=1e-5)
     loss.backward()
     missing = [name for name, p in model.backbone.named_parameters() if p.grad is None]

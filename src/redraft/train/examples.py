@@ -124,7 +124,7 @@ def collate(
     L = canvas_length
     if trim:
         longest = max(min(canvas_length, len(e.response) - c) for e, c in zip(examples, chosen, strict=True))
-        L = min(canvas_length, longest + int(rng.integers(0, 8)))
+        L = min(canvas_length, longest + int(rng.integers(0, 16)))
     tokens = np.full((B, T), fill)
     canvas = np.full((B, L), fill)
     scored, values = np.ones((B, L), np.float32), np.zeros((B, L), bool)

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from redraft.kernels.cross_entropy import weighted_cross_entropy
-from redraft.kernels.head import head
 from redraft.model.model import DiffusionGemma
+from redraft.sampler.accept import accept, renoise
 from redraft.train.attend import DenoiseBatch, EncodeBatch
 
 T_MARGIN = 1e-4
@@ -49,31 +49,55 @@ class Batch:
     causal_values: Bool[Tensor, "B T"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """How the loss is made; the defaults are the published objective.
+
+    Attributes:
+        causal_weight: factor of the encoder's loss.
+        self_conditioning: probability that an example gets the soft embedding of a first pass.
+        soft_temperature: range of the temperature of that soft embedding; generation uses t_min..t_max.
+        draws: noisy canvases made of each example over one encoding.
+        noise_power: t = 1 - (1 - u)^power of a uniform u; above 1, more canvases are close to pure noise, where a
+            reply's shape is decided.
+        rollout: share of the batches whose self-conditioned examples go on from where the sampler takes them, so that
+            the model learns to mend its own mistakes and not random ids alone.
+        rollout_steps: the most steps that such a batch takes before its scored one.
+        entropy_bound: nats, of those steps.
+    """
+
+    causal_weight: float = 1.0
+    self_conditioning: float = 0.5
+    soft_temperature: tuple[float, float] = (1.0, 1.0)
+    draws: int = 1
+    noise_power: float = 1.0
+    rollout: float = 0.0
+    rollout_steps: int = 1
+    entropy_bound: float = 0.1
+
+
 def corrupt(
-    canvas: Int[Tensor, "B L"], vocab_size: int, generator: torch.Generator, draws: int = 1
+    canvas: Int[Tensor, "B L"],
+    vocab_size: int,
+    generator: torch.Generator,
+    draws: int = 1,
+    noise_power: float = 1.0,
 ) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B"]]:
     """(noisy canvas, t): each token is replaced with probability t, perhaps by itself.
 
     With several `draws`, every run of that many rows is one example, and its t are spread evenly: u, u + 1 / draws,
-    ... modulo 1, each uniform by itself.
+    ... modulo 1, each uniform by itself before `noise_power` (see `Objective`) bends it.
     """
     start = torch.rand(len(canvas) // draws, generator=generator).repeat_interleave(draws)
     spread = torch.arange(draws).repeat(len(canvas) // draws) / draws
-    t = (start + spread) % 1 * (1 - 2 * T_MARGIN) + T_MARGIN
+    t = (1 - (1 - (start + spread) % 1) ** noise_power) * (1 - 2 * T_MARGIN) + T_MARGIN
     replaced = torch.rand(canvas.shape, generator=generator) < t[:, None]
     noise = torch.randint(vocab_size, canvas.shape, generator=generator)
     return torch.where(replaced, noise, canvas), t
 
 
 def loss_of(
-    model: DiffusionGemma,
-    batch: Batch,
-    generator: torch.Generator,
-    *,
-    causal_weight: float = 1.0,
-    self_conditioning: float = 0.5,
-    soft_temperature: tuple[float, float] = (1.0, 1.0),
-    draws: int = 1,
+    model: DiffusionGemma, batch: Batch, generator: torch.Generator, objective: Objective
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """The loss of a batch, and its parts in nats for the log.
 
@@ -81,23 +105,20 @@ def loss_of(
         model: in float32, with gradients on.
         batch: the examples.
         generator: draws t, noise and which examples are self-conditioned; a seeded one repeats the loss.
-        causal_weight: factor of the encoder's loss.
-        self_conditioning: probability that an example gets the soft embedding of a first pass.
-        soft_temperature: range of the temperature of that soft embedding; generation uses t_min..t_max.
-        draws: noisy canvases made of each example over one encoding.
+        objective: how the loss is made.
     """
-    config = model.config
+    config, draws = model.config, objective.draws
     clean, prefix = batch.canvas.repeat_interleave(draws, 0), batch.prefix.repeat_interleave(draws, 0)
-    noisy, _ = corrupt(clean, config.vocab_size, generator, draws)
+    noisy, _ = corrupt(clean, config.vocab_size, generator, draws, objective.noise_power)
     positions = torch.arange(batch.tokens.shape[1]).expand_as(batch.tokens)
     encode = EncodeBatch(config, batch.tokens.shape[1], model.device)
     encoded = model.backbone(model.backbone.embed(batch.tokens), positions, encode, causal=True)
     stored = [(keys.repeat_interleave(draws, 0), values.repeat_interleave(draws, 0)) for keys, values in encode.stored]
 
-    chosen = torch.rand(len(noisy), generator=generator) < self_conditioning
-    low, high = soft_temperature
-    temperature = low + (high - low) * torch.rand(len(noisy), generator=generator)
-    soft = _first_pass(model, noisy, stored, prefix, chosen, temperature) if bool(chosen.any()) else None
+    chosen = torch.rand(len(noisy), generator=generator) < objective.self_conditioning
+    soft = None
+    if bool(chosen.any()):
+        noisy, soft = _go_ahead(model, noisy, stored, prefix, chosen, generator, objective)
     hidden = _denoise(model, noisy, soft, stored, prefix)
 
     scored, values = batch.scored.repeat_interleave(draws, 0), batch.values.repeat_interleave(draws, 0)
@@ -109,7 +130,7 @@ def loss_of(
         "values": _mean(diffusion_rows[values[scored > 0]]),
         "causal_values": _mean(causal_rows[batch.causal_values[batch.causal > 0]]),
     }
-    return diffusion + causal_weight * causal, parts
+    return diffusion + objective.causal_weight * causal, parts
 
 
 def _denoise(
@@ -126,30 +147,38 @@ def _denoise(
 
 
 @torch.no_grad()
-def _first_pass(
+def _go_ahead(
     model: DiffusionGemma,
     noisy: Int[Tensor, "B L"],
     stored: list[tuple[Tensor, Tensor]],
     prefix: Int[Tensor, "B"],
     chosen: Bool[Tensor, "B"],
-    temperature: Float[Tensor, "B"],
-) -> Float[Tensor, "B L D"]:
-    """Soft embeddings of the chosen rows; the others keep a true zero signal."""
+    generator: torch.Generator,
+    objective: Objective,
+) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L D"]]:
+    """(canvas, soft embedding) of every row before its scored pass.
+
+    The chosen rows get the soft embedding of a first pass, or, in a rollout, the canvas and the soft embedding after
+    some steps of the sampler. The others keep their canvas and a true zero signal.
+    """
+    rolling = bool(torch.rand((), generator=generator) < objective.rollout)
+    steps = int(torch.randint(objective.rollout_steps, (), generator=generator)) + 1 if rolling else 1
+    low, high = objective.soft_temperature
+    temperature = (low + (high - low) * torch.rand(len(noisy), generator=generator))[chosen]
     stored = [(keys[chosen], values[chosen]) for keys, values in stored]
-    hidden = _denoise(model, noisy[chosen], None, stored, prefix[chosen])
-    weight = model.backbone.embed_tokens.weight.detach()
-    rows = hidden.flatten(0, 1)
-    stats = head(
-        rows,
-        weight,
-        cap=model.config.final_logit_softcapping,
-        embed_scale=model.backbone.embed_scale,
-        temperature_N=temperature[chosen].repeat_interleave(noisy.shape[1]).to(rows.device),
-        uniform_N=rows.new_zeros(len(rows)),
-    )
-    soft = torch.zeros(*noisy.shape, weight.shape[1], dtype=weight.dtype, device=weight.device)
-    soft[chosen] = stats.soft_embedding.view(-1, *soft.shape[1:])
-    return soft
+    canvas, before, soft = noisy[chosen], prefix[chosen], None
+    for _ in range(steps):
+        hidden = _denoise(model, canvas, soft, stored, before)
+        stats = model.head(hidden, temperature, torch.rand(canvas.shape, generator=generator))
+        soft = stats.soft_embedding
+        if rolling:
+            accepted = accept(stats.entropy, objective.entropy_bound)
+            fresh = torch.randint(model.config.vocab_size, canvas.shape, generator=generator)
+            canvas = renoise(accepted, stats.sample, fresh)
+    assert soft is not None
+    canvases, signal = noisy.clone(), soft.new_zeros(*noisy.shape, soft.shape[-1])
+    canvases[chosen], signal[chosen] = canvas, soft
+    return canvases, signal
 
 
 def _mean_loss(

@@ -65,8 +65,7 @@ class Recipe(_Part):
         trim_fill: share of the batches whose canvases end behind their longest response.
         value_weight: weight of argument values in both losses, beside 1 for other tokens.
         prompt_weight: weight of the prompt's own tokens in the causal loss.
-        draws: noisy canvases made of each example over one encoding.
-        soft_temperature: range of the self-conditioning temperature.
+        draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
     """
 
@@ -92,6 +91,9 @@ class Recipe(_Part):
     draws: int = Field(default=1, gt=0)
     self_conditioning: float = Field(default=0.5, ge=0, le=1)
     soft_temperature: tuple[float, float] = (1.0, 1.0)
+    noise_power: float = Field(default=1.0, gt=0)
+    rollout: float = Field(default=0.0, ge=0, le=1)
+    rollout_steps: int = Field(default=1, gt=0)
     trim_fill: float = Field(default=0.0, ge=0, le=1)
     max_length: int = Field(default=512, gt=1)
     held_out: float = Field(default=0.02, ge=0, lt=1)

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
 from redraft.train.data import Part, Stream, read_parts
 from redraft.train.examples import Encoder
-from redraft.train.objective import loss_of
+from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.recipe import Recipe, read_recipe
 from redraft.train.state import Average, Progress, load_state, save_state
@@ -99,6 +100,15 @@ class _Trainer:
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self.progress = load_state(recipe.output / "state", model, self.average, self.optimizers) or Progress()
+        self.objective = Objective(
+            causal_weight=recipe.causal_weight,
+            self_conditioning=recipe.self_conditioning,
+            soft_temperature=recipe.soft_temperature,
+            draws=recipe.draws,
+            noise_power=recipe.noise_power,
+            rollout=recipe.rollout,
+            rollout_steps=recipe.rollout_steps,
+        )
         self.started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -133,7 +143,7 @@ class _Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         batch = self.stream.batch(step)
-        loss, parts = loss_of(self.model, batch, _generator(self.recipe.seed, step), **self._loss_options())
+        loss, parts = loss_of(self.model, batch, _generator(self.recipe.seed, step), self.objective)
         self.model.backbone.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.backbone.parameters(), self.recipe.clip_norm)
@@ -147,14 +157,14 @@ class _Trainer:
     def _evaluate(self) -> None:
         """Held-out losses with the averaged weights, on fixed noise; the best checkpoint is kept."""
         batches = self.stream.held_out()
+        # The published objective, whatever is trained with: held-out losses stay comparable between recipes.
+        objective = replace(self.objective, noise_power=1.0, rollout=0.0)
         if self.average is not None:
             self.average.swap(self.model)
         parts = []
         with torch.no_grad():
             for number, batch in enumerate(batches):
-                loss, part = loss_of(
-                    self.model, batch, _generator(2**31 + self.recipe.seed, number), **self._loss_options()
-                )
+                loss, part = loss_of(self.model, batch, _generator(2**31 + self.recipe.seed, number), objective)
                 parts.append(part | {"loss": float(loss)})
         self._save("last")
         if parts:
@@ -171,14 +181,6 @@ class _Trainer:
     def _save(self, name: str) -> None:
         dtype = getattr(torch, self.recipe.save_dtype)
         save_checkpoint(self.model, self.recipe.output / name, dtype=dtype)
-
-    def _loss_options(self) -> dict[str, Any]:
-        return {
-            "causal_weight": self.recipe.causal_weight,
-            "self_conditioning": self.recipe.self_conditioning,
-            "soft_temperature": self.recipe.soft_temperature,
-            "draws": self.recipe.draws,
-        }
 
     def _log(self, kind: str, parts: dict[str, float]) -> None:
         rounded = {key: None if math.isnan(value) else float(f"{value:.6g}") for key, value in parts.items()}
