@@ -13,7 +13,7 @@ DIRECTORY = BUNDLED / "mini"
 
 @pytest.fixture(scope="module")
 def engine():
-    return redraft.load("mini", threads=1)
+    return redraft.load("mini", dtype="float32", threads=1)
 
 
 def test_it_is_small_and_complete():
@@ -94,7 +94,9 @@ def test_transformers_loads_it_with_the_same_logits(engine):
     ids = engine.tokenizer.encode(text)
     assert tokenizer.encode(text, add_special_tokens=False) == ids
     assert tokenizer.decode(ids) == text
-    canvas = torch.randint(engine.info.vocab_size, (1, 64), generator=torch.Generator().manual_seed(0))
+    canvas = torch.randint(
+        engine.info.vocab_size, (1, engine.info.canvas_length), generator=torch.Generator().manual_seed(0)
+    )
     model = redraft.load_model(DIRECTORY)
     cache = model.new_cache()
     model.encode(torch.tensor([ids]), cache)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,14 +50,13 @@ def test_no_command_prints_the_help(capsys):
     assert capsys.readouterr().out == alone
 
 
-@pytest.mark.parametrize("path", [[], ["run"], ["eval", "tool-calls"]])
-def test_help_takes_less_than_half_a_second(path):
-    command = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())", *path, "--help"]
-
-    def elapsed_s() -> float:
-        began_s = time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - began_s
-
-    # Some tries: the question is what the command needs, not what else the machine is doing.
-    assert any(elapsed_s() < 0.5 for _ in range(5))
+@pytest.mark.parametrize("path", [[], ["run"], ["eval", "tool-calls"], ["bench"]])
+def test_help_waits_for_nothing_heavy(path):
+    """How long it takes is measured in benchmarks/first_answer.py."""
+    script = (
+        "import sys; from redraft.cli import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'numpy', 'pydantic', 'transformers', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(code or str(heavy) if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *path, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -94,7 +94,8 @@ class ModelInfo:
         path: the directory it was read from.
         parameters: number of distinct parameters.
         vocab_size, canvas_length, max_context: sizes in tokens.
-        device, dtype: where and how the weights are held.
+        device, dtype: where and how the weights are held, those that are not quantised.
+        quantization: of the matrices: None or "int8".
         has_tokenizer, has_chat_template: what the directory came with.
         defaults: the generation options that apply when the caller sets none.
     """
@@ -107,6 +108,7 @@ class ModelInfo:
     max_context: int
     device: str
     dtype: str
+    quantization: str | None
     has_tokenizer: bool
     has_chat_template: bool
     defaults: dict[str, Any] = field(default_factory=dict)

@@ -28,6 +28,8 @@ class DiffusionGemma(nn.Module):
         self.source: Path | None = None
         self.quantization: str | None = None
         self.backbone = Backbone(config)
+        # Quantised matrices are no parameters any more.
+        self.num_parameters = sum(parameter.numel() for parameter in self.backbone.parameters())
 
     @property
     def device(self) -> torch.device:
