@@ -70,8 +70,8 @@ class FakeEngine:
         defaults = {"max_denoising_steps": 48}
         self.info = ModelInfo(
             name="fake", path="/fake", parameters=1, vocab_size=len(self.vocabulary), canvas_length=length,
-            max_context=1024, device="cpu", dtype="float32", has_tokenizer=True, has_chat_template=True,
-            defaults=defaults,
+            max_context=1024, device="cpu", dtype="float32", quantization=None, has_tokenizer=True,
+            has_chat_template=True, defaults=defaults,
         )  # fmt: skip
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:

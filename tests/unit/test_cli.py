@@ -92,7 +92,7 @@ def test_options_that_were_given_reach_the_engine_and_no_others(engine):
 
 def test_loading_flags_reach_load(engine):
     assert main(["run", "hi", "--model", "m", "--device", "cpu", "--dtype", "float32", "--threads", "2"]) == 0
-    assert engine.loads == [("m", {"device": "cpu", "dtype": "float32", "threads": 2})]
+    assert engine.loads == [("m", {"device": "cpu", "dtype": "float32", "quantize": None, "threads": 2})]
 
 
 def test_flags_are_the_scalar_options_that_work():
@@ -104,7 +104,8 @@ def test_flags_are_the_scalar_options_that_work():
     samples = {int: 2, float: 0.3, bool: True, str: "none"}
     for name, parameter in flags.items():
         kind = parameter.annotation.__origin__.__args__[0]
-        GenerationOptions(t_min=0.0, t_max=1.0).with_changes(**{name: samples[kind]})
+        value = "autoregressive" if name == "mode" else 1.0 if name == "top_p" else samples[kind]
+        GenerationOptions(t_min=0.0, t_max=1.0).with_changes(**{name: value})
         assert parameter.annotation.__metadata__[0].help, f"no line for {name} in the docstring"
 
 
@@ -119,7 +120,7 @@ def test_a_dash_reads_standard_input(engine, monkeypatch):
     [
         (["run", "hi", "--tmax", "1"], "--t-max"),
         (["run", "hi", "--t-max", "warm"], "--t-max"),
-        (["run", "hi", "--top-p", "0.5"], "--top-p"),
+        (["run", "hi", "--top-q", "0.5"], "--top-q"),
         (["run", "hi", "there"], "there"),
         (["run"], "TEXT"),
         (["run", "hi", "--live", "--json"], "drop one"),

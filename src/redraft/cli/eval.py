@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Help, Json, Model, Quantize, Threads
+from redraft.cli.options import Device, Dtype, Help, Json, Model, Quantize, Threads, with_generation_options
 from redraft.core.errors import InputError
 
 app = typer.Typer(help="Judge a model on a task.", rich_markup_mode=None)
@@ -26,6 +26,7 @@ def _tasks(context: typer.Context, show_help: Help = False) -> None:
 
 
 @app.command("tool-calls")
+@with_generation_options
 def tool_calls(
     data: Annotated[
         Path,
@@ -47,6 +48,7 @@ def tool_calls(
     quantize: Quantize = None,
     threads: Threads = None,
     as_json: Json = False,
+    options: dict[str, Any] | None = None,
 ) -> None:
     """Right function, right arguments, and no call where none is due?"""
     from redraft.cli import show
@@ -57,7 +59,9 @@ def tool_calls(
     with _writer(errors) as on_wrong:
         engine = show.load(model, device, dtype, threads, quantize)
         with show.progress("tool-calls") as on_progress:
-            measures = evaluate(engine, rows, seed=seed, limit=limit, on_progress=on_progress, on_wrong=on_wrong)
+            measures = evaluate(
+                engine, rows, seed=seed, limit=limit, options=options, on_progress=on_progress, on_wrong=on_wrong
+            )
     if as_json:
         show.print_json(measures)
     else:

@@ -83,6 +83,8 @@ def draw(console: Console, engine: Engine, events: Iterator[Event], *, max_steps
                 screen.update(picture.frame(event, console.width), refresh=True)
             elif isinstance(event, Commit):
                 picture.commit(event)
+                if not picture.drafted:
+                    screen.update(picture.written(console.width), refresh=True)
             else:
                 pace.wait()
                 screen.stop()
@@ -114,6 +116,15 @@ class Picture:
         """The canvas in sight will not change any more; the next one starts from nothing."""
         self._committed.append(commit)
         self._height = 0
+
+    @property
+    def drafted(self) -> bool:
+        """Whether there has been a draft; the causal mode makes none."""
+        return self._before is not None
+
+    def written(self, width: int) -> Group:
+        """What has been committed so far."""
+        return Group(*self._tail(width))
 
     def settled(self, generation: Generation, width: int) -> Group:
         """The last canvas as it was committed."""

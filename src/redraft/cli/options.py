@@ -52,8 +52,10 @@ def generation_flags() -> dict[str, inspect.Parameter]:
 
 
 def with_generation_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with a flag for each generation option; those that were given arrive in its `options`."""
-    flags = generation_flags()
+    """A command with a flag for each generation option but those that it has itself; what was given arrives in its
+    `options`."""
+    names = inspect.signature(command).parameters
+    flags = {name: flag for name, flag in generation_flags().items() if name not in names}
 
     @functools.wraps(command)
     def with_flags(**arguments: Any) -> None:

@@ -72,12 +72,14 @@ def raise_failure(generation: Generation) -> None:
 def summary(generation: Generation) -> str:
     """One line: canvases, steps, tokens per forward, speed, time to first canvas, the seed that repeats it."""
     stats = generation.stats
+    work = [count(stats.canvases, "canvas", "canvases"), count(stats.denoising_steps, "step", "steps")]
+    if not stats.canvases:
+        work = [count(stats.encode_passes, "forward", "forwards")]
     parts = [
-        count(stats.canvases, "canvas", "canvases"),
-        count(stats.denoising_steps, "step", "steps"),
+        *work,
         f"{stats.tokens_per_forward:.1f} tokens/forward",
         f"{stats.tokens_per_second:.0f} tokens/s",
-        f"first canvas in {stats.time_to_first_canvas_s:.2f} s",
+        f"first {'canvas' if stats.canvases else 'token'} in {stats.time_to_first_canvas_s:.2f} s",
         f"seed {generation.seed}",
     ]
     if generation.finish_reason == "length":

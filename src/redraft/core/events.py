@@ -30,7 +30,7 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """A canvas that will not change any more.
+    """A canvas that will not change any more; in the causal mode, a token.
 
     Attributes:
         canvas: number of the canvas, from 0.

@@ -26,8 +26,9 @@ class GenerationOptions:
         stability_threshold: steps for which the argmax canvas must not have changed before a stop.
         confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop.
         seed: same seed, same text; None draws a fresh one, which the result reports.
-        mode: "diffusion" denoises canvases.
-        temperature: scales t_max and t_min; 0 is greedy. None leaves the schedule as it is.
+        mode: "diffusion" denoises canvases, "autoregressive" writes token by token with the same weights.
+        temperature: scales t_max and t_min; 0 is greedy. None leaves the schedule as it is. In the causal mode it is
+            the temperature itself, and None is 1.
         top_p: nucleus bound of the causal mode.
         preset: a named set of options.
         initial_canvas: token ids that the first canvas starts from instead of noise.
@@ -81,7 +82,19 @@ class GenerationOptions:
             object.__setattr__(self, "stop", (self.stop,))
         if not all(isinstance(text, str) and text for text in self.stop):
             raise OptionError(f"stop must be a string or a list of non-empty strings, got {self.stop!r}")
+        self._check_mode()
         self._refuse_what_is_not_built()
+
+    def _check_mode(self) -> None:
+        if self.mode == "verified":
+            raise OptionError("mode='verified' is not available in this version of redraft")
+        if self.mode not in ("diffusion", "autoregressive"):
+            raise OptionError(f"mode must be 'diffusion' or 'autoregressive', got {self.mode!r}")
+        _at_least(self, "top_p", 0.0, float)
+        if not 0 < self.top_p <= 1:
+            raise OptionError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
+        if self.top_p != 1 and self.mode == "diffusion":
+            raise OptionError(f"top_p={self.top_p!r} belongs to mode='autoregressive'; a canvas has no nucleus")
 
     def _refuse_what_is_not_built(self) -> None:
         for name in _NOT_BUILT:
@@ -110,7 +123,7 @@ class GenerationOptions:
 
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
-_NOT_BUILT = ("mode", "preset", "initial_canvas", "pinned", "response_format", "logprobs", "redraft", "top_p")
+_NOT_BUILT = ("preset", "initial_canvas", "pinned", "response_format", "logprobs", "redraft")
 
 
 def usable_options() -> tuple[str, ...]:

@@ -34,8 +34,9 @@ class GenerationStats:
         canvases: canvases denoised.
         denoising_steps: `denoise` forwards.
         encode_passes: `encode` forwards, prefill and commits.
-        tokens_per_forward: generated tokens / denoising steps, the reference's definition.
-        time_to_first_canvas_s: from the start to the first committed canvas.
+        tokens_per_forward: generated tokens / denoising steps, the reference's definition; / encode passes in the
+            causal mode, which has no denoising steps.
+        time_to_first_canvas_s: from the start to the first committed canvas, or token in the causal mode.
         encode_s: time in `encode`.
         denoise_s: time in denoising steps, sampler included.
         total_s: from the start to the end.

@@ -113,12 +113,16 @@ class LocalEngine:
         if resolved.stop and self.tokenizer is None:
             raise PromptError("stop strings need a tokenizer, and this model's directory has none")
         ids = self._prompt_ids(prompt, resolved)
+        causal = resolved.mode == "autoregressive"
         length = self.model.config.canvas_length
-        if len(ids) + length > self.max_context:
+        if len(ids) + (1 if causal else length) > self.max_context:
             raise ContextLengthError(len(ids), self.max_context)
         seed = secrets.randbits(63) if resolved.seed is None else resolved.seed
         resolved = resolved.with_changes(seed=seed)
-        cache = self.prefixes.take(ids) or SequenceCache(self.model.config, self.model.dtype, self.model.device)
+        # The causal mode begins with what the prompt's last token makes of the rest, which no snapshot holds.
+        cache = self.prefixes.take(ids[:-1] if causal else ids) or SequenceCache(
+            self.model.config, self.model.dtype, self.model.device
+        )
         costs.cached_tokens = cache.length
         return Sequence(
             prompt=ids,
@@ -127,6 +131,7 @@ class LocalEngine:
             cache=cache,
             pending=ids[cache.length :],
             reply=Reply(self.tokenizer, self.defaults.end_ids, resolved.max_new_tokens, resolved.stop),
+            max_context=self.max_context,
             max_canvases=min(-(-resolved.max_new_tokens // length), (self.max_context - len(ids)) // length),
             costs=costs,
         )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from redraft.core.events import Commit, Draft
+from redraft.engine.causal import CausalLoop
+from redraft.engine.prefill import encode_pending
 from redraft.engine.sequence import CanvasState, Sequence
 from redraft.kernels.head import HeadStats
 from redraft.model.cache import KVCache
@@ -20,8 +22,6 @@ from redraft.sampler.noise import Stream
 from redraft.sampler.schedule import temperature
 from redraft.sampler.stop import new_history, remember, stable_and_confident
 
-# Longer prompts are encoded piece by piece, which bounds the attention mask and lets a cancelled request go.
-ENCODE_CHUNK = 1024
 NOISE_STEPS = 16
 
 Emitted = tuple[Sequence, Draft | Commit]
@@ -42,10 +42,15 @@ class CanvasLoop:
         self.model = model
         self.exact = exact
         self.on_encoded = on_encoded
+        self.causal = CausalLoop(model, on_encoded)
 
     def tick(self, sequences: Rows[Sequence], *, drafts: bool = True) -> Iterator[Emitted]:
         """One step of every sequence that has not finished; a failing one is marked and left behind."""
-        active = [sequence for sequence in sequences if not sequence.finished]
+        unfinished = [sequence for sequence in sequences if not sequence.finished]
+        for sequence in unfinished:
+            if sequence.options.mode == "autoregressive":
+                yield from self.causal.tick(sequence)
+        active = [sequence for sequence in unfinished if sequence.options.mode == "diffusion"]
         for sequence in active:
             self._encode(sequence)
         for group in [[sequence] for sequence in active] if self.exact else [active]:
@@ -55,14 +60,7 @@ class CanvasLoop:
     def _encode(self, sequence: Sequence) -> None:
         if sequence.canvas is not None:
             return
-        started = time.perf_counter()
-        ids = torch.tensor(sequence.pending, device=self.model.device)[None]
-        for chunk in ids.split(ENCODE_CHUNK, dim=1):
-            if chunk.numel():
-                self.model.encode(chunk, KVCache([sequence.cache]))
-                sequence.costs.encode_passes += 1
-        sequence.pending = []
-        sequence.costs.encode_s += time.perf_counter() - started
+        encode_pending(self.model, sequence)
         self.on_encoded(sequence)
         sequence.canvas = self._start_canvas(sequence)
 

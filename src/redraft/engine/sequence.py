@@ -59,7 +59,8 @@ class Costs:
             canvases=self.canvases,
             denoising_steps=self.denoising_steps,
             encode_passes=self.encode_passes,
-            tokens_per_forward=generated_tokens / max(1, self.denoising_steps),
+            # The causal mode has no denoising steps; each of its tokens took one encode.
+            tokens_per_forward=generated_tokens / max(1, self.denoising_steps or self.encode_passes),
             time_to_first_canvas_s=total if self.first_canvas_s is None else self.first_canvas_s,
             encode_s=self.encode_s,
             denoise_s=self.denoise_s,
@@ -80,6 +81,7 @@ class Sequence:
         pending: ids to encode before the next denoising step.
         reply: what the user gets.
         max_canvases: as many as the budget and the context allow.
+        max_context: tokens of prompt and reply together.
         canvas: None between canvases.
         failed: why it ended early.
     """
@@ -91,6 +93,7 @@ class Sequence:
     pending: list[int]
     reply: Reply
     max_canvases: int
+    max_context: int
     canvas: CanvasState | None = None
     costs: Costs = field(default_factory=Costs)
     failed: str | None = None

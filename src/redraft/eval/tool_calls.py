@@ -27,6 +27,7 @@ def evaluate(
     *,
     seed: int = 0,
     limit: int | None = None,
+    options: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     on_wrong: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def evaluate(
     Args:
         seed: row i is answered with seed + i.
         limit: how many rows, from the first; None takes all.
+        options: generation options of every row.
         on_progress: called with (rows answered, rows in all).
         on_wrong: called with prompt, expected and got of each wrong reply.
 
@@ -49,7 +51,7 @@ def evaluate(
     elapsed_s = 0.0
     for start in range(0, len(chosen), _ROWS_AT_ONCE):
         group = chosen[start : start + _ROWS_AT_ONCE]
-        requests = [_request(row, seed + start + offset) for offset, row in enumerate(group)]
+        requests = [_request(row, seed + start + offset, options or {}) for offset, row in enumerate(group)]
         began_s = time.perf_counter()
         answers = engine.generate_batch(requests)
         elapsed_s += time.perf_counter() - began_s
@@ -109,11 +111,9 @@ def _fold(value: Any) -> Any:
     return value
 
 
-def _request(row: Row, seed: int) -> Request:
-    options: dict[str, Any] = {"seed": seed}
-    if row.tools is not None:
-        options["tools"] = list(row.tools)
-    return Request(prompt=list(row.prompt), options=options)
+def _request(row: Row, seed: int, options: Mapping[str, Any]) -> Request:
+    own: dict[str, Any] = {"seed": seed} if row.tools is None else {"seed": seed, "tools": list(row.tools)}
+    return Request(prompt=list(row.prompt), options={**options, **own})
 
 
 def _names(calls: Sequence[ToolCall]) -> list[str]:
