@@ -66,6 +66,7 @@ class Recipe(_Part):
         value_weight: weight of argument values in both losses, beside 1 for other tokens.
         prompt_weight: weight of the prompt's own tokens in the causal loss.
         draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
+        rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
     """
 
@@ -94,6 +95,7 @@ class Recipe(_Part):
     noise_power: float = Field(default=1.0, gt=0)
     rollout: float = Field(default=0.0, ge=0, le=1)
     rollout_steps: int = Field(default=1, gt=0)
+    rollout_from: int = Field(default=0, ge=0)
     trim_fill: float = Field(default=0.0, ge=0, le=1)
     max_length: int = Field(default=512, gt=1)
     held_out: float = Field(default=0.02, ge=0, lt=1)

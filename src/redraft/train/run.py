@@ -143,7 +143,8 @@ class _Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         batch = self.stream.batch(step)
-        loss, parts = loss_of(self.model, batch, _generator(self.recipe.seed, step), self.objective)
+        objective = self.objective if step >= self.recipe.rollout_from else replace(self.objective, rollout=0.0)
+        loss, parts = loss_of(self.model, batch, _generator(self.recipe.seed, step), objective)
         self.model.backbone.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.backbone.parameters(), self.recipe.clip_norm)
