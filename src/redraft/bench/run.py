@@ -94,9 +94,7 @@ class Worker:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise SubjectFailed("its process has ended") from None
-        reply = self._reply()
-        reply.pop("resident_bytes")
-        return Result(**reply)
+        return Result(**self._reply())
 
     def _reply(self) -> dict[str, Any]:
         assert self.process.stdout is not None

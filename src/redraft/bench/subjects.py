@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from redraft.bench.memory import peak_bytes, reset_peak, resident_bytes
+from redraft.bench.memory import peak_bytes, reset_peak
 from redraft.bench.parts import PartTimer
 
 # Below any mean entropy: a run of fixed work never stops early. The reference refuses 0.
@@ -196,8 +196,3 @@ class _Counter:
 
 
 LIBRARIES: dict[str, Callable[[Spec], Subject]] = {"redraft": Redraft, "transformers": Transformers}
-
-
-def result_dict(result: Result) -> dict[str, Any]:
-    """As JSON values."""
-    return asdict(result) | {"resident_bytes": resident_bytes()}

@@ -10,9 +10,10 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import asdict
 from typing import Any
 
-from redraft.bench.subjects import LIBRARIES, Spec, Work, result_dict
+from redraft.bench.subjects import LIBRARIES, Spec, Work
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
         reply({"load_s": time.perf_counter() - started})
         for line in sys.stdin:
             fields = json.loads(line)
-            reply(result_dict(subject.run(Work(**fields | {"prompt": tuple(fields["prompt"])}))))
+            reply(asdict(subject.run(Work(**fields | {"prompt": tuple(fields["prompt"])}))))
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         reply({"error": reason[:300]})

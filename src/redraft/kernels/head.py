@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.head_tiles import head_tiles
+from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
 from redraft.kernels.int8 import Int8Matrix, integer_mm, quantise_rows
 
 MAX_TILE_BYTES = 64 * 2**20
@@ -86,7 +86,7 @@ def head(
 
     Temperature 0 means the limit: all mass on the argmax, entropy and log-probability 0.
     """
-    if hidden_ND.device.type != "cpu":
+    if hidden_ND.device.type != "cpu" or not runs_by_tiles(embedding):
         weight = embedding.dequantised(hidden_ND.dtype) if isinstance(embedding, Int8Matrix) else embedding
         return head_reference(
             hidden_ND, weight, cap=cap, embed_scale=embed_scale, temperature_N=temperature_N, uniform_N=uniform_N

@@ -65,6 +65,11 @@ class _Tile:
     unit: Float[Tensor, "N"] | None = None
 
 
+def runs_by_tiles(embedding: Float[Tensor, "V D"] | Int8Matrix) -> bool:
+    """Whether an embedding of this kind can be walked by tiles."""
+    return isinstance(embedding, Int8Matrix) or embedding.dtype in TILE_COLUMNS
+
+
 def head_tiles(
     hidden_ND: Float[Tensor, "N D"],
     embedding: Float[Tensor, "V D"] | Int8Matrix,
