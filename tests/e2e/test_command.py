@@ -48,7 +48,7 @@ def test_a_prompt_may_come_from_standard_input():
 
 
 def test_chat_answers_line_by_line():
-    done = redraft("chat", "--seed", "0", input=f"{SENTENCE}\nwhat is the weather in Paris\n/quit\n")
+    done = redraft("chat", "--seed", "0", input=f"{SENTENCE}\n/new\nwhat is the weather in Paris\n/quit\n")
     assert done.returncode == 0
     assert "AddToPlaylist(" in done.stdout
     assert "GetWeather(" in done.stdout
