@@ -126,3 +126,14 @@ def test_without_a_compiler_the_torch_forms_answer_the_same(mini, monkeypatch):
         monkeypatch.setattr(module, "runs_natively", lambda *_, **__: False)
     monkeypatch.setattr(head_tiles, "library", lambda name: None)
     assert [mini.generate(text, seed=1).token_ids for text in TEXTS[:4]] == fast
+
+
+def test_loading_imports_no_symbolic_algebra(directory):
+    """sympy and torch's decompositions cost 67 MB and most of a second; making a model on the meta device may pull them
+    in."""
+    script = (
+        f"import sys, redraft; redraft.load({str(directory)!r}, dtype='float32', threads=1); "
+        "sys.exit('sympy' if 'sympy' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -18,8 +18,9 @@ def inverse_frequencies(theta: float, partial_rotary_factor: float, head_dim: in
     Source: transformers `_compute_proportional_rope_parameters`; factor 1 is the ordinary form.
     """
     turned = int(partial_rotary_factor * head_dim // 2)
-    exponents = torch.arange(0, 2 * turned, 2, dtype=torch.float32) / head_dim
-    return torch.cat([1.0 / theta**exponents, torch.zeros(head_dim // 2 - turned)])
+    # Explicitly on the CPU: a model is made on the meta device, where a power imports sympy too.
+    exponents = torch.arange(0, 2 * turned, 2, dtype=torch.float32, device="cpu") / head_dim
+    return torch.cat([1.0 / theta**exponents, torch.zeros(head_dim // 2 - turned, device="cpu")])
 
 
 def rotary(positions: Int[Tensor, "B T"], frequencies: Float[Tensor, "H"], dtype: torch.dtype) -> Rotary:
