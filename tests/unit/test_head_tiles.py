@@ -16,20 +16,14 @@ KINDS = [torch.float32, torch.bfloat16, torch.int8]
 LOW, HIGH = 0.5 * 2.0**-23, 1 - 2.0**-24
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
     """Several tiles with a ragged last one, and several passes over rows, out of small inputs."""
     monkeypatch.setattr(tiles, "TILE_COLUMNS", dict.fromkeys(KINDS, WIDTH))
     monkeypatch.setattr(tiles, "MAX_ROWS", 150)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Waking threads for inputs this small takes longer than the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=["native", "torch"])

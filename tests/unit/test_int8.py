@@ -17,13 +17,7 @@ from redraft.kernels.native import build
 SHAPES = [(1, 1, 1), (1, 8, 5), (7, 33, 19), (3, 64, 1), (64, 192, 768), (5, 768, 24)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Waking threads for inputs this small takes longer than the work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(params=["native", "torch"])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from redraft.core.errors import InputError
+from redraft.core.files import cache_directory
 from redraft.model.checkpoint import save_checkpoint
 from redraft.model.config import ModelConfig
 from redraft.model.model import DiffusionGemma
@@ -59,7 +60,7 @@ def shape_directory(name: str, **changes: int) -> Path:
     """
     config = shape_config(name, **changes)
     sizes = json.dumps(SHAPES[name] | changes, sort_keys=True)
-    directory = _cache() / f"{name}-{hashlib.sha256(sizes.encode()).hexdigest()[:12]}"
+    directory = cache_directory("shapes") / f"{name}-{hashlib.sha256(sizes.encode()).hexdigest()[:12]}"
     if (directory / "config.json").exists():
         return directory
     with torch.device("meta"):
@@ -78,8 +79,9 @@ def shape_directory(name: str, **changes: int) -> Path:
 
 def _check_room(name: str, count: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    _cache().mkdir(parents=True, exist_ok=True)
-    needed, disk = 4 * count, shutil.disk_usage(_cache()).free
+    folder = cache_directory("shapes")
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, disk = 4 * count, shutil.disk_usage(folder).free
     if needed > 0.8 * memory:
         raise InputError(
             f"shape {name!r} has {count / 1e9:.1f} billion parameters: {needed / 2**30:.0f} GB to make them, and this "
@@ -87,10 +89,5 @@ def _check_room(name: str, count: int) -> None:
         )
     if 2 * count > disk:
         raise InputError(
-            f"shape {name!r} needs {2 * count / 2**30:.1f} GB under {_cache()}, {disk / 2**30:.1f} GB are free"
+            f"shape {name!r} needs {2 * count / 2**30:.1f} GB under {folder}, {disk / 2**30:.1f} GB are free"
         )
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "redraft" / "shapes"

@@ -17,6 +17,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from redraft.core.files import cache_directory
+
 _HERE = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _TIMEOUT_S = 120
@@ -30,7 +32,7 @@ def library(name: str) -> ctypes.CDLL | None:
         return None
     source = _HERE / f"{name}.cpp"
     try:
-        path = _cache() / f"{name}-{_fingerprint(source, compiler)}.so"
+        path = cache_directory("kernels") / f"{name}-{_fingerprint(source, compiler)}.so"
         if not path.exists():
             _compile(compiler, source, path)
         return ctypes.CDLL(str(path))
@@ -39,11 +41,6 @@ def library(name: str) -> ctypes.CDLL | None:
         first = next(iter((reason or "").strip().splitlines()), type(error).__name__)
         warnings.warn(f"kernel {name!r} could not be built, its torch form runs instead ({first})", stacklevel=2)
         return None
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "redraft" / "kernels"
 
 
 def _fingerprint(source: Path, compiler: str) -> str:
