@@ -1,4 +1,4 @@
-"""New requests from old ones: argument values exchanged between requests, in the text and in the call alike."""
+"""New requests from old ones: argument values exchanged between requests, words replaced, turns put before them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,30 @@ import numpy as np
 from redraft.text.conversations import Conversation
 
 
-class ValueSwap:
-    """Replaces string values of a call that its request spells out once.
+class Augmentation:
+    """Changes single-turn conversations so that their replies stay right.
 
-    A value comes from another request with the same call and argument, or, for arguments that take many values, now
-    and then from random words, so that only copying can get it right.
+    Values: a string value of a call that its request spells out once is replaced by one of another request with the
+    same call and argument, or, for arguments that take many values, now and then by random words, so that only
+    copying can get it right. Words: those of the request that are part of no value are dropped or replaced. Turns:
+    another conversation is put before, so that a reply follows the last request and not the first.
     """
 
     def __init__(
-        self, conversations: Sequence[Conversation], *, swap: float, random_words: float, open_class: int = 200
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        swap: float = 0.0,
+        random_words: float = 0.0,
+        word_noise: float = 0.0,
+        earlier_turn: float = 0.0,
+        open_class: int = 200,
     ) -> None:
-        """`swap`: probability for each value; `random_words`: share of the replacements of open-class arguments."""
+        """Probabilities: `swap` for each value, `word_noise` for each word, `earlier_turn` for each conversation;
+        `random_words` is a share of the swaps of open-class arguments."""
         self.swap, self.random_words = swap, random_words
+        self.word_noise, self.earlier_turn = word_noise, earlier_turn
+        self.conversations = conversations
         self.values: dict[tuple[str, str], list[str]] = defaultdict(list)
         for conversation in conversations:
             for function in _functions(conversation.messages):
@@ -34,13 +46,24 @@ class ValueSwap:
         self.words = sorted({w for values in self.values.values() for value in values for w in value.split()})
 
     def __call__(self, conversation: Conversation, rng: np.random.Generator) -> Conversation:
-        """A changed copy, or the conversation itself where nothing can be swapped."""
+        """A changed copy, or the conversation itself where it is no request with its reply."""
         messages = conversation.messages
-        if len(messages) != 2 or len(_functions(messages)) != 1 or not isinstance(messages[0].get("content"), str):
+        if len(messages) != 2 or not isinstance(messages[0].get("content"), str):
             return conversation
         messages = copy.deepcopy(messages)
-        function = _functions(messages)[0]
-        text = messages[0]["content"]
+        functions = _functions(messages)
+        if len(functions) == 1:
+            self._swap_values(messages[0], functions[0], rng)
+        if self.word_noise:
+            values = [str(value) for function in functions for value in function["arguments"].values()]
+            messages[0]["content"] = self._noised(messages[0]["content"], values, rng)
+        if self.earlier_turn and rng.random() < self.earlier_turn:
+            earlier = self.conversations[rng.integers(len(self.conversations))]
+            messages = [*earlier.messages, *messages]
+        return Conversation(messages, conversation.line, conversation.tools)
+
+    def _swap_values(self, message: dict[str, Any], function: dict[str, Any], rng: np.random.Generator) -> None:
+        text = message["content"]
         for key, old in function["arguments"].items():
             slot = function["name"], key
             if not isinstance(old, str) or rng.random() >= self.swap or not _once(text, old):
@@ -51,8 +74,17 @@ class ValueSwap:
                 continue
             text = text.replace(old, new)
             function["arguments"][key] = new
-        messages[0]["content"] = text
-        return Conversation(messages, conversation.line, conversation.tools)
+        message["content"] = text
+
+    def _noised(self, text: str, values: list[str], rng: np.random.Generator) -> str:
+        kept = {_bare(word) for value in values for word in value.split()}
+        words = []
+        for word in text.split(" "):
+            if _bare(word) in kept or rng.random() >= self.word_noise:
+                words.append(word)
+            elif self.words and rng.random() < 0.5:
+                words.append(self.words[rng.integers(len(self.words))])
+        return " ".join(words) or text
 
     def _draw(self, slot: tuple[str, str], rng: np.random.Generator) -> str:
         if slot in self.open and rng.random() < self.random_words:
@@ -72,3 +104,7 @@ def _once(text: str, value: str) -> bool:
         return False
     end = start + len(value)
     return not (start > 0 and text[start - 1].isalnum()) and not (end < len(text) and text[end].isalnum())
+
+
+def _bare(word: str) -> str:
+    return word.casefold().strip(".,;:!?'\"")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from redraft.text.conversations import Conversation, read_conversations
-from redraft.train.augment import ValueSwap
+from redraft.train.augment import Augmentation
 from redraft.train.examples import Encoder, Example, bucketed, collate
 from redraft.train.objective import Batch
 from redraft.train.recipe import Recipe
@@ -49,7 +49,7 @@ class Stream:
         self.recipe, self.parts, self.encoder = recipe, parts, encoder
         self.canvas_length, self.fill = canvas_length, fill
         rows = [row for part in parts for row in part.train]
-        self.augment = ValueSwap(rows, swap=recipe.augment.swap, random_words=recipe.augment.random_words)
+        self.augment = Augmentation(rows, **recipe.augment.model_dump())
         per_epoch = sum(round(part.share * len(part.train)) for part in parts)
         self.steps_per_epoch = max(1, per_epoch // recipe.batch_size)
         self._epoch = -1
@@ -91,8 +91,10 @@ class Stream:
             count = round(part.share * len(part.train))
             rounds = [rng.permutation(len(part.train)) for _ in range(-(-count // len(part.train)))]
             for i in np.concatenate(rounds)[:count]:
-                row = self.augment(part.train[i], rng) if self.recipe.augment.swap else part.train[i]
-                self._examples += self.encoder.examples(row, part.path)
+                row = part.train[i]
+                # What stands before the row's own turns is context here, and an example where it is a row itself.
+                turns = sum(message["role"] == "assistant" for message in row.messages)
+                self._examples += self.encoder.examples(self.augment(row, rng), part.path)[-turns:]
         batches = bucketed(self._examples, self.recipe.batch_size, rng)
         # A short batch would be a noisy step; what it holds comes again in another epoch.
         whole = [batch for batch in batches if len(batch) == self.recipe.batch_size]

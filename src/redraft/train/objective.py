@@ -16,6 +16,7 @@ from torch import Tensor
 from redraft.kernels.cross_entropy import weighted_cross_entropy
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.accept import accept, renoise
+from redraft.sampler.stop import UNSEEN, stable_and_confident
 from redraft.train.attend import DenoiseBatch, EncodeBatch
 
 T_MARGIN = 1e-4
@@ -63,7 +64,7 @@ class Objective:
         rollout: share of the batches whose self-conditioned examples go on from where the sampler takes them, so that
             the model learns to mend its own mistakes and not random ids alone.
         rollout_steps: the most steps that such a batch takes before its scored one.
-        entropy_bound: nats, of those steps.
+        entropy_bound, confidence_threshold: nats, of those steps.
     """
 
     causal_weight: float = 1.0
@@ -74,6 +75,7 @@ class Objective:
     rollout: float = 0.0
     rollout_steps: int = 1
     entropy_bound: float = 0.1
+    confidence_threshold: float = 0.005
 
 
 def corrupt(
@@ -158,26 +160,37 @@ def _go_ahead(
 ) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L D"]]:
     """(canvas, soft embedding) of every row before its scored pass.
 
-    The chosen rows get the soft embedding of a first pass, or, in a rollout, the canvas and the soft embedding after
-    some steps of the sampler. The others keep their canvas and a true zero signal.
+    The chosen rows get the soft embedding of a first pass, or, in a rollout, the canvas and the soft embedding of one
+    of the steps that the sampler takes before the row settles, each as likely as the others. The other rows keep their
+    canvas and a true zero signal.
     """
     rolling = bool(torch.rand((), generator=generator) < objective.rollout)
     steps = int(torch.randint(objective.rollout_steps, (), generator=generator)) + 1 if rolling else 1
     low, high = objective.soft_temperature
-    temperature = (low + (high - low) * torch.rand(len(noisy), generator=generator))[chosen]
-    stored = [(keys[chosen], values[chosen]) for keys, values in stored]
-    canvas, before, soft = noisy[chosen], prefix[chosen], None
-    for _ in range(steps):
-        hidden = _denoise(model, canvas, soft, stored, before)
-        stats = model.head(hidden, temperature, torch.rand(canvas.shape, generator=generator))
+    temperature = low + (high - low) * torch.rand(len(noisy), generator=generator)
+    rows = chosen.nonzero()[:, 0]
+    canvas, soft = noisy[rows], None
+    canvases = noisy.clone()
+    signal = model.backbone.norm.weight.new_zeros(*noisy.shape, model.config.hidden_size)
+    seen = torch.full_like(noisy, UNSEEN)
+    for step in range(steps):
+        held = [(keys[rows], values[rows]) for keys, values in stored]
+        hidden = _denoise(model, canvas, soft, held, prefix[rows])
+        stats = model.head(hidden, temperature[rows], torch.rand(canvas.shape, generator=generator))
         soft = stats.soft_embedding
+        assert soft is not None
         if rolling:
             accepted = accept(stats.entropy, objective.entropy_bound)
             fresh = torch.randint(model.config.vocab_size, canvas.shape, generator=generator)
             canvas = renoise(accepted, stats.sample, fresh)
-    assert soft is not None
-    canvases, signal = noisy.clone(), soft.new_zeros(*noisy.shape, soft.shape[-1])
-    canvases[chosen], signal[chosen] = canvas, soft
+        # The one that is kept of several, none more likely than another: the s-th takes over with probability 1 / s.
+        kept = torch.rand(len(rows), generator=generator) * (step + 1) < 1
+        canvases[rows[kept]], signal[rows[kept]] = canvas[kept], soft[kept]
+        settled = stable_and_confident(seen[rows][None], stats.argmax, stats.entropy, objective.confidence_threshold)
+        seen[rows] = stats.argmax
+        rows, canvas, soft = rows[~settled], canvas[~settled], soft[~settled]
+        if len(rows) == 0:
+            break
     return canvases, signal
 
 

@@ -49,10 +49,12 @@ class Source(_Part):
 
 
 class Augment(_Part):
-    """See `ValueSwap`."""
+    """See `Augmentation`."""
 
     swap: float = 0.0
     random_words: float = 0.0
+    word_noise: float = 0.0
+    earlier_turn: float = 0.0
 
 
 class Recipe(_Part):
@@ -67,6 +69,7 @@ class Recipe(_Part):
         prompt_weight: weight of the prompt's own tokens in the causal loss.
         draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
         rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
+        dropout: see `BranchDropout`.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
     """
 
@@ -104,6 +107,7 @@ class Recipe(_Part):
     log_every: int = Field(default=10, gt=0)
     seed: int = 0
     threads: int | None = None
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     save_dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")
 
 

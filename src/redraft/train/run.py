@@ -25,6 +25,7 @@ from redraft.model.scratch import generation_config, initialise, scratch_config
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
 from redraft.train.data import Part, Stream, read_parts
+from redraft.train.dropout import BranchDropout
 from redraft.train.examples import Encoder
 from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
@@ -97,6 +98,7 @@ def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
 class _Trainer:
     def __init__(self, recipe: Recipe, model: DiffusionGemma, stream: Stream) -> None:
         self.recipe, self.model, self.stream = recipe, model, stream
+        self.dropout = BranchDropout(model, recipe.dropout) if recipe.dropout else None
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self.progress = load_state(recipe.output / "state", model, self.average, self.optimizers) or Progress()
@@ -144,7 +146,10 @@ class _Trainer:
                 group["lr"] = rate
         batch = self.stream.batch(step)
         objective = self.objective if step >= self.recipe.rollout_from else replace(self.objective, rollout=0.0)
-        loss, parts = loss_of(self.model, batch, _generator(self.recipe.seed, step), objective)
+        generator = _generator(self.recipe.seed, step)
+        if self.dropout is not None:
+            self.dropout.generator = generator
+        loss, parts = loss_of(self.model, batch, generator, objective)
         self.model.backbone.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.backbone.parameters(), self.recipe.clip_norm)
