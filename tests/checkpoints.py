@@ -56,6 +56,20 @@ VISION_CONFIG: dict[str, Any] = dict(
     position_embedding_size=4,
     pooling_kernel_size=1,
 )
+GEMMA4_TEXT_CONFIG: dict[str, Any] = TEXT_CONFIG | dict(
+    enable_moe_block=True,
+    attention_k_eq_v=True,
+    hidden_size_per_layer_input=0,
+    final_logit_softcapping=30.0,
+)
+AUDIO_CONFIG: dict[str, Any] = dict(
+    model_type="gemma4_audio",
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=1,
+    subsampling_conv_channels=[4, 4],
+    output_proj_dims=8,
+)
 
 
 @contextlib.contextmanager
@@ -99,6 +113,32 @@ def write_checkpoint(
     return directory
 
 
+def write_gemma4_checkpoint(directory: Path, *, whole: bool, seed: int = 0, **text_config: Any) -> Path:
+    """Writes a random Gemma 4 checkpoint with transformers' `save_pretrained`.
+
+    Args:
+        directory: where to.
+        whole: with vision and audio towers, as the released ones are; else the text model alone.
+        seed: of the weights.
+        text_config: overrides `GEMMA4_TEXT_CONFIG`.
+    """
+    with quiet():
+        from transformers import Gemma4Config, Gemma4ForCausalLM, Gemma4ForConditionalGeneration, Gemma4TextConfig
+
+        text = {**GEMMA4_TEXT_CONFIG, **text_config}
+        if whole:
+            towers = {"vision_config": dict(VISION_CONFIG), "audio_config": dict(AUDIO_CONFIG)}
+            model = Gemma4ForConditionalGeneration(Gemma4Config(text_config=text, **towers))
+        else:
+            model = Gemma4ForCausalLM(Gemma4TextConfig(**text))
+        randomise(model, seed)
+        # Without mixed signs the tied head has every token follow itself, and greedy replies say nothing.
+        final = model.model.language_model.norm if whole else model.model.norm
+        final.weight.data[::2] *= -1
+        model.save_pretrained(directory)
+    return directory
+
+
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int, gain: float = 0.25) -> None:
     """Fills every parameter and stored buffer so that dropping or swapping any of them shows in the logits.
@@ -118,11 +158,11 @@ def randomise(model: nn.Module, seed: int, gain: float = 0.25) -> None:
         uniform = torch.rand(tensor.shape, generator=generator)
         if name.endswith("layer_scalar"):
             values = 0.6 + 0.6 * uniform
-        elif name.endswith(("decoder.norm.weight", "language_model.norm.weight")):
+        elif name.endswith(("decoder.norm.weight", "model.norm.weight")):
             values = 3.0 + 0.5 * noise
         elif name.endswith(("post_attention_layernorm.weight", "post_feedforward_layernorm.weight")):
             values = gain * (1.0 + 0.3 * noise)
-        elif tensor.ndim == 1 or name.endswith("scale"):
+        elif tensor.ndim < 2 or name.endswith("scale"):
             values = 1.0 + 0.3 * noise
         elif name.endswith("embed_tokens.weight"):
             values = 0.3 * noise
@@ -143,12 +183,13 @@ def flatten_config(source: Path, directory: Path) -> Path:
 
 
 def _flatten(config: dict[str, Any]) -> None:
-    text = config["text_config"]
+    text = config.get("text_config", config)
     per_layer = text.pop("per_layer_config")
     full = next(iter(per_layer.values()))
     text["global_head_dim"] = full["head_dim"]
-    text["num_global_key_value_heads"] = full["num_key_value_heads"]
-    text["attention_k_eq_v"] = True
+    if "num_key_value_heads" in full:
+        text["num_global_key_value_heads"] = full["num_key_value_heads"]
+    text.setdefault("attention_k_eq_v", True)
     text.pop("transformers_version", None)
 
 

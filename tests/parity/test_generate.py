@@ -181,7 +181,8 @@ def test_end_of_turn(
     canvases = first // CANVAS + 1
     assert expected.ids == free.ids[: first + 1] + [pad] * (canvases * CANVAS - first - 1)
 
-    ours = engine_with(eos_token_id=[eos, NEVER], pad_token_id=pad).generate(prompt, seed=2, **options)
+    engine = engine_with(eos_token_id=[eos, NEVER], pad_token_id=pad)
+    ours = engine.generate(prompt, seed=2, preset="reference", **options)
     assert list(ours.token_ids) == free.ids[:first]
     assert ours.finish_reason == "stop"
     assert (ours.stats.canvases, ours.stats.denoising_steps) == (canvases, expected.steps)

@@ -66,11 +66,11 @@ def test_end_of_turn_ends_the_reply(engine):
     end = free.token_ids[6]
     before = free.token_ids.index(end)
     defaults = engine.defaults
-    engine.defaults = dataclasses.replace(defaults, end_ids=frozenset({end}))
+    engine.admission.defaults = dataclasses.replace(defaults, end_ids=frozenset({end}))
     try:
         got = engine.generate([5, 6], seed=0, max_new_tokens=12, **CAUSAL)
     finally:
-        engine.defaults = defaults
+        engine.admission.defaults = defaults
     assert got.token_ids == free.token_ids[:before]
     assert got.finish_reason == "stop"
 

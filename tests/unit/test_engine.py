@@ -136,11 +136,11 @@ def test_end_of_turn_ends_the_reply(engine):
     free = engine.generate([5, 6], seed=0, max_new_tokens=3 * CANVAS, **STEPS)
     end = free.token_ids[CANVAS + 3]
     before = free.token_ids.index(end)
-    engine.defaults = dataclasses.replace(engine.defaults, end_ids=frozenset({end}))
+    engine.admission.defaults = dataclasses.replace(engine.defaults, end_ids=frozenset({end}))
     try:
         got = engine.generate([5, 6], seed=0, max_new_tokens=3 * CANVAS, **STEPS)
     finally:
-        engine.defaults = dataclasses.replace(engine.defaults, end_ids=frozenset())
+        engine.admission.defaults = dataclasses.replace(engine.defaults, end_ids=frozenset())
     assert got.token_ids == free.token_ids[:before]
     assert got.finish_reason == "stop"
     assert got.stats.canvases == before // CANVAS + 1
@@ -244,8 +244,10 @@ def test_an_unknown_option_is_a_type_error_that_names_it(engine):
         {"seed": 2**64},
         {"stop": [""]},
         {"temperature": "hot"},
-        {"mode": "verified"},
-        {"redraft": 1},
+        {"mode": "backwards"},
+        {"redraft": -1},
+        {"pinned": (0,)},
+        {"tool_choice": "required"},
     ],
 )
 def test_a_value_that_cannot_work_is_refused(engine, changes):

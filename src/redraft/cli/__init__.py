@@ -15,6 +15,7 @@ from redraft.cli.bench import bench
 from redraft.cli.chat import chat
 from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
+from redraft.cli.presets import presets
 from redraft.cli.run import run
 from redraft.cli.train import train
 
@@ -46,6 +47,7 @@ app.command(epilog=_UNSET)(chat)
 app.command()(train)
 app.add_typer(eval_app, name="eval")
 app.command()(bench)
+app.command()(presets)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

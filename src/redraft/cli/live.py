@@ -1,7 +1,7 @@
 """Draws a canvas while it settles, position by position.
 
 A position that was accepted stands bold, green in the step in which it settled; one that was renoised flickers
-in the tint of its entropy: yellow is nearly sure, magenta is not, dim is noise.
+in the tint of its entropy: yellow is nearly sure, magenta is not, dim is noise. What the judge doubts is underlined.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from redraft.core.results import Generation
 END_OF_TURN = frozenset({"<turn|>", "<eos>", "<|tool_response>"})
 PADDING = END_OF_TURN | {"<pad>"}
 
+_DOUBTED = " underline"
 _SETTLED, _FRESH, _MARKER, _PADDING = "bold", "bold green", "cyan", "dim"
 _TINTS = ((0.5, "yellow"), (2.0, "magenta"), (float("inf"), "dim magenta"))
 _BAR_CELLS = 48
@@ -138,12 +139,12 @@ class Picture:
                 count(stats.generated_tokens, "token", "tokens"),
             )
         )
-        kept = len(commit.token_ids)
-        pieces = self._engine.pieces(self._before.token_ids)
+        pieces = self._engine.pieces(commit.token_ids)
         marks = [
-            (glyph, _MARKER if _is_marker(piece) else _SETTLED) if position < kept else ("·", _PADDING)
-            for position, (piece, glyph) in enumerate(zip(pieces, map(_glyph, pieces), strict=True))
+            (_glyph(piece), (_MARKER if _is_marker(piece) else _SETTLED) + _DOUBTED * (place in commit.doubts))
+            for place, piece in enumerate(pieces)
         ]
+        marks += [("·", _PADDING)] * (len(self._before.token_ids) - len(pieces))
         return Group(_line(head), *_wrap(marks, width), Text())
 
     def _canvas(self, draft: Draft, width: int) -> list[Text]:

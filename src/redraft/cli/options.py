@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from redraft.core.options import GenerationOptions, usable_options
+from redraft.core.errors import InputError
+from redraft.core.options import GenerationOptions
 
 Model = Annotated[str, typer.Option(help='"mini", a directory or a Hub id.', metavar="NAME")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME")]
@@ -32,16 +33,22 @@ Live = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No summary on stderr.")]
 
 
+# Options that are no scalars, and what a flag of theirs takes: a text, several, or JSON (itself, or a file with it).
+_SPELLED: dict[str, Any] = {"stop": list[str], "initial_canvas": str, "tools": str, "response_format": str}
+_JSON = ("tools", "response_format")
+
+
 def generation_flags() -> dict[str, inspect.Parameter]:
-    """One keyword parameter for each scalar generation option, unset by default, with typer's annotation."""
+    """One keyword parameter for each generation option that a flag can spell, unset by default, as typer wants it."""
     hints = typing.get_type_hints(GenerationOptions)
     descriptions = _descriptions()
     flags = {}
     for field in dataclasses.fields(GenerationOptions):
-        kind = _scalar(hints[field.name])
-        if kind is None or field.name not in usable_options():
+        kind = _SPELLED.get(field.name) or _scalar(hints[field.name])
+        if kind is None:
             continue
-        flag = typer.Option(help=descriptions.get(field.name))
+        metavar = "JSON" if field.name in _JSON else None
+        flag = typer.Option(help=descriptions.get(field.name), metavar=metavar)
         flags[field.name] = inspect.Parameter(
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -60,13 +67,33 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
     @functools.wraps(command)
     def with_flags(**arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in flags}
-        command(**arguments, options={name: value for name, value in values.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None and value != []}
+        command(**arguments, options={name: _parsed(name, value) for name, value in given.items()})
 
     own = inspect.signature(command, eval_str=True).parameters.values()
     kept = [parameter for parameter in own if parameter.name != "options"]
     with_flags.__signature__ = inspect.Signature([*kept, *flags.values()])  # type: ignore[attr-defined]
     with_flags.__annotations__ = {}
     return with_flags
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """The option's value: JSON from a file or from the command line itself, where it is a structure.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if name not in _JSON:
+        return value
+    import json
+    from pathlib import Path
+
+    try:
+        text = value if value.lstrip()[:1] in ("{", "[") else Path(value).read_text(encoding="utf-8")
+        return json.loads(text)
+    except (OSError, ValueError) as error:
+        flag = "--" + name.replace("_", "-")
+        raise InputError(f"{flag}: {value[:60]!r} is neither JSON nor a file with JSON: {error}") from None
 
 
 def _scalar(hint: Any) -> type | None:

@@ -47,13 +47,22 @@ def print_reply(generation: Generation) -> None:
 
     if generation.reasoning:
         print_note(generation.reasoning)
-    if generation.text:
-        print(printable(generation.text), flush=True)
-    for call in generation.tool_calls:
-        print(printable(format_call(call)), flush=True)
+    lines = [generation.text] if generation.text else []
+    for line in lines + [format_call(call) for call in generation.tool_calls]:
+        print(_underlined(printable(line), generation), flush=True)
     raise_failure(generation)
     if not generation.text and not generation.tool_calls:
         print_note("(empty reply)")
+
+
+def _underlined(line: str, generation: Generation) -> str:
+    """The line with what the judge doubts underlined, on a terminal."""
+    if not sys.stdout.isatty():
+        return line
+    for doubt in sorted({doubt.text.strip() for doubt in generation.doubts}, key=len, reverse=True):
+        if doubt and printable(doubt) == doubt:
+            line = line.replace(doubt, f"\x1b[4m{doubt}\x1b[24m")
+    return line
 
 
 def print_note(text: str) -> None:
@@ -82,6 +91,14 @@ def summary(generation: Generation) -> str:
         f"first {'canvas' if stats.canvases else 'token'} in {stats.time_to_first_canvas_s:.2f} s",
         f"seed {generation.seed}",
     ]
+    if generation.doubts:
+        parts.append(count(len(generation.doubts), "doubt", "doubts"))
+    if stats.redrafts:
+        parts.append(f"{stats.redrafts_kept} of {count(stats.redrafts, 'redraft', 'redrafts')} kept")
+    if stats.drafted_tokens:
+        parts.append(
+            f"{stats.verified_tokens} of {count(stats.drafted_tokens, 'drafted token', 'drafted tokens')} kept"
+        )
     if generation.finish_reason == "length":
         parts.append(f"cut at {stats.generated_tokens} tokens (max_new_tokens)")
     return " · ".join(parts)

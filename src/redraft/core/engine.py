@@ -46,6 +46,23 @@ class Engine(Protocol):
         """Several replies, in the order of the requests."""
         ...
 
+    def infill(
+        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+    ) -> Generation:
+        """The text with its holes `[[...]]` filled, as the reply to `prompt`."""
+        ...
+
+    def edit(
+        self,
+        text: str,
+        span: tuple[int, int],
+        instruction: str,
+        options: GenerationOptions | None = None,
+        **changes: Any,
+    ) -> Generation:
+        """The text with the characters of one span written anew."""
+        ...
+
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
         """The token ids that `generate` would encode for this prompt."""
         ...

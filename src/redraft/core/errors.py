@@ -4,6 +4,7 @@
 RedraftError
 ├── InputError                  the user can mend it; the command line exits with 2
 │   ├── OptionError             an option has a value that cannot work         (also a ValueError)
+│   │   └── SchemaError         a JSON schema beyond what can be enforced; carries the path of the keyword
 │   ├── UnknownOptionError      an option that does not exist                  (also a TypeError)
 │   ├── PromptError             an empty prompt, a message that is none
 │   │   └── ContextLengthError  prompt longer than the context; carries both lengths
@@ -26,6 +27,18 @@ class InputError(RedraftError):
 
 class OptionError(InputError, ValueError):
     """An option has a value that cannot work."""
+
+
+class SchemaError(OptionError):
+    """A JSON schema that cannot be enforced.
+
+    Attributes:
+        path: the keyword, from the schema's root on, with dots.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        super().__init__(f"schema: {path or 'the root'}: {reason}")
 
 
 class UnknownOptionError(InputError, TypeError):

@@ -37,12 +37,16 @@ class Commit:
         token_ids: what the user gets of it; ends before end-of-turn and padding.
         text: what it adds to the raw reply, markers included; text that may still become a stop string is held back.
         denoising_steps: the steps it took.
+        logprobs: nats, the causal mode's log-probability of each token; None where nobody asked.
+        doubts: places in `token_ids` of what it would hardly have written.
     """
 
     canvas: int
     token_ids: tuple[int, ...]
     text: str
     denoising_steps: int
+    logprobs: tuple[float, ...] | None = None
+    doubts: tuple[int, ...] = ()
 
 
 Event = Draft | Commit | Generation

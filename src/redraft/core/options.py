@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from redraft.core.errors import OptionError, UnknownOptionError
+from redraft.core.presets import PRESETS
 
 Mode = Literal["diffusion", "autoregressive", "verified"]
 
@@ -26,20 +27,27 @@ class GenerationOptions:
         stability_threshold: steps for which the argmax canvas must not have changed before a stop.
         confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop.
         seed: same seed, same text; None draws a fresh one, which the result reports.
-        mode: "diffusion" denoises canvases, "autoregressive" writes token by token with the same weights.
-        temperature: scales t_max and t_min; 0 is greedy. None leaves the schedule as it is. In the causal mode it is
-            the temperature itself, and None is 1.
+        mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
+            drafts by canvases and keeps what the causal mode would have written.
+        temperature: scales t_max and t_min; 0 is greedy. None leaves the schedule as it is. In the other modes it is
+            the causal mode's temperature itself, and None is 1.
         top_p: nucleus bound of the causal mode.
-        preset: a named set of options.
-        initial_canvas: token ids that the first canvas starts from instead of noise.
-        pinned: canvas positions that never change.
+        preset: a named set of options, which others given beside it override: see `redraft presets`.
+        initial_canvas: a draft to start from instead of noise, as text or token ids, from the reply's first token on.
+        pinned: positions of `initial_canvas` that never change.
         stop: strings that end the reply; the reply ends before the first of them.
         enable_thinking: asks the chat template for a thought before the answer.
         tools: OpenAI-style tool declarations, handed to the chat template.
         tool_choice: "auto", "none", "required" or the name of a tool.
         response_format: a JSON schema, regex or choice list that the reply must match.
-        logprobs: whether the causal mode's log-probabilities are wanted.
-        redraft: rounds in which doubted tokens are drafted again.
+        logprobs: whether the causal mode's log-probabilities are wanted; they cost one encode a canvas.
+        redraft: most rounds in which doubted tokens of a canvas are drafted again.
+        canvas_length: positions of a canvas, at most the checkpoint's; None is the checkpoint's. Short replies in short
+            canvases cost less.
+        adaptive_canvas: whether what lies behind a settled end-of-turn leaves the canvas.
+        plateau_steps: steps without progress after which a canvas that does not settle is given up, and the best it
+            has seen is committed; 0 lets it use all its steps.
+        retry_empty: whether a reply that would be empty is drafted once more, with end-of-turn barred where it stood.
     """
 
     max_new_tokens: int = 256
@@ -54,7 +62,7 @@ class GenerationOptions:
     temperature: float | None = None
     top_p: float = 1.0
     preset: str | None = None
-    initial_canvas: Sequence[int] | None = None
+    initial_canvas: Sequence[int] | str | None = None
     pinned: Sequence[int] = ()
     stop: Sequence[str] = ()
     enable_thinking: bool = False
@@ -63,8 +71,15 @@ class GenerationOptions:
     response_format: Mapping[str, Any] | None = None
     logprobs: bool = False
     redraft: int = 0
+    canvas_length: int | None = None
+    adaptive_canvas: bool = False
+    plateau_steps: int = 0
+    retry_empty: bool = True
 
     def __post_init__(self) -> None:
+        for name, value in PRESETS.get(self.preset or "", {}).items():
+            if getattr(self, name) == _DEFAULTS[name]:
+                object.__setattr__(self, name, value)
         _at_least(self, "max_new_tokens", 1, int)
         _at_least(self, "max_denoising_steps", 1, int)
         _at_least(self, "t_max", 0.0, float)
@@ -82,24 +97,43 @@ class GenerationOptions:
             object.__setattr__(self, "stop", (self.stop,))
         if not all(isinstance(text, str) and text for text in self.stop):
             raise OptionError(f"stop must be a string or a list of non-empty strings, got {self.stop!r}")
+        _at_least(self, "redraft", 0, int)
+        _at_least(self, "plateau_steps", 0, int)
+        if self.canvas_length is not None:
+            _at_least(self, "canvas_length", 1, int)
+        if self.preset is not None and self.preset not in PRESETS:
+            raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
         self._check_mode()
-        self._refuse_what_is_not_built()
+        self._check_steering()
 
     def _check_mode(self) -> None:
-        if self.mode == "verified":
-            raise OptionError("mode='verified' is not available in this version of redraft")
-        if self.mode not in ("diffusion", "autoregressive"):
-            raise OptionError(f"mode must be 'diffusion' or 'autoregressive', got {self.mode!r}")
+        if self.mode not in ("diffusion", "autoregressive", "verified"):
+            raise OptionError(f"mode must be 'diffusion', 'autoregressive' or 'verified', got {self.mode!r}")
         _at_least(self, "top_p", 0.0, float)
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
         if self.top_p != 1 and self.mode == "diffusion":
             raise OptionError(f"top_p={self.top_p!r} belongs to mode='autoregressive'; a canvas has no nucleus")
 
-    def _refuse_what_is_not_built(self) -> None:
-        for name in _NOT_BUILT:
-            if getattr(self, name) != _DEFAULTS[name]:
-                raise OptionError(f"{name}={getattr(self, name)!r} is not available in this version of redraft")
+    def _check_steering(self) -> None:
+        if not isinstance(self.tool_choice, str) or not self.tool_choice:
+            raise OptionError(f"tool_choice must be 'auto', 'none', 'required' or a name, got {self.tool_choice!r}")
+        if self.tool_choice not in ("auto", "none") and not self.tools:
+            raise OptionError(f"tool_choice={self.tool_choice!r} needs tools")
+        if self.response_format is not None and not isinstance(self.response_format, Mapping):
+            raise OptionError(f"response_format must be a mapping with a 'type', got {self.response_format!r:.80}")
+        canvas = self.initial_canvas
+        if self.pinned and (canvas is None or isinstance(canvas, str)):
+            raise OptionError("pinned positions need an initial_canvas of token ids")
+        if canvas is not None and not isinstance(canvas, str):
+            object.__setattr__(self, "initial_canvas", tuple(canvas))
+            object.__setattr__(self, "pinned", tuple(sorted(set(self.pinned))))
+            if any(not isinstance(p, int) or not 0 <= p < len(canvas) for p in self.pinned):
+                raise OptionError(f"pinned must be positions of initial_canvas, 0 to {len(canvas) - 1}")
+        if canvas is not None and self.mode != "diffusion":
+            raise OptionError(f"initial_canvas belongs to mode='diffusion', not to {self.mode!r}")
+        if self.redraft and self.mode != "diffusion":
+            raise OptionError(f"redraft belongs to mode='diffusion', not to {self.mode!r}")
 
     def with_changes(self, **changes: Any) -> Self:
         """These options with some of them replaced.
@@ -113,22 +147,21 @@ class GenerationOptions:
                 close = difflib.get_close_matches(name, _DEFAULTS, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise UnknownOptionError(f"unknown generation option {name!r}{hint}")
+        preset = changes.get("preset")
+        if preset is not None and preset in PRESETS:
+            # Its options are filled in here, where those given beside it are still known as given.
+            changes = {**PRESETS[preset], **changes, "preset": None}
         return dataclasses.replace(self, **changes)
 
     @property
     def schedule(self) -> tuple[float, float]:
-        """(t_max, t_min) after `temperature` has scaled them."""
-        scale = 1.0 if self.temperature is None else self.temperature
+        """(t_max, t_min) after `temperature` has scaled them. A draft that is verified has the plain schedule:
+        temperature is the causal mode's there, and 0 makes poor drafts."""
+        scale = 1.0 if self.temperature is None or self.mode != "diffusion" else self.temperature
         return self.t_max * scale, self.t_min * scale
 
 
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
-_NOT_BUILT = ("preset", "initial_canvas", "pinned", "response_format", "logprobs", "redraft")
-
-
-def usable_options() -> tuple[str, ...]:
-    """The names of the generation options that this version acts on; the others are refused unless unset."""
-    return tuple(name for name in _DEFAULTS if name not in _NOT_BUILT)
 
 
 def _at_least(options: GenerationOptions, name: str, least: float, kind: type) -> None:

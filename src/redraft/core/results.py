@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "tool_calls", "empty", "cancelled", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,22 @@ class ToolCall:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """A part of the reply that the causal mode would hardly have written.
+
+    Attributes:
+        start, end: characters of the raw reply.
+        text: what stands there.
+        log_prob: nats, of the least likely of its tokens.
+    """
+
+    start: int
+    end: int
+    text: str
+    log_prob: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationStats:
     """What a generation cost. A token counts when the user gets it.
 
@@ -33,7 +49,11 @@ class GenerationStats:
         generated_tokens: tokens of the reply, without end-of-turn and padding.
         canvases: canvases denoised.
         denoising_steps: `denoise` forwards.
-        encode_passes: `encode` forwards, prefill and commits.
+        encode_passes: `encode` forwards: prefill, commits, and what the judge read.
+        empty_retries: canvases drafted once more because the reply would have been empty.
+        redrafts: rounds in which doubted tokens were drafted again; those kept are `redrafts_kept`.
+        plateaus: canvases given up before their last step.
+        drafted_tokens: tokens that "verified" had before the causal mode; those kept are `verified_tokens`.
         tokens_per_forward: generated tokens / denoising steps, the reference's definition; / encode passes in the
             causal mode, which has no denoising steps.
         time_to_first_canvas_s: from the start to the first committed canvas, or token in the causal mode.
@@ -55,6 +75,12 @@ class GenerationStats:
     denoise_s: float
     total_s: float
     tokens_per_second: float
+    empty_retries: int = 0
+    redrafts: int = 0
+    redrafts_kept: int = 0
+    plateaus: int = 0
+    drafted_tokens: int = 0
+    verified_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +92,15 @@ class Generation:
         reasoning: the thought channel's text, None when there was none.
         tool_calls: calls in the order they were written.
         token_ids: what the user got; ends before end-of-turn and padding.
-        finish_reason: "stop" (end-of-turn or a stop string), "length", "tool_calls", "cancelled" or "error".
+        finish_reason: "stop" (end-of-turn or a stop string), "length", "tool_calls", "empty" (end-of-turn came first,
+            and again when it was barred once), "cancelled" or "error".
         seed: the seed that repeats this reply.
         stats: what it cost.
         error: what went wrong when `finish_reason` is "error".
+        raw: the reply as it was written, markers included; `doubts` count its characters.
+        logprobs: nats, the causal mode's log-probability of each of `token_ids`; None where nobody asked.
+        doubts: what it would hardly have written; empty where nobody asked.
+        filled: what the holes of `infill` and `edit` got.
     """
 
     text: str
@@ -80,6 +111,10 @@ class Generation:
     seed: int
     stats: GenerationStats
     error: str | None = None
+    raw: str = ""
+    logprobs: tuple[float, ...] | None = None
+    doubts: tuple[Doubt, ...] = ()
+    filled: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The reply as JSON values, in the order of the fields."""

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from redraft.core.events import Commit
+from redraft.engine.next_token import allowed_logits, causal_probabilities
 from redraft.engine.prefill import encode_pending
 from redraft.engine.sequence import Sequence
+from redraft.engine.settle import follow
 from redraft.kernels.head import inverse_cdf
 from redraft.model.model import DiffusionGemma
 from redraft.sampler import noise
 from redraft.sampler.noise import Stream
-from redraft.sampler.nucleus import nucleus
 
 
 class CausalLoop:
@@ -36,30 +37,30 @@ class CausalLoop:
         if written == 0:
             self.on_encoded(sequence)
         started = time.perf_counter()
-        token = self._sample(sequence, hidden, written)
-        sequence.costs.encode_s += time.perf_counter() - started
-        if token is None:
+        logits = self.model.logits(hidden)[0, 0]
+        if not bool(torch.isfinite(logits).all()):
             sequence.failed = f"the model's output is not finite at token {written}"
             sequence.reply.close("error")
             return
+        token, log_prob = self._choose(sequence, logits, written)
+        sequence.costs.encode_s += time.perf_counter() - started
         if sequence.costs.first_canvas_s is None:
             sequence.costs.first_canvas_s = time.perf_counter() - sequence.costs.started
         ids, text = sequence.reply.add([token])
-        if not sequence.finished and len(sequence.prompt) + written + 1 >= sequence.max_context:
-            text += sequence.reply.close("length")
+        logprobs = (log_prob,) * len(ids) if sequence.options.logprobs else None
+        sequence.logprobs += logprobs or ()
+        follow(sequence, [token])
         sequence.pending = [token]
-        yield sequence, Commit(canvas=written, token_ids=tuple(ids), text=text, denoising_steps=0)
+        yield sequence, Commit(canvas=written, token_ids=tuple(ids), text=text, denoising_steps=0, logprobs=logprobs)
 
-    def _sample(self, sequence: Sequence, hidden: Tensor, written: int) -> int | None:
-        """The token that the request's draw means; None where the model's output is not finite."""
-        options, device = sequence.options, self.model.device
-        temperature = 1.0 if options.temperature is None else options.temperature
-        logits = self.model.logits(hidden)[0]
-        if not bool(torch.isfinite(logits).all()):
-            return None
-        if temperature == 0:
-            return int(logits.argmax())
-        at = [torch.tensor([value], device=device) for value in (sequence.seed, 0, written)]
+    def _choose(self, sequence: Sequence, logits: Tensor, written: int) -> tuple[int, float]:
+        """The token that the request's draw means, and its log-probability."""
+        at = [torch.tensor([value], device=self.model.device) for value in (sequence.seed, 0, written)]
         uniform = noise.uniform(at[0], Stream.SAMPLE, at[1], at[2], 1)[0]
-        probabilities = torch.softmax(logits / temperature, dim=-1)
-        return int(inverse_cdf(nucleus(probabilities, options.top_p), uniform))
+        while True:
+            allowed = allowed_logits(sequence, logits, sequence.constraint_state, sequence.budget - written)
+            probabilities = causal_probabilities(sequence, allowed)
+            greedy = sequence.options.temperature == 0
+            token = int(probabilities.argmax() if greedy else inverse_cdf(probabilities[None], uniform))
+            if not sequence.narrow([token]):
+                return token, float(torch.log_softmax(allowed, dim=-1)[token])

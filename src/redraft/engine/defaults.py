@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class Defaults:
         sampler = raw.get("sampler_config") or {}
         if sampler.get("entropy_bound") is not None:
             known["entropy_bound"] = sampler["entropy_bound"]
+        if not config.has_canvas:
+            known |= _causal(raw if path.exists() else {"do_sample": True})
         try:
             options = GenerationOptions(**known)
         except OptionError as error:
@@ -58,3 +61,12 @@ class Defaults:
             # Some re-saved configs keep one of the three.
             end_ids |= set(tokenizer.end_of_turn_ids())
         return cls(options=options, end_ids=frozenset(end_ids))
+
+
+def _causal(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a checkpoint without the canvas mode. A `top_k` in its file is ignored: there is no such option.
+
+    Source: transformers' `generate`, which is greedy unless `do_sample` is true.
+    """
+    sampling = {name: raw[name] for name in ("temperature", "top_p") if raw.get(name) is not None}
+    return {"mode": "autoregressive", **(sampling if raw.get("do_sample") else {"temperature": 0.0})}

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import Any
 
 from redraft.core.engine import Prompt, Request
-from redraft.core.errors import ContextLengthError, PromptError
+from redraft.core.errors import PromptError
 from redraft.core.events import Event
 from redraft.core.options import GenerationOptions
 from redraft.core.results import Generation, ModelInfo
+from redraft.engine.admission import Admission
 from redraft.engine.defaults import Defaults
+from redraft.engine.infill import filled, holes_of, pattern_of
+from redraft.engine.judge import spans
 from redraft.engine.loop import CanvasLoop
 from redraft.engine.prefix import PrefixCache
-from redraft.engine.reply import Reply
-from redraft.engine.sequence import Costs, Sequence
-from redraft.model.cache import SequenceCache
+from redraft.engine.sequence import Sequence
 from redraft.model.model import DiffusionGemma
-from redraft.sampler.noise import as_int64
 from redraft.text.chat import ChatTemplate
-from redraft.text.output import parse_reply
+from redraft.text.output import ParsedReply, parse_reply
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -42,11 +41,17 @@ class LocalEngine:
         self.model = model
         self.tokenizer = Tokenizer.from_directory(directory)
         self.template = ChatTemplate.from_directory(directory)
-        self.defaults = Defaults.of(directory, model.config, self.tokenizer)
+        defaults = Defaults.of(directory, model.config, self.tokenizer)
         self.max_context = max_context or model.config.max_position_embeddings
+        self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context)
         self.prefixes = PrefixCache()
         self._loop = CanvasLoop(model, exact=exact, on_encoded=self._remember)
         self._name, self._directory = name, directory
+
+    @property
+    def defaults(self) -> Defaults:
+        """What applies when the caller sets nothing."""
+        return self.admission.defaults
 
     @property
     def info(self) -> ModelInfo:
@@ -97,9 +102,72 @@ class LocalEngine:
                 pass
         return [self._result(sequence) for sequence in sequences]
 
+    def infill(
+        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+    ) -> Generation:
+        """The text with its holes filled: `[[...]]`, or `[[...12]]` for twelve characters. The rest stays as it is.
+
+        Args:
+            text: the reply with holes; markers such as `<|tool_call>` are read as such.
+            prompt: what it answers; None asks for the gaps to be filled.
+            options, changes: as in `generate`. The result's `filled` has what the holes got.
+
+        Raises:
+            InputError: no hole, or options that cannot work.
+        """
+        pieces, lengths = holes_of(text)
+        if prompt is None:
+            prompt = "Fill in the gaps: " + "___".join(pieces)
+        return self._fill(pieces, lengths, prompt, options, changes)
+
+    def edit(
+        self,
+        text: str,
+        span: tuple[int, int],
+        instruction: str,
+        options: GenerationOptions | None = None,
+        **changes: Any,
+    ) -> Generation:
+        """The text with the characters of one span written anew, and the rest as it was.
+
+        Args:
+            text: what to edit.
+            span: characters (start, end).
+            instruction: what should become of them.
+            options, changes: as in `generate`. The result's `filled` has what the span got.
+
+        Raises:
+            InputError: a span that is none, or options that cannot work.
+        """
+        start, end = span
+        if not 0 <= start < end <= len(text):
+            raise PromptError(f"span {span} is no part of a text of {len(text)} characters")
+        prompt = f"{instruction}\n\n{text}"
+        if text[:start] and (options or self.defaults.options).with_changes(**changes).mode == "diffusion":
+            changes.setdefault("initial_canvas", text[:start])
+        return self._fill([text[:start], text[end:]], [None], prompt, options, changes)
+
+    def _fill(
+        self,
+        pieces: list[str],
+        lengths: list[int | None],
+        prompt: Prompt,
+        options: GenerationOptions | None,
+        changes: dict[str, Any],
+    ) -> Generation:
+        if self.tokenizer is None:
+            raise PromptError("holes need a tokenizer, and this model's directory has none")
+        pattern = pattern_of(pieces, lengths, self.admission.constraints.marked)
+        wanted = {"type": "regex", "pattern": pattern}
+        generation = self.generate(prompt, options, **{**changes, "response_format": wanted})
+        parsed = parse_reply(generation.raw, bare_calls=False)
+        return dataclasses.replace(
+            generation, filled=filled(generation.raw, pieces), text=parsed.text, tool_calls=parsed.tool_calls
+        )
+
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
         """The token ids that `generate` would encode for this prompt."""
-        return self._prompt_ids(prompt, (options or self.defaults.options).with_changes(**changes))
+        return self.admission.prompt_ids(prompt, (options or self.defaults.options).with_changes(**changes))
 
     def pieces(self, token_ids: Rows[int]) -> list[str]:
         """Each token's own text; a number in angle brackets where there is no tokenizer."""
@@ -108,62 +176,13 @@ class LocalEngine:
         return self.tokenizer.pieces(token_ids)
 
     def _admit(self, prompt: Prompt, options: GenerationOptions | None, changes: Mapping[str, Any]) -> Sequence:
-        costs = Costs()
-        resolved = (options or self.defaults.options).with_changes(**changes)
-        if resolved.stop and self.tokenizer is None:
-            raise PromptError("stop strings need a tokenizer, and this model's directory has none")
-        ids = self._prompt_ids(prompt, resolved)
-        causal = resolved.mode == "autoregressive"
-        length = self.model.config.canvas_length
-        if len(ids) + (1 if causal else length) > self.max_context:
-            raise ContextLengthError(len(ids), self.max_context)
-        seed = secrets.randbits(63) if resolved.seed is None else resolved.seed
-        resolved = resolved.with_changes(seed=seed)
-        # The causal mode begins with what the prompt's last token makes of the rest, which no snapshot holds.
-        cache = self.prefixes.take(ids[:-1] if causal else ids) or SequenceCache(
-            self.model.config, self.model.dtype, self.model.device
-        )
-        costs.cached_tokens = cache.length
-        return Sequence(
-            prompt=ids,
-            options=resolved,
-            seed=as_int64(seed),
-            cache=cache,
-            pending=ids[cache.length :],
-            reply=Reply(self.tokenizer, self.defaults.end_ids, resolved.max_new_tokens, resolved.stop),
-            max_context=self.max_context,
-            max_canvases=min(-(-resolved.max_new_tokens // length), (self.max_context - len(ids)) // length),
-            costs=costs,
-        )
-
-    def _prompt_ids(self, prompt: Prompt, options: GenerationOptions) -> list[int]:
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise PromptError("the prompt is empty")
-            if self.template is None:
-                return self._encoded(prompt)
-            prompt = [{"role": "user", "content": prompt}]
-        if not isinstance(prompt, Rows) or not prompt:
-            raise PromptError("the prompt is empty: give text, messages or token ids")
-        if isinstance(prompt[0], int):
-            return self._checked_ids(list(prompt))  # type: ignore[arg-type]
-        if self.template is None:
-            raise PromptError("this model's directory has no chat template: give text or token ids, not messages")
-        messages: Any = prompt
-        text = self.template.render(messages, tools=options.tools, enable_thinking=options.enable_thinking)
-        return self._encoded(text)
-
-    def _encoded(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            raise PromptError("this model's directory has no tokenizer: give token ids")
-        return self.tokenizer.encode(text)
-
-    def _checked_ids(self, ids: list[int]) -> list[int]:
-        vocab_size = self.model.config.vocab_size
-        for position, token_id in enumerate(ids):
-            if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
-                raise PromptError(f"token id {token_id!r} at position {position} is not in 0..{vocab_size - 1}")
-        return ids
+        sequence = self.admission(prompt, options, changes)
+        # What follows the prompt depends on its last token, and no snapshot holds what the causal mode makes of it.
+        known = self.prefixes.take(sequence.prompt[:-1] if sequence.judged else sequence.prompt)
+        if known is not None:
+            sequence.cache, sequence.pending = known, sequence.prompt[known.length :]
+            sequence.costs.cached_tokens = known.length
+        return sequence
 
     def _remember(self, sequence: Sequence) -> None:
         """Keeps the end of the prompt, and of each canvas that was encoded, as a place to go on from."""
@@ -171,18 +190,27 @@ class LocalEngine:
 
     def _result(self, sequence: Sequence) -> Generation:
         reply = sequence.reply
-        parsed = parse_reply(reply.text)
+        options = sequence.options
+        if sequence.constraint is None or options.tools or options.enable_thinking:
+            parsed = parse_reply(reply.text, bare_calls=sequence.constraint is None)
+        else:
+            # A text that must match is that text, whatever it spells.
+            parsed = ParsedReply(text=reply.text, reasoning=None, tool_calls=())
         finish = reply.finish or "cancelled"
         if finish == "stop" and parsed.tool_calls:
             finish = "tool_calls"
-        assert sequence.options.seed is not None
+        assert options.seed is not None
+        places = [place for place in sequence.doubts if place < len(reply.token_ids)]
         return Generation(
             text=parsed.text,
             reasoning=parsed.reasoning,
             tool_calls=parsed.tool_calls,
             token_ids=tuple(reply.token_ids),
             finish_reason=finish,
-            seed=sequence.options.seed,
+            seed=options.seed,
             stats=sequence.costs.finish(len(sequence.prompt), len(reply.token_ids)),
             error=sequence.failed,
+            raw=reply.text,
+            logprobs=tuple(sequence.logprobs[: len(reply.token_ids)]) if options.logprobs else None,
+            doubts=spans(reply.token_ids, places, sequence.logprobs, self.tokenizer),
         )

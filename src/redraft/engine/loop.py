@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from redraft.core.events import Commit, Draft
+from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_canvas
 from redraft.engine.causal import CausalLoop
 from redraft.engine.prefill import encode_pending
-from redraft.engine.sequence import CanvasState, Sequence
+from redraft.engine.progress import advance
+from redraft.engine.sequence import Sequence
+from redraft.engine.settle import Settle
+from redraft.engine.steer import is_steered, steer
+from redraft.engine.verified import verify
 from redraft.kernels.head import HeadStats
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
-from redraft.sampler import noise
 from redraft.sampler.accept import accept, renoise
-from redraft.sampler.noise import Stream
 from redraft.sampler.schedule import temperature
-from redraft.sampler.stop import new_history, remember, stable_and_confident
-
-NOISE_STEPS = 16
 
 Emitted = tuple[Sequence, Draft | Commit]
 
@@ -32,7 +33,7 @@ class CanvasLoop:
 
     With `exact`, every forward carries one sequence: its rows meet the same matrix shapes alone or in company, so its
     tokens are the same bit for bit. On a CPU, where cost is linear in rows, that costs little. Without it the rows of
-    all sequences run as one batch.
+    all sequences run as one batch, those of canvases of one length.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class CanvasLoop:
         self.exact = exact
         self.on_encoded = on_encoded
         self.causal = CausalLoop(model, on_encoded)
+        self.settle = Settle(model)
 
     def tick(self, sequences: Rows[Sequence], *, drafts: bool = True) -> Iterator[Emitted]:
         """One step of every sequence that has not finished; a failing one is marked and left behind."""
@@ -50,40 +52,33 @@ class CanvasLoop:
         for sequence in unfinished:
             if sequence.options.mode == "autoregressive":
                 yield from self.causal.tick(sequence)
-        active = [sequence for sequence in unfinished if sequence.options.mode == "diffusion"]
+        active = [sequence for sequence in unfinished if sequence.options.mode != "autoregressive"]
         for sequence in active:
-            self._encode(sequence)
-        for group in [[sequence] for sequence in active] if self.exact else [active]:
-            if group:
-                yield from self._step(group, drafts)
+            if sequence.canvas is None:
+                self._begin(sequence)
+        for group in self._groups(active):
+            yield from self._step(group, drafts)
 
-    def _encode(self, sequence: Sequence) -> None:
-        if sequence.canvas is not None:
-            return
-        encode_pending(self.model, sequence)
-        self.on_encoded(sequence)
-        sequence.canvas = self._start_canvas(sequence)
+    def _groups(self, active: list[Sequence]) -> list[list[Sequence]]:
+        if self.exact:
+            return [[sequence] for sequence in active]
+        by_length = sorted(active, key=lambda sequence: _canvas(sequence).length)
+        return [list(group) for _, group in groupby(by_length, key=lambda sequence: _canvas(sequence).length)]
 
-    def _start_canvas(self, sequence: Sequence) -> CanvasState:
-        length, vocab_size = self.model.config.canvas_length, self.model.config.vocab_size
-        seed, canvas, step = self._coordinates(sequence, 0, 1)
-        history = new_history(sequence.options.stability_threshold, 1, length, self.model.device)
-        tokens = noise.token_ids(seed, Stream.START, canvas, step, length, vocab_size)[0]
-        state = CanvasState(tokens=tokens, history=history, uniform=tokens, noise=tokens)
-        self._draw(sequence, state)
-        return state
+    def _begin(self, sequence: Sequence) -> None:
+        """Encodes what is due and starts the next canvas."""
+        if sequence.pending:
+            sequence.last_hidden = encode_pending(self.model, sequence)
+            self.on_encoded(sequence)
+        sequence.canvas = new_canvas(
+            self._noise(sequence, sequence.costs.canvases, sequence.canvas_length),
+            sequence.options.stability_threshold,
+            initial=sequence.initial,
+            pinned=sequence.pinned,
+        )
 
-    def _draw(self, sequence: Sequence, state: CanvasState) -> None:
-        """Makes the noise of the next steps at once: for one step, it would cost as many operators as a layer."""
-        length, vocab_size = self.model.config.canvas_length, self.model.config.vocab_size
-        coordinates = self._coordinates(sequence, state.step, NOISE_STEPS)
-        state.uniform = noise.uniform(coordinates[0], Stream.SAMPLE, *coordinates[1:], length)
-        state.noise = noise.token_ids(coordinates[0], Stream.RENOISE, *coordinates[1:], length, vocab_size)
-
-    def _coordinates(self, sequence: Sequence, first: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """(seed, canvas, step) of `count` steps, each [count]."""
-        step = torch.arange(first, first + count, device=self.model.device)
-        return torch.full_like(step, sequence.seed), torch.full_like(step, sequence.costs.canvases), step
+    def _noise(self, sequence: Sequence, canvas: int, length: int) -> CanvasNoise:
+        return CanvasNoise(sequence.seed, canvas, length, self.model.config.vocab_size, self.model.device)
 
     def _step(self, group: list[Sequence], drafts: bool) -> Iterator[Emitted]:
         started = time.perf_counter()
@@ -99,12 +94,19 @@ class CanvasLoop:
                 sequence.failed = f"the model's output is not finite at step {state.step}"
                 sequence.reply.close("error")
                 continue
-            done = _advance(sequence, state, stats, canvas, row)
+            done = advance(sequence, state, stats, canvas, row)
             sequence.costs.denoise_s += time.perf_counter() - started
             if drafts:
-                yield sequence, _draft(sequence, state, stats, accepted, row, temperatures[row])
+                yield sequence, _draft(state, stats, accepted, row, temperatures[row])
             if done:
-                yield sequence, self._commit(sequence, state)
+                commit = self._settled(sequence, state)
+                if commit is not None:
+                    yield sequence, commit
+
+    def _settled(self, sequence: Sequence, state: CanvasState) -> Commit | None:
+        if sequence.options.mode == "verified":
+            return verify(self.model, sequence, state)
+        return self.settle(sequence, state)
 
     def _denoise(
         self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]
@@ -112,19 +114,27 @@ class CanvasLoop:
         """(statistics, accepted positions, next canvas) of every row, each [B, L]."""
         device = self.model.device
         for sequence, state in zip(group, states, strict=True):
-            if state.step and state.step % NOISE_STEPS == 0:
-                self._draw(sequence, state)
+            if state.taken and state.taken % NOISE_STEPS == 0:
+                state.uniform, state.noise = self._noise(sequence, state.number, state.length).block(state.steps)
         hidden = self.model.denoise_hidden(
             torch.stack([state.tokens for state in states]),
             KVCache(sequence.cache for sequence in group),
             self._soft(states),
         )
-        uniform = torch.stack([state.uniform[state.step % NOISE_STEPS] for state in states])
+        uniform = torch.stack([state.uniform[state.taken % NOISE_STEPS] for state in states])
         stats = self.model.head(hidden, torch.tensor(temperatures, device=device), uniform)
+        for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
+            if is_steered(sequence, state):
+                source = self._noise(sequence, state.number, state.length)
+                steer(self.model, hidden[row], stats, row, sequence, state, temperatures[row], source)
         bounds = torch.tensor([[sequence.options.entropy_bound] for sequence in group], device=device)
         accepted = accept(stats.entropy, bounds)
-        fresh = torch.stack([state.noise[state.step % NOISE_STEPS] for state in states])
-        return stats, accepted, renoise(accepted, stats.sample, fresh)
+        fresh = torch.stack([state.noise[state.taken % NOISE_STEPS] for state in states])
+        canvas = renoise(accepted, stats.sample, fresh)
+        for row, state in enumerate(states):
+            if state.pinned is not None:
+                canvas[row] = torch.where(state.pinned >= 0, state.pinned, canvas[row])
+        return stats, accepted, canvas
 
     def _soft(self, states: list[CanvasState]) -> Tensor | None:
         known = [state.soft for state in states if state.soft is not None]
@@ -134,51 +144,16 @@ class CanvasLoop:
         zero = torch.zeros_like(known[0])
         return torch.stack([zero if state.soft is None else state.soft for state in states])
 
-    def _commit(self, sequence: Sequence, state: CanvasState) -> Commit:
-        assert state.argmax is not None
-        costs, number = sequence.costs, sequence.costs.canvases
-        costs.canvases += 1
-        if costs.first_canvas_s is None:
-            costs.first_canvas_s = time.perf_counter() - costs.started
-        canvas = state.argmax.tolist()
-        ids, text = sequence.reply.add(canvas)
-        if not sequence.finished and costs.canvases == sequence.max_canvases:
-            text += sequence.reply.close("length")
-        if not sequence.finished:
-            # Encoded only because another canvas follows it.
-            sequence.pending = canvas
-        sequence.canvas = None
-        return Commit(canvas=number, token_ids=tuple(ids), text=text, denoising_steps=state.step)
-
 
 def _canvas(sequence: Sequence) -> CanvasState:
     assert sequence.canvas is not None
     return sequence.canvas
 
 
-def _advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: Tensor, row: int) -> bool:
-    """Takes a row of the step's results into the sequence's canvas; returns whether the canvas is done."""
-    argmax, entropy = stats.argmax[row : row + 1], stats.entropy[row : row + 1]
-    options = sequence.options
-    stop = stable_and_confident(state.history, argmax, entropy, options.confidence_threshold)
-    state.history = remember(state.history, argmax)
-    state.argmax, state.tokens, state.soft = argmax[0], canvas[row], stats.soft_embedding[row]
-    state.step += 1
-    sequence.costs.denoising_steps += 1
-    return bool(stop) or state.step == options.max_denoising_steps
-
-
-def _draft(
-    sequence: Sequence,
-    state: CanvasState,
-    stats: HeadStats,
-    accepted: Tensor,
-    row: int,
-    degree: float,
-) -> Draft:
+def _draft(state: CanvasState, stats: HeadStats, accepted: Tensor, row: int, degree: float) -> Draft:
     return Draft(
-        canvas=sequence.costs.canvases,
-        step=state.step - 1,
+        canvas=state.number,
+        step=state.steps - 1,
         token_ids=tuple(stats.argmax[row].tolist()),
         accepted=tuple(accepted[row].tolist()),
         entropy_nats=tuple(stats.entropy[row].tolist()),

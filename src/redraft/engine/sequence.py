@@ -9,31 +9,10 @@ from torch import Tensor
 
 from redraft.core.options import GenerationOptions
 from redraft.core.results import GenerationStats
+from redraft.engine.canvas import CanvasState
 from redraft.engine.reply import Reply
 from redraft.model.cache import SequenceCache
-
-
-@dataclass
-class CanvasState:
-    """The canvas being denoised.
-
-    Attributes:
-        tokens: [L] the noisy canvas.
-        argmax: [L] what would be committed now; None before the first step.
-        soft: [L, D] what the next step is conditioned on; None at the first, a true zero signal.
-        history: [H, 1, L] the argmax canvases of the last H steps.
-        step: steps done.
-        uniform: [S, L] draws for the samples of this block of steps.
-        noise: [S, L] token ids for what this block of steps renoises.
-    """
-
-    tokens: Tensor
-    history: Tensor
-    uniform: Tensor
-    noise: Tensor
-    argmax: Tensor | None = None
-    soft: Tensor | None = None
-    step: int = 0
+from redraft.text.constraint import Constraint
 
 
 @dataclass
@@ -44,6 +23,12 @@ class Costs:
     canvases: int = 0
     denoising_steps: int = 0
     encode_passes: int = 0
+    empty_retries: int = 0
+    redrafts: int = 0
+    redrafts_kept: int = 0
+    plateaus: int = 0
+    drafted_tokens: int = 0
+    verified_tokens: int = 0
     encode_s: float = 0.0
     denoise_s: float = 0.0
     started: float = field(default_factory=time.perf_counter)
@@ -66,6 +51,12 @@ class Costs:
             denoise_s=self.denoise_s,
             total_s=total,
             tokens_per_second=generated_tokens / total,
+            empty_retries=self.empty_retries,
+            redrafts=self.redrafts,
+            redrafts_kept=self.redrafts_kept,
+            plateaus=self.plateaus,
+            drafted_tokens=self.drafted_tokens,
+            verified_tokens=self.verified_tokens,
         )
 
 
@@ -80,9 +71,16 @@ class Sequence:
         cache: what has been encoded.
         pending: ids to encode before the next denoising step.
         reply: what the user gets.
-        max_canvases: as many as the budget and the context allow.
-        max_context: tokens of prompt and reply together.
+        budget: tokens that the reply may have; canvases of `canvas_length` positions cover it.
+        canvas_length: positions of each canvas.
+        constraint: what the reply must match.
+        constraint_state: where that stands behind the committed canvases.
+        initial: token ids that the reply's canvases start from, -1 where they start from noise.
+        pinned: token ids that never change, -1 elsewhere.
         canvas: None between canvases.
+        last_hidden: [1, 1, D] of the last encoded token, from which the next one's probability follows.
+        logprobs: of the reply's tokens so far, where they are wanted.
+        doubts: places of tokens that the judge doubts.
         failed: why it ended early.
     """
 
@@ -92,11 +90,38 @@ class Sequence:
     cache: SequenceCache
     pending: list[int]
     reply: Reply
-    max_canvases: int
-    max_context: int
+    budget: int
+    canvas_length: int
+    constraint: Constraint | None = None
+    constraint_state: int = 0
+    initial: list[int] = field(default_factory=list)
+    pinned: list[int] = field(default_factory=list)
     canvas: CanvasState | None = None
+    last_hidden: Tensor | None = None
+    logprobs: list[float] = field(default_factory=list)
+    doubts: list[int] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
     failed: str | None = None
+
+    @property
+    def committed(self) -> int:
+        """Tokens of the canvases that the reply consists of so far."""
+        return len(self.reply.token_ids)
+
+    @property
+    def judged(self) -> bool:
+        """Whether the causal mode has a say in this request."""
+        options = self.options
+        return bool(options.logprobs or options.redraft or options.plateau_steps or options.mode != "diffusion")
+
+    def narrow(self, token_ids: list[int]) -> bool:
+        """Narrows the constraint where these tokens, behind the committed ones, break a rule that it leaves open."""
+        narrower = self.constraint and self.constraint.narrowed(self.reply.token_ids + token_ids)
+        if not narrower:
+            return False
+        self.constraint = narrower
+        self.constraint_state = narrower.automaton.advance(narrower.automaton.start, self.reply.token_ids)
+        return True
 
     @property
     def finished(self) -> bool:

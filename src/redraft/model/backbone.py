@@ -41,8 +41,9 @@ class Layer(nn.Module):
         self.post_feedforward_layernorm_1 = RMSNorm(D, eps)
         self.pre_feedforward_layernorm_2 = RMSNorm(D, eps)
         self.post_feedforward_layernorm_2 = RMSNorm(D, eps)
-        self.register_buffer("layer_scalar", torch.ones(1))
         self.register_buffer("encoder_layer_scalar", torch.ones(1))
+        if config.has_canvas:
+            self.register_buffer("layer_scalar", torch.ones(1))
 
     def forward(
         self, hidden: Float[Tensor, "B T D"], table: Rotary, index: int, attend: Attend, *, causal: bool
@@ -91,7 +92,8 @@ class Backbone(nn.Module):
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, layer) for layer in config.layers)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_conditioning = SelfConditioning(config)
+        if config.has_canvas:
+            self.self_conditioning = SelfConditioning(config)
         self.rope_keys = sorted({layer.rope_key for layer in config.layers})
         self.build_rotary(self.norm.weight.device)
 

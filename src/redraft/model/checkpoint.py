@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,12 +18,9 @@ from redraft.core.errors import CheckpointError, ModelNotFoundError
 from redraft.core.files import read_json
 from redraft.model.config import ModelConfig
 from redraft.model.model import DiffusionGemma
+from redraft.model.names import Names, names_for
 from redraft.model.quantized import quantize_int8
 
-DECODER = "model.decoder."
-ENCODER = "model.encoder.language_model."
-# Parts that are not run yet: accounted for, skipped, and copied through on save.
-PASSED_THROUGH = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
 COPIED_FILES = (
     "generation_config.json",
     "tokenizer.json",
@@ -36,14 +32,6 @@ COPIED_FILES = (
 )
 SHARD_BYTES = 5 * 10**9
 ALIGNMENT = 64
-_SCALAR = re.compile(r"layers\.(\d+)\.encoder_layer_scalar")
-
-
-def file_name_of(parameter: str) -> str:
-    """The checkpoint's name of one of our parameters or buffers (relative to `Backbone`)."""
-    if _SCALAR.fullmatch(parameter):
-        return ENCODER + parameter.replace("encoder_layer_scalar", "layer_scalar")
-    return DECODER + parameter
 
 
 @dataclass(frozen=True)
@@ -124,9 +112,10 @@ def load_model(
     config = ModelConfig.from_directory(directory)
     with torch.device("meta"):
         model = DiffusionGemma(config)
-    wanted = {file_name_of(name): (name, tensor) for name, tensor in model.backbone.state_dict().items()}
     files = TensorFiles.of(directory)
-    sources, duplicates = _match(files, wanted)
+    names = names_for(config, files.file_of)
+    wanted = {names.of(name): (name, tensor) for name, tensor in model.backbone.state_dict().items()}
+    sources, duplicates = _match(files, names, wanted)
     loaded: dict[str, Tensor] = {}
     for file_name, tensor in files.read(list(sources)):
         name, expected = wanted[sources[file_name]]
@@ -159,13 +148,13 @@ def _aligned(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
 
 
-def _match(files: TensorFiles, wanted: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
+def _match(files: TensorFiles, names: Names, wanted: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
     """File tensors that fill a parameter, and second copies of such; raises on what is left over or missing."""
     sources, duplicates, surplus = {}, {}, []
     for name in files.file_of:
-        if name.startswith(PASSED_THROUGH):
+        if name.startswith(names.passed_through):
             continue
-        owner = _tied_owner(name)
+        owner = names.owner(name)
         if name in wanted:
             sources[name] = name
         elif owner in wanted and owner in files.file_of:
@@ -180,14 +169,6 @@ def _match(files: TensorFiles, wanted: Mapping[str, object]) -> tuple[dict[str, 
     if missing:
         raise CheckpointError(f"{files.directory}: missing {_list(missing)}")
     return sources, duplicates
-
-
-def _tied_owner(name: str) -> str:
-    if name == "lm_head.weight":
-        return DECODER + "embed_tokens.weight"
-    if name.startswith(ENCODER) and not name.endswith("layer_scalar"):
-        return DECODER + name.removeprefix(ENCODER)
-    return name
 
 
 def _list(names: list[str]) -> str:
@@ -218,13 +199,14 @@ def save_checkpoint(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     source = Path(source) if source is not None else model.source
+    files = None if source is None else TensorFiles.of(source)
+    names = names_for(model.config, () if files is None else files.file_of)
     tensors = {
-        file_name_of(name): tensor.detach().to("cpu", dtype or model.dtype).contiguous()
+        names.of(name): tensor.detach().to("cpu", dtype or model.dtype).contiguous()
         for name, tensor in model.backbone.state_dict().items()
     }
-    if source is not None:
-        files = TensorFiles.of(source)
-        tensors.update(files.read([name for name in files.file_of if name.startswith(PASSED_THROUGH)]))
+    if source is not None and files is not None:
+        tensors.update(files.read([name for name in files.file_of if name.startswith(names.passed_through)]))
         for name in COPIED_FILES:
             if (source / name).exists() and source.resolve() != directory.resolve():
                 shutil.copyfile(source / name, directory / name)

@@ -8,18 +8,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.core.errors import OptionError
 from redraft.kernels.head import HeadStats, head, raw_logits, softcap
 from redraft.kernels.int8 import Int8Matrix
 from redraft.model.attend import Denoise, Encode
 from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.config import ModelConfig
+from redraft.model.gemma4 import NO_CANVAS
 
 
 class DiffusionGemma(nn.Module):
     """The text model. `load_model` makes one from a checkpoint.
 
-    `encode` is causal and writes the cache; `denoise` is bidirectional over the canvas and leaves no trace.
+    `encode` is causal and writes the cache; `denoise` is bidirectional over the canvas and leaves no trace. A Gemma 4
+    checkpoint (`config.has_canvas` false) has `encode` only.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -90,7 +93,12 @@ class DiffusionGemma(nn.Module):
             canvas: token ids; L may differ from the checkpoint's canvas_length.
             self_conditioning: soft embedding of the previous step, None at the first. A row of zeros in it is a
                 row without signal.
+
+        Raises:
+            OptionError: the checkpoint has no canvas mode.
         """
+        if not self.config.has_canvas:
+            raise OptionError(NO_CANVAS)
         embedded = self.backbone.self_conditioning.condition(self.backbone.embed(canvas), self_conditioning)
         positions = cache.lengths[:, None] + torch.arange(canvas.shape[1])
         return self.backbone(embedded, positions.to(self.device), Denoise(cache), causal=False)

@@ -27,6 +27,7 @@ class Stream(IntEnum):
     RENOISE = 2
     ACCEPT = 3
     RESIDUAL = 4
+    TOKEN = 5
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

@@ -35,7 +35,7 @@ class ParsedReply:
     tool_calls: tuple[ToolCall, ...]
 
 
-def parse_reply(reply: str) -> ParsedReply:
+def parse_reply(reply: str, *, bare_calls: bool = True) -> ParsedReply:
     """Takes a reply apart; mends garbled calls, loses no text, and never raises.
 
     A call inside a closed thought is a thought. A thought that is not closed goes on to the next `<|tool_call>`, the
@@ -44,6 +44,7 @@ def parse_reply(reply: str) -> ParsedReply:
 
     Args:
         reply: the decoded reply with its markers as text, ended before end-of-turn.
+        bare_calls: whether a `call:` without its marker is a call too; not where the protocol was enforced.
 
     Returns:
         Its parts. A call that had to be mended has `repaired` set; of a repeated argument the first counts.
@@ -61,6 +62,8 @@ def parse_reply(reply: str) -> ParsedReply:
         elif marker == CALL_CLOSE and unread:
             text.append(marker)
             unread = False
+        elif marker == "call:" and not bare_calls:
+            text.append(marker)
         elif marker in (CALL_OPEN, "call:"):
             found = read_call(reply, point.start())
             if found:

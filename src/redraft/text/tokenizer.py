@@ -73,6 +73,18 @@ class Tokenizer:
             segment = []
         return "".join((*parts, self._segment(segment)))
 
+    def decode_many(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """`decode` of several rows that hold no special token but in their last place, which then reads as nothing."""
+        return self._backend.decode_batch(rows, skip_special_tokens=True)
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the token is a marker and no text."""
+        return token_id in self._special
+
+    def text_of(self, token_id: int) -> str:
+        """The token as the vocabulary spells it."""
+        return self._backend.id_to_token(token_id) or ""
+
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """Each token's own text, with the space it stands for; for drawing, not for joining."""
         return [self._piece(token_id) for token_id in token_ids]

@@ -58,7 +58,7 @@ class Augmentation:
             values = [str(value) for function in functions for value in function["arguments"].values()]
             messages[0]["content"] = self._noised(messages[0]["content"], values, rng)
         if self.earlier_turn and rng.random() < self.earlier_turn:
-            earlier = self.conversations[rng.integers(len(self.conversations))]
+            earlier = self.conversations[int(rng.integers(len(self.conversations)))]
             messages = [*earlier.messages, *messages]
         return Conversation(messages, conversation.line, conversation.tools)
 

@@ -68,6 +68,8 @@ def _start(recipe: Recipe, parts: list[Part]) -> tuple[DiffusionGemma, Tokenizer
         if not (directory / "model.safetensors").exists():
             _make_initial(recipe, parts, directory)
     model = load_model(directory).requires_grad_(True)
+    if not model.config.has_canvas:
+        raise CheckpointError(f"{directory} has no canvas mode to train: init must be a DiffusionGemma checkpoint")
     tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
     if tokenizer is None or template is None:
         raise CheckpointError(f"{directory} needs a tokenizer.json and a chat template to be trained on conversations")

@@ -1,0 +1,103 @@
+"""An automaton over tokens, as plain arrays: what `text/` builds of a constraint and `sampler/` runs a canvas under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+DEAD = -1
+
+# S states, C classes of tokens, V vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class TokenAutomaton:
+    """Which token may follow in which state, and where it leads.
+
+    Tokens that lead to the same state from every state are one class, so that a step needs one sum a class instead of
+    one a token: a schema tells a few hundred classes apart, whatever the vocabulary.
+
+    Attributes:
+        class_of: [V] class of each token, `DEAD` for tokens that no state allows.
+        next: [S, C] the state that follows, `DEAD` where the class is not allowed.
+        start: the state before the first token.
+        accepting: [S] states in which the text may end.
+        done: the state behind end-of-turn; it takes end-of-turn and padding, and stays.
+        shortest: [S] the fewest tokens from here to an accepting state.
+        fill: the token that stands behind the end.
+    """
+
+    class_of: NDArray[np.int32]
+    next: NDArray[np.int32]
+    start: int
+    accepting: NDArray[np.bool_]
+    done: int
+    shortest: NDArray[np.int32]
+    fill: int
+
+    @property
+    def num_states(self) -> int:
+        """S."""
+        return len(self.next)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.next.shape[1]
+
+    @cached_property
+    def edges(self) -> Edges:
+        """The table's entries, those between the same two states as one edge."""
+        return _edges(self.next)
+
+    def advance(self, state: int, token_ids: list[int]) -> int:
+        """The state after these tokens, `DEAD` once one is not allowed."""
+        for token in token_ids:
+            kind = self.class_of[token]
+            state = DEAD if state == DEAD or kind == DEAD else int(self.next[state, kind])
+        return state
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """Edges from state to state, sorted by source; what each takes is a set of classes, shared where equal.
+
+    Attributes:
+        source, target, kinds: [E] states, and the number of the set of classes.
+        first: [S'] where the edges of each source that has any begin.
+        sources: [S'] those sources.
+        member: classes of all sets, one set behind the other.
+        begin: where each set begins in `member`.
+    """
+
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    first: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    member: NDArray[np.int64]
+    begin: NDArray[np.int64]
+
+
+def _edges(table: NDArray[np.int32]) -> Edges:
+    source, kind = np.nonzero(table != DEAD)
+    target = table[source, kind].astype(np.int64)
+    order = np.lexsort((kind, target, source))
+    source, kind, target = source[order], kind[order], target[order]
+    starts = np.flatnonzero(np.r_[True, (np.diff(source) != 0) | (np.diff(target) != 0)])
+    numbers: dict[bytes, int] = {}
+    members: list[NDArray[np.int64]] = []
+    kinds = np.empty(len(starts), np.int64)
+    for edge, (begin, end) in enumerate(zip(starts, np.r_[starts[1:], len(kind)], strict=True)):
+        classes = kind[begin:end]
+        number = numbers.setdefault(classes.tobytes(), len(members))
+        if number == len(members):
+            members.append(classes)
+        kinds[edge] = number
+    edge_source = source[starts]
+    first = np.flatnonzero(np.r_[True, np.diff(edge_source) != 0])
+    begin = np.cumsum([0, *(len(classes) for classes in members[:-1])])
+    return Edges(edge_source, target[starts], kinds, first, edge_source[first], np.concatenate(members), begin)

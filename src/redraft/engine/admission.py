@@ -1,0 +1,154 @@
+"""From a prompt and options to a request in flight: what can be wrong with them is found here, before anything runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from collections.abc import Sequence as Rows
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from redraft.core.engine import Prompt
+from redraft.core.errors import ContextLengthError, OptionError, PromptError
+from redraft.core.options import GenerationOptions
+from redraft.core.presets import PRESETS
+from redraft.engine.defaults import Defaults
+from redraft.engine.reply import Reply
+from redraft.engine.sequence import Sequence
+from redraft.engine.steer import check_start
+from redraft.model.cache import SequenceCache
+from redraft.model.gemma4 import NO_CANVAS
+from redraft.model.model import DiffusionGemma
+from redraft.sampler.noise import as_int64
+from redraft.text.chat import ChatTemplate
+from redraft.text.constraint import Constraint, ConstraintFactory
+from redraft.text.tokenizer import Tokenizer
+
+
+class Admission:
+    """Makes the requests of one model."""
+
+    def __init__(
+        self,
+        model: DiffusionGemma,
+        tokenizer: Tokenizer | None,
+        template: ChatTemplate | None,
+        defaults: Defaults,
+        max_context: int,
+    ) -> None:
+        self.model, self.tokenizer, self.template = model, tokenizer, template
+        self.defaults, self.max_context = defaults, max_context
+
+    def __call__(self, prompt: Prompt, options: GenerationOptions | None, changes: Mapping[str, Any]) -> Sequence:
+        """A request, checked and laid out.
+
+        Raises:
+            InputError: a prompt or an option that cannot work.
+        """
+        if not self.model.config.has_canvas:
+            _refuse_canvas(options or self.defaults.options, changes)
+        resolved = (options or self.defaults.options).with_changes(**changes)
+        if resolved.stop and self.tokenizer is None:
+            raise PromptError("stop strings need a tokenizer, and this model's directory has none")
+        ids = self.prompt_ids(prompt, resolved)
+        length = self._canvas_length(resolved)
+        room = self.max_context - len(ids)
+        if room < length:
+            raise ContextLengthError(len(ids), self.max_context)
+        # Canvases are whole in the cache, so the last of them must fit as one.
+        budget = min(resolved.max_new_tokens, room // length * length)
+        seed = secrets.randbits(63) if resolved.seed is None else resolved.seed
+        resolved = resolved.with_changes(seed=seed)
+        constraint = self._constraint(resolved)
+        sequence = Sequence(
+            prompt=ids,
+            options=resolved,
+            seed=as_int64(seed),
+            cache=SequenceCache(self.model.config, self.model.dtype, self.model.device),
+            pending=ids,
+            reply=Reply(self.tokenizer, self.defaults.end_ids, budget, resolved.stop),
+            budget=budget,
+            canvas_length=length,
+            constraint=constraint,
+            constraint_state=0 if constraint is None else constraint.automaton.start,
+        )
+        self._lay_out(sequence)
+        check_start(sequence, self.model.config.vocab_size)
+        return sequence
+
+    def _canvas_length(self, options: GenerationOptions) -> int:
+        """Positions of each forward that writes: one in the causal mode."""
+        longest = self.model.config.canvas_length
+        if options.canvas_length is not None and options.canvas_length > longest:
+            raise OptionError(f"canvas_length must be at most this model's {longest}, got {options.canvas_length}")
+        return 1 if options.mode == "autoregressive" else options.canvas_length or longest
+
+    def _constraint(self, options: GenerationOptions) -> Constraint | None:
+        steered = options.response_format is not None or options.tools or options.tool_choice != "auto"
+        if self.tokenizer is None:
+            if steered:
+                raise OptionError("response_format and tools need a tokenizer, and this model's directory has none")
+            return None
+        return self.constraints.of(options) if steered else None
+
+    @cached_property
+    def constraints(self) -> ConstraintFactory:
+        """Makes automata of what replies must match."""
+        assert self.tokenizer is not None
+        config, ends = self.model.config, self.defaults.end_ids
+        fill = next((token for token in config.eos_token_ids if token in ends), min(ends))
+        return ConstraintFactory(self.tokenizer, ends, config.pad_token_id, fill)
+
+    def _lay_out(self, sequence: Sequence) -> None:
+        """Lays the initial canvas and what is pinned of it over the reply's positions."""
+        draft = sequence.options.initial_canvas
+        if draft is None:
+            return
+        ids = self._encoded(draft) if isinstance(draft, str) else self._checked_ids(list(draft))
+        pinned = sequence.options.pinned
+        if pinned and pinned[-1] >= sequence.budget:
+            raise OptionError(f"pinned position {pinned[-1]} lies beyond the {sequence.budget} tokens of the reply")
+        held = set(pinned)
+        sequence.initial = ids
+        sequence.pinned = [token if place in held else -1 for place, token in enumerate(ids)]
+
+    def prompt_ids(self, prompt: Prompt, options: GenerationOptions) -> list[int]:
+        """The token ids that a prompt is encoded as."""
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                raise PromptError("the prompt is empty")
+            if self.template is None:
+                return self._encoded(prompt)
+            prompt = [{"role": "user", "content": prompt}]
+        if not isinstance(prompt, Rows) or not prompt:
+            raise PromptError("the prompt is empty: give text, messages or token ids")
+        if isinstance(prompt[0], int):
+            return self._checked_ids(list(prompt))  # type: ignore[arg-type]
+        if self.template is None:
+            raise PromptError("this model's directory has no chat template: give text or token ids, not messages")
+        messages: Any = prompt
+        text = self.template.render(messages, tools=options.tools, enable_thinking=options.enable_thinking)
+        return self._encoded(text)
+
+    def _encoded(self, text: str) -> list[int]:
+        if self.tokenizer is None:
+            raise PromptError("this model's directory has no tokenizer: give token ids")
+        return self.tokenizer.encode(text)
+
+    def _checked_ids(self, ids: list[int]) -> list[int]:
+        vocab_size = self.model.config.vocab_size
+        for position, token_id in enumerate(ids):
+            if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
+                raise PromptError(f"token id {token_id!r} at position {position} is not in 0..{vocab_size - 1}")
+        return ids
+
+
+def _refuse_canvas(options: GenerationOptions, changes: Mapping[str, Any]) -> None:
+    """Raises on what needs the canvas mode, before the options' own checks point to it as the way out."""
+    wanted = {**asdict(options), **PRESETS.get(str(changes.get("preset")), {}), **changes}
+    if wanted["mode"] in ("diffusion", "verified"):
+        raise OptionError(NO_CANVAS)
+    for name in ("initial_canvas", "redraft"):
+        if wanted[name]:
+            raise OptionError(f"{name} needs the canvas mode; {NO_CANVAS} without {name}")

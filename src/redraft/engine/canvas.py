@@ -1,0 +1,163 @@
+"""The canvas being denoised: how it starts, what noise it meets, what is held fixed in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from redraft.sampler import noise
+from redraft.sampler.noise import Stream
+from redraft.sampler.stop import new_history
+
+NOISE_STEPS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A canvas that the causal mode has read.
+
+    Attributes:
+        token_ids: up to and with end-of-turn.
+        log_probs: [n] nats, of each.
+        doubts: places that it would hardly have written.
+        last_hidden: [1, 1, D] behind the last of them.
+    """
+
+    token_ids: list[int]
+    log_probs: Tensor
+    doubts: list[int]
+    last_hidden: Tensor
+
+
+@dataclass
+class CanvasState:
+    """The canvas being denoised.
+
+    Attributes:
+        number: of the canvas in its reply, from 0.
+        tokens: [L] the noisy canvas.
+        history: [H, 1, L] the argmax canvases of the last H steps.
+        uniform, noise: [S, L] of this block of steps, the next one's in row `taken` modulo S.
+        argmax: [L] what would be committed now; None before the first step.
+        soft: [L, D] what the next step is conditioned on; None at the first, a true zero signal.
+        step: place in the temperature schedule, of the step that comes next.
+        taken: steps that this draft has taken.
+        drawn: steps that earlier drafts of this canvas took; noise goes on from there.
+        settled: whether it stopped because it was stable and confident.
+        pinned: [L] token ids that never change, -1 elsewhere; None where nothing is held.
+        barred: [L] positions at which end-of-turn is barred; None where it may stand anywhere.
+        rounds: redrafts that this canvas has had.
+        judged: the best draft so far, where the judge chooses between drafts.
+        least_entropy: nats, the least mean entropy so far.
+        candidates: argmax canvases of the steps in which it fell.
+        stale: steps since then.
+    """
+
+    number: int
+    tokens: Tensor
+    history: Tensor
+    uniform: Tensor
+    noise: Tensor
+    argmax: Tensor | None = None
+    soft: Tensor | None = None
+    step: int = 0
+    taken: int = 0
+    drawn: int = 0
+    settled: bool = False
+    pinned: Tensor | None = None
+    barred: Tensor | None = None
+    rounds: int = 0
+    judged: Judged | None = None
+    least_entropy: float = float("inf")
+    candidates: list[Tensor] = field(default_factory=list)
+    stale: int = 0
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return len(self.tokens)
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of all drafts of this canvas."""
+        return self.drawn + self.taken
+
+    def cut(self, length: int) -> None:
+        """Drops the positions from `length` on; the noise of the others stays what it was."""
+        for name in ("tokens", "argmax", "soft", "pinned", "barred"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, value[:length])
+        self.history, self.uniform, self.noise = (x[..., :length] for x in (self.history, self.uniform, self.noise))
+        self.candidates = [candidate[:length] for candidate in self.candidates]
+
+
+class CanvasNoise:
+    """The noise of one canvas: a function of (seed, canvas, step, position)."""
+
+    def __init__(self, seed: int, canvas: int, length: int, vocab_size: int, device: torch.device) -> None:
+        self.seed, self.canvas, self.length, self.vocab_size, self.device = seed, canvas, length, vocab_size, device
+
+    def start(self, step: int) -> Tensor:
+        """[L] token ids that a draft which begins at noise step `step` starts from."""
+        return noise.token_ids(*self._at(Stream.START, step, 1), self.length, self.vocab_size)[0]
+
+    def block(self, step: int) -> tuple[Tensor, Tensor]:
+        """([S, L] draws for the samples, [S, L] ids for what is renoised) of the next `NOISE_STEPS` steps.
+
+        Made at once: for one step, they would cost as many operators as a layer.
+        """
+        uniform = noise.uniform(*self._at(Stream.SAMPLE, step, NOISE_STEPS), self.length)
+        fresh = noise.token_ids(*self._at(Stream.RENOISE, step, NOISE_STEPS), self.length, self.vocab_size)
+        return uniform, fresh
+
+    def within(self, step: int) -> Tensor:
+        """[L] draws for the token on an automaton's edge, of one step."""
+        return noise.uniform(*self._at(Stream.TOKEN, step, 1), self.length)[0]
+
+    def _at(self, stream: Stream, first: int, count: int) -> tuple[Tensor, Stream, Tensor, Tensor]:
+        step = torch.arange(first, first + count, device=self.device)
+        return torch.full_like(step, self.seed), stream, torch.full_like(step, self.canvas), step
+
+
+def new_canvas(
+    source: CanvasNoise, threshold: int, *, initial: list[int], pinned: list[int], drawn: int = 0
+) -> CanvasState:
+    """A canvas of noise, with `initial` ids where they are not -1, and `pinned` ids held.
+
+    Args:
+        source: its noise.
+        threshold: see `new_history`.
+        initial, pinned: ids of the first positions; the others are free.
+        drawn: steps that earlier drafts of this canvas took.
+    """
+    L = source.length
+    tokens = source.start(drawn)
+    uniform, fresh = source.block(drawn)
+    held = _row(pinned, L, source.device)
+    barred = None
+    if held is not None and int(torch.nonzero(held >= 0).max()) > 0:
+        # A reply that ended before what is pinned would lose it.
+        barred = torch.arange(L, device=source.device) < torch.nonzero(held >= 0).max()
+    for ids in (_row(initial, L, source.device), held):
+        if ids is not None:
+            tokens = torch.where(ids >= 0, ids, tokens)
+    return CanvasState(
+        number=source.canvas,
+        tokens=tokens,
+        history=new_history(threshold, 1, L, source.device),
+        uniform=uniform,
+        noise=fresh,
+        drawn=drawn,
+        pinned=held,
+        barred=barred,
+    )
+
+
+def _row(ids: list[int], length: int, device: torch.device) -> Tensor | None:
+    """[L] ids, -1 where there are none; None when there is none at all."""
+    if all(token < 0 for token in ids[:length]):
+        return None
+    return torch.tensor((ids + [-1] * length)[:length], device=device)

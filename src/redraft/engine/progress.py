@@ -1,0 +1,66 @@
+"""How a canvas moves on after a step: whether it is done, whether it has stopped getting anywhere, what leaves it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from redraft.engine.canvas import CanvasState
+from redraft.engine.sequence import Sequence
+from redraft.kernels.head import HeadStats
+from redraft.sampler.stop import remember, stable_and_confident
+
+# A canvas is cut behind an end-of-turn that was there a step ago and is this certain, and keeps a margin.
+CERTAIN_NATS = 0.01
+MARGIN = 4
+MULTIPLE = 8
+# Argmax canvases that the judge may choose from once a canvas is given up.
+CANDIDATES = 4
+
+
+def advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: Tensor, row: int) -> bool:
+    """Takes a row of the step's results into its canvas; returns whether the canvas is done."""
+    options = sequence.options
+    argmax, entropy = stats.argmax[row : row + 1], stats.entropy[row : row + 1]
+    state.settled = bool(
+        stable_and_confident(state.history, argmax, _of_free(entropy, state), options.confidence_threshold)
+    )
+    before = state.argmax
+    state.history = remember(state.history, argmax)
+    state.argmax, state.tokens, state.soft = argmax[0], canvas[row], stats.soft_embedding[row]
+    state.step += 1
+    state.taken += 1
+    sequence.costs.denoising_steps += 1
+    if options.plateau_steps:
+        _watch(state, float(entropy.mean()))
+    if options.adaptive_canvas and not state.settled:
+        _shorten(sequence, state, before, entropy[0])
+    stuck = options.plateau_steps and state.stale >= options.plateau_steps
+    return state.settled or bool(stuck) or state.step == options.max_denoising_steps
+
+
+def _of_free(entropy: Tensor, state: CanvasState) -> Tensor:
+    """[1, N] entropies of the positions that are not pinned: those that are would make any canvas look confident."""
+    if state.pinned is None or bool((state.pinned >= 0).all()):
+        return entropy
+    return entropy[:, state.pinned < 0]
+
+
+def _watch(state: CanvasState, mean_entropy: float) -> None:
+    """Counts the steps since the mean entropy last fell, and keeps the canvases in which it did."""
+    assert state.argmax is not None
+    if mean_entropy < state.least_entropy:
+        state.least_entropy, state.stale = mean_entropy, 0
+        state.candidates = [*state.candidates[1 - CANDIDATES :], state.argmax]
+    else:
+        state.stale += 1
+
+
+def _shorten(sequence: Sequence, state: CanvasState, before: Tensor | None, entropy: Tensor) -> None:
+    """Drops what lies well behind an end-of-turn that has settled: attention and experts cost by the position."""
+    assert state.argmax is not None
+    place = next((i for i, token in enumerate(state.argmax.tolist()) if token in sequence.reply.end_ids), None)
+    if place is None or before is None or before[place] != state.argmax[place] or entropy[place] > CERTAIN_NATS:
+        return
+    length = -(-(place + 1 + MARGIN) // MULTIPLE) * MULTIPLE
+    if length < state.length:
+        state.cut(length)

@@ -1,0 +1,124 @@
+"""What replaces the head's own results in a canvas that is steered: constraints, pins, a barred end-of-turn."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from redraft.core.errors import OptionError
+from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState
+from redraft.engine.sequence import Sequence
+from redraft.kernels.head import HeadStats, entropy_of, inverse_cdf
+from redraft.model.model import DiffusionGemma
+from redraft.sampler import constrained
+
+
+def is_steered(sequence: Sequence, state: CanvasState) -> bool:
+    """Whether the head's own results are not the last word."""
+    return sequence.constraint is not None or state.pinned is not None or state.barred is not None
+
+
+def check_start(sequence: Sequence, vocab_size: int) -> None:
+    """Makes sure that some text keeps the constraint, the pins and the budget at once.
+
+    Raises:
+        OptionError: none does.
+    """
+    if sequence.constraint is None:
+        return
+    automaton = sequence.constraint.automaton
+    least = int(automaton.shortest[sequence.constraint_state])
+    if least > sequence.budget:
+        raise OptionError(
+            f"max_new_tokens: the shortest reply that matches has {least} tokens, {sequence.budget} are left"
+        )
+    L = sequence.canvas_length
+    pinned = torch.tensor((sequence.pinned + [-1] * L)[:L])
+    if bool((pinned >= 0).any()):
+        used, end = constrained.ends(automaton, sequence.budget, L)
+        allowed = _with_pins(torch.zeros(L, vocab_size), pinned)
+        if not constrained.feasible(automaton, sequence.constraint_state, allowed, end, used):
+            raise OptionError("the pinned positions leave no reply that matches the response format")
+
+
+def steer(
+    model: DiffusionGemma,
+    hidden: Tensor,
+    stats: HeadStats,
+    row: int,
+    sequence: Sequence,
+    state: CanvasState,
+    temperature: float,
+    source: CanvasNoise,
+) -> None:
+    """Writes one row's argmax, sample and entropy anew, in place.
+
+    The soft embedding stays the model's own, as in training, but at a barred position, where it would go on telling
+    the canvas that the reply is over.
+
+    Args:
+        model: for the logits.
+        hidden: [L, D] of the row's positions.
+        stats: of the whole group.
+        row: its number in it.
+        sequence: the request.
+        state: its canvas.
+        temperature: of this step.
+        source: noise of this canvas.
+    """
+    argmax, sample, entropy = stats.argmax[row], stats.sample[row], stats.entropy[row]
+    if sequence.constraint is not None:
+        drawn = _constrained(model, hidden, sequence, state, temperature, source)
+        argmax.copy_(drawn.argmax)
+        sample.copy_(drawn.sample)
+        entropy.copy_(drawn.entropy)
+    elif state.barred is not None:
+        places = torch.nonzero(state.barred)[:, 0]
+        logits = model.logits(hidden[None, places])[0]
+        logits[:, sorted(sequence.reply.end_ids)] = -torch.inf
+        log_probs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
+        best = log_probs.argmax(-1)
+        uniform = state.uniform[state.taken % NOISE_STEPS, places]
+        argmax[places] = best
+        sample[places] = inverse_cdf(log_probs.exp(), uniform) if temperature else best
+        entropy[places] = entropy_of(log_probs) if temperature else 0.0
+        stats.soft_embedding[row, places] = model.soft_embedding(log_probs[None])[0].to(stats.soft_embedding.dtype)
+    if state.pinned is not None:
+        held = state.pinned >= 0
+        argmax[held] = sample[held] = state.pinned[held]
+        entropy[held] = 0.0
+
+
+def _constrained(
+    model: DiffusionGemma,
+    hidden: Tensor,
+    sequence: Sequence,
+    state: CanvasState,
+    temperature: float,
+    source: CanvasNoise,
+) -> constrained.CanvasDraw:
+    """A draw under the constraint, which is narrowed until the argmax breaks none of its rules."""
+    logits = model.logits(hidden[None])[0]
+    if state.barred is not None:
+        logits[:, sorted(sequence.reply.end_ids)] = logits[:, sorted(sequence.reply.end_ids)].masked_fill(
+            state.barred[:, None], -torch.inf
+        )
+    if state.pinned is not None:
+        logits = _with_pins(logits, state.pinned)
+    uniform = torch.stack([state.uniform[state.taken % NOISE_STEPS], source.within(state.steps)])
+    while True:
+        assert sequence.constraint is not None
+        automaton = sequence.constraint.automaton
+        used, end = constrained.ends(automaton, sequence.budget - sequence.committed, len(logits))
+        drawn = constrained.draw(logits, temperature, automaton, sequence.constraint_state, end, used, uniform)
+        if not sequence.narrow(drawn.argmax.tolist()):
+            return drawn
+
+
+def _with_pins(logits: Tensor, pinned: Tensor) -> Tensor:
+    held = pinned >= 0
+    logits = logits.clone()
+    kept = logits[held].gather(1, pinned[held, None])
+    logits[held] = -torch.inf
+    logits[held] = logits[held].scatter(1, pinned[held, None], kept)
+    return logits

@@ -1,0 +1,87 @@
+"""The bytes that each token adds to a text, which is what an automaton over bytes reads.
+
+A decoder may strip the space at which a segment or a line begins, so a token can have two readings: at such a start
+and inside a text. Both are asked of the decoder itself instead of guessed from its configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redraft.core.errors import OptionError
+from redraft.text.tokenizer import Tokenizer
+
+FIRST_MARK = 0xE000
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_UNREADABLE = "\ufffd"
+
+
+@dataclass(frozen=True, eq=False)
+class TokenBytes:
+    """Readings of a vocabulary.
+
+    Attributes:
+        inside: bytes of each token inside a text; None for tokens that no text may hold.
+        at_start: the same at the start of a segment or a line, where a space may be read as nothing.
+        opens: [V] whether a start follows the token.
+        marked: the private-use character that stands for a special token in patterns, by token id.
+    """
+
+    inside: list[bytes | None]
+    at_start: list[bytes | None]
+    opens: NDArray[np.bool_]
+    marked: Mapping[int, str]
+
+
+def marks_of(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> dict[str, str]:
+    """A private-use character for each of the special tokens that the vocabulary has."""
+    known = [token for token in tokens if tokenizer.id_of(token) is not None]
+    return {token: chr(FIRST_MARK + number) for number, token in enumerate(known)}
+
+
+def token_bytes(tokenizer: Tokenizer, marks: Mapping[str, str]) -> TokenBytes:
+    """Reads every token of a vocabulary.
+
+    Args:
+        tokenizer: of the model.
+        marks: see `marks_of`.
+
+    Raises:
+        OptionError: the tokenizer has no token for a letter, so that nothing can be asked of its decoder.
+    """
+    anchor = tokenizer.encode("a")[-1:]
+    if not anchor:
+        raise OptionError("this model's tokenizer cannot write text, so a reply cannot be constrained")
+    V = tokenizer.vocab_size
+    inside = _readings(tokenizer, anchor, V)
+    at_start = _readings(tokenizer, [], V)
+    lines = tokenizer.encode("a\na")
+    newline = next((token for token in lines if tokenizer.decode([*anchor, token]).endswith("\n")), None)
+    # Where a line's start is read like a segment's, both are one context.
+    after_line = inside if newline is None else _readings(tokenizer, [*anchor, newline], V)
+    opens = np.zeros(V, np.bool_)
+    if after_line != inside:
+        opens |= np.array([text.endswith("\n") for text in inside])
+    marked = {token: mark for text, mark in marks.items() if (token := tokenizer.id_of(text)) is not None}
+    opens[list(marked)] = True
+    readings = [[_reading(tokenizer, token, texts[token]) for token in range(V)] for texts in (inside, at_start)]
+    return TokenBytes(readings[0], readings[1], opens, marked)
+
+
+def _reading(tokenizer: Tokenizer, token: int, text: str) -> bytes | None:
+    byte = _BYTE.fullmatch(tokenizer.text_of(token))
+    # Bytes below 0x80 are characters, and read like any other text.
+    if byte is not None and int(byte[1], 16) >= 0x80:
+        return bytes([int(byte[1], 16)])
+    return None if tokenizer.is_special(token) or _UNREADABLE in text else text.encode("utf-8", "ignore")
+
+
+def _readings(tokenizer: Tokenizer, before: list[int], count: int) -> list[str]:
+    skipped = len(tokenizer.decode(before))
+    texts = tokenizer.decode_many([[*before, token] for token in range(count)])
+    return [text[skipped:] for text in texts]

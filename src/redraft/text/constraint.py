@@ -1,0 +1,153 @@
+"""What a reply must match, as an automaton over the model's tokens: response formats and tool calls."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from redraft.core.automaton import TokenAutomaton
+from redraft.core.errors import OptionError
+from redraft.core.options import GenerationOptions
+from redraft.text.byte_automaton import ByteAutomaton, Once, behind, compile_pattern, either, restricted
+from redraft.text.bytes_of_tokens import TokenBytes, marks_of, token_bytes
+from redraft.text.call_pattern import argument_names, calls_pattern
+from redraft.text.calls import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
+from redraft.text.response_format import response_pattern
+from redraft.text.token_automaton import token_automaton
+from redraft.text.tokenizer import Tokenizer
+
+CHANNEL_OPEN, CHANNEL_CLOSE = "<|channel>", "<channel|>"
+MARKED = (CALL_OPEN, CALL_CLOSE, QUOTE, CHANNEL_OPEN, CHANNEL_CLOSE)
+FREE_TEXT = "[^\ue000-\ue0ff]*"
+CACHED = 32
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A language of replies.
+
+    Attributes:
+        automaton: over tokens.
+        language: over bytes, without the rules.
+        rules: arguments that a call may have once, required ones among them.
+        duties: rules that `automaton` keeps already.
+        factory: where narrower constraints come from.
+    """
+
+    automaton: TokenAutomaton
+    language: ByteAutomaton
+    rules: tuple[Once, ...]
+    duties: frozenset[Once]
+    factory: ConstraintFactory
+
+    def narrowed(self, token_ids: Sequence[int]) -> Constraint | None:
+        """The constraint with the rules that this text breaks added; None if it breaks none.
+
+        Which arguments a call has had so far would take an automaton with a state for every subset of them. Rules are
+        added only when a canvas breaks one, and then hold for the rest of the request.
+        """
+        broken = frozenset(rule for rule in self.rules if rule not in self.duties and self._breaks(token_ids, rule))
+        return self.factory.narrowed(self, broken) if broken else None
+
+    def _breaks(self, token_ids: Sequence[int], rule: Once) -> bool:
+        pieces = self.factory.spelled(token_ids).split(rule.opening)[1:]
+        counts = (sum(piece.partition(rule.closing)[0].count(item) for item in rule.items) for piece in pieces)
+        return any(count > 1 for count in counts)
+
+
+class ConstraintFactory:
+    """Makes the constraints of one model, and keeps those that were asked for lately."""
+
+    def __init__(self, tokenizer: Tokenizer, end_ids: Iterable[int], pad_id: int | None, fill: int) -> None:
+        """`fill` stands behind the end of a reply, as in training."""
+        self.tokenizer = tokenizer
+        self.end_ids, self.pad_id, self.fill = sorted(end_ids), pad_id, fill
+        self.marks = marks_of(tokenizer, MARKED)
+        self._made: OrderedDict[Any, Constraint] = OrderedDict()
+
+    @cached_property
+    def tokens(self) -> TokenBytes:
+        """The vocabulary's bytes, read once."""
+        return token_bytes(self.tokenizer, self.marks)
+
+    def of(self, options: GenerationOptions) -> Constraint | None:
+        """What these options ask for; None when a reply may be anything.
+
+        Raises:
+            OptionError: a schema, pattern or tool that cannot be used, or marks that this tokenizer does not have.
+        """
+        wanted = response_pattern(options.response_format) if options.response_format else None
+        calls = None
+        if options.tools and options.tool_choice != "none":
+            calls = calls_pattern(options.tools, options.tool_choice, self.marks)
+        if wanted is None and calls is None and options.tool_choice != "none":
+            return None
+        key = (wanted, calls, options.tool_choice, options.enable_thinking, self._rules(options))
+        return self._cached(key, lambda: self._of(wanted, calls, options))
+
+    def _of(self, wanted: str | None, calls: str | None, options: GenerationOptions) -> Constraint:
+        if calls is None:
+            language = compile_pattern(wanted or FREE_TEXT)
+        elif options.tool_choice != "auto":
+            language = compile_pattern(calls)
+        elif wanted is not None:
+            language = either(compile_pattern(wanted), compile_pattern(calls))
+        else:
+            language = compile_pattern(f"{FREE_TEXT}(?:{calls})?")
+        if options.enable_thinking:
+            thought = f"{self._mark(CHANNEL_OPEN)}thought\n{FREE_TEXT}{self._mark(CHANNEL_CLOSE)}"
+            language = either(language, behind(compile_pattern(thought), language))
+        rules = self._rules(options)
+        return self._made_of(language, rules, frozenset(rule for rule in rules if rule.required))
+
+    def narrowed(self, constraint: Constraint, rules: frozenset[Once]) -> Constraint:
+        """A constraint with more of its rules kept."""
+        duties = constraint.duties | rules
+        key = (id(constraint.language), constraint.rules, duties)
+        return self._cached(key, lambda: self._made_of(constraint.language, constraint.rules, duties))
+
+    def marked(self, text: str) -> str:
+        """The text with its special tokens as marks."""
+        return _SPECIALS.sub(lambda found: self.marks.get(found[0], found[0]), text)
+
+    def spelled(self, token_ids: Sequence[int]) -> str:
+        """The text of these tokens, special tokens as marks."""
+        return self.marked(self.tokenizer.decode(token_ids))
+
+    def _made_of(self, language: ByteAutomaton, rules: tuple[Once, ...], duties: frozenset[Once]) -> Constraint:
+        kept = language
+        for rule in sorted(duties, key=lambda rule: (rule.opening, rule.items)):
+            kept = restricted(kept, rule)
+        automaton = token_automaton(kept, self.tokens, self.end_ids, self.pad_id, self.fill)
+        return Constraint(automaton, language, rules, duties, self)
+
+    def _cached(self, key: Any, make: Callable[[], Constraint]) -> Constraint:
+        if key not in self._made:
+            self._made[key] = make()
+            if len(self._made) > CACHED:
+                self._made.popitem(last=False)
+        self._made.move_to_end(key)
+        return self._made[key]
+
+    def _mark(self, token: str) -> str:
+        if token not in self.marks:
+            raise OptionError(f"this model's tokenizer has no {token}, so a reply with it cannot be constrained")
+        return self.marks[token]
+
+    def _rules(self, options: GenerationOptions) -> tuple[Once, ...]:
+        rules = []
+        named = argument_names(options.tools) if options.tools and options.tool_choice != "none" else {}
+        for name, (keys, required) in named.items():
+            opening = f"{self._mark(CALL_OPEN)}call:{name}{{"
+            for key in keys:
+                spelled = key if NAME.fullmatch(key) else self._mark(QUOTE) + key + self._mark(QUOTE)
+                items = (f"{{{spelled}:", f",{spelled}:")
+                rules.append(Once(opening, items, self._mark(CALL_CLOSE), key in required))
+        return tuple(rules)
+
+
+_SPECIALS = re.compile("|".join(re.escape(token) for token in MARKED))

@@ -1,0 +1,140 @@
+"""The joint distribution of a canvas under an automaton against every sequence enumerated."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from redraft.core.automaton import DEAD, TokenAutomaton
+from redraft.sampler.constrained import draw, ends, feasible
+
+S, V, L = 3, 5, 4
+ALL = np.zeros(S)
+
+
+def automaton_of(table: np.ndarray, accepting: np.ndarray) -> TokenAutomaton:
+    """From a full [S, V] table; tokens with equal columns become one class, as in the real thing."""
+    columns, class_of = np.unique(table, axis=1, return_inverse=True)
+    return TokenAutomaton(
+        class_of=class_of.reshape(-1).astype(np.int32),
+        next=np.ascontiguousarray(columns.astype(np.int32)),
+        start=0,
+        accepting=accepting,
+        done=len(table) - 1,
+        shortest=np.zeros(len(table), np.int32),
+        fill=0,
+    )
+
+
+def joint(table: np.ndarray, accepting: np.ndarray, probabilities: np.ndarray) -> dict[tuple[int, ...], float]:
+    """Unnormalised probability of every sequence that the automaton takes."""
+    found = {}
+    for sequence in itertools.product(range(table.shape[1]), repeat=len(probabilities)):
+        state = 0
+        for token in sequence:
+            state = table[state, token] if state != DEAD else DEAD
+        if state != DEAD and accepting[state]:
+            found[sequence] = float(np.prod([p[token] for p, token in zip(probabilities, sequence, strict=True)]))
+    return found
+
+
+@st.composite
+def cases(draw_from):
+    seed = draw_from(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    table = rng.integers(DEAD, S, (S, V))
+    accepting = rng.random(S) < 0.6
+    logits = torch.from_numpy(rng.normal(size=(L, V)) * rng.choice([0.5, 3.0])).float()
+    return table, accepting, logits, float(rng.choice([0.4, 0.8, 2.0]))
+
+
+@given(cases())
+@settings(max_examples=150, deadline=None)
+def test_argmax_and_entropies_are_those_of_the_joint_distribution(case):
+    table, accepting, logits, temperature = case
+    probabilities = torch.softmax(logits.double() / temperature, -1).numpy()
+    expected = joint(table, accepting, probabilities)
+    automaton, end = automaton_of(table, accepting), np.where(accepting, 0.0, -np.inf)
+    assert feasible(automaton, 0, None, end, L) == bool(expected)
+    if not expected:
+        return
+    got = draw(logits, temperature, automaton, 0, end, L, torch.rand(2, L))
+    total = sum(expected.values())
+    assert expected[tuple(got.argmax.tolist())] == pytest.approx(max(expected.values()), rel=1e-9)
+    assert tuple(got.sample.tolist()) in expected
+    marginals = np.zeros((L, V))
+    for sequence, weight in expected.items():
+        for place, token in enumerate(sequence):
+            marginals[place, token] += weight / total
+    entropy = -np.where(marginals > 0, marginals * np.log(np.where(marginals > 0, marginals, 1)), 0).sum(-1)
+    np.testing.assert_allclose(got.entropy.numpy(), entropy, rtol=0, atol=1e-9)
+    cold = draw(logits, 0.0, automaton, 0, end, L, torch.rand(2, L))
+    assert torch.equal(cold.argmax, cold.sample)
+    assert torch.equal(cold.argmax, got.argmax)
+    assert not cold.entropy.any()
+
+
+def test_samples_have_the_joint_distributions_frequencies():
+    """Chi-square with the 99.99% bound of the normal approximation."""
+    rng = np.random.default_rng(5)
+    table = np.array([[0, 1, 1, DEAD, 2], [DEAD, 0, 2, 2, DEAD], [1, DEAD, 0, 0, 2]])
+    accepting = np.array([False, True, True])
+    logits = torch.from_numpy(rng.normal(size=(L, V))).float()
+    expected = joint(table, accepting, torch.softmax(logits.double(), -1).numpy())
+    automaton, end = automaton_of(table, accepting), np.where(accepting, 0.0, -np.inf)
+    draws, counts = 4000, dict.fromkeys(expected, 0)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(draws):
+        uniform = torch.rand(2, L, generator=generator)
+        counts[tuple(draw(logits, 1.0, automaton, 0, end, L, uniform).sample.tolist())] += 1
+    total = sum(expected.values())
+    wanted = np.array([draws * weight / total for weight in expected.values()])
+    statistic = float((((np.array(list(counts.values())) - wanted) ** 2) / wanted).sum())
+    freedom = len(expected) - 1
+    assert freedom > 50
+    assert statistic < freedom + 3.7 * (2 * freedom) ** 0.5
+
+
+def test_a_constraint_that_the_model_gives_no_mass_still_holds():
+    """The only text that matches has probability e^-9000: float64 alone would lose it."""
+    table = np.array([[1, DEAD], [1, DEAD]])
+    accepting = np.array([False, True])
+    logits = torch.tensor([[-30.0, 30.0]]).repeat(300, 1)
+    automaton, end = automaton_of(table, accepting), np.where(accepting, 0.0, -np.inf)
+    got = draw(logits, 0.02, automaton, 0, end, 300, torch.rand(2, 300))
+    assert not got.sample.any()
+    assert not got.argmax.any()
+    np.testing.assert_allclose(got.entropy.numpy(), 0.0, atol=1e-9)
+
+
+def test_the_budget_bounds_where_a_canvas_may_end():
+    automaton = TokenAutomaton(
+        class_of=np.array([0], np.int32),
+        next=np.array([[1], [2], [2]], np.int32),
+        start=0,
+        accepting=np.array([False, False, True]),
+        done=2,
+        shortest=np.array([2, 1, 0], np.int32),
+        fill=0,
+    )
+    used, end = ends(automaton, remaining=3, length=4)
+    assert used == 3
+    assert np.isfinite(end).tolist() == [False, False, True], "the budget ends in this canvas: only a whole text"
+    used, end = ends(automaton, remaining=5, length=4)
+    assert used == 4
+    assert np.isfinite(end).tolist() == [False, True, True], "one token is left for what follows"
+
+
+def test_what_lies_behind_the_budget_is_fill():
+    table, accepting = np.array([[0, 0, 0, 0, 0]] * S), np.ones(S, bool)
+    automaton = automaton_of(table, accepting)
+    got = draw(torch.randn(L, V), 1.0, automaton, 0, ALL, 2, torch.rand(2, L))
+    assert got.argmax[2:].tolist() == [0, 0]
+    assert got.sample[2:].tolist() == [0, 0]
+    assert got.entropy[2:].tolist() == [0.0, 0.0]
+    assert len(got.entropy) == L
