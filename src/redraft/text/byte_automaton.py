@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
 
 MAX_STATES = 50_000
+# Parts of a pattern once its counts are written out.
+LARGEST = 60_000
 # Symbols: 256 bytes, then 256 marks, which are special tokens.
 BYTES, SYMBOLS = 256, 512
 FIRST_MARK = 0xE000
@@ -47,23 +50,31 @@ def compile_pattern(pattern: str) -> ByteAutomaton:
         OptionError: it is no regular expression, or needs too many states.
     """
     named = _named_marks(pattern)
+    if _expanded(pattern) > LARGEST:
+        raise OptionError("response_format: the pattern repeats too much: lower its length bounds")
     vocabulary = Vocabulary(BYTES, {bytes([byte]): [byte] for byte in range(BYTES)})
     try:
         # outlines-core drops the way on from a state in which a text may end (`(xay)*` matches one round only), so
-        # the only such state is behind a mark that nothing follows.
-        index = Index(f"(?:{pattern}){_END}", vocabulary)
+        # the only such state is behind a mark that nothing follows. And it looks for literals that begin a pattern,
+        # which takes minutes where there are many (a value of any type); behind a class there are none.
+        index = Index(f"[\\x00-\\x1f](?:{pattern}){_END}", vocabulary)
     except (ValueError, OverflowError) as error:
         reason = " ".join(re.sub(r"[\ue000-\ue0ff]", "?", str(error)).split())[:200]
         raise OptionError(f"response_format: the pattern cannot be compiled: {reason}") from None
     transitions = index.get_transitions()
-    ids = {index.get_initial_state(): 0}
+    before = index.get_initial_state()
+    ids = {transitions[before][0]: 0}
     for state, following in transitions.items():
+        if state == before:
+            continue
         for target in (state, *following.values()):
             ids.setdefault(target, len(ids))
     if len(ids) > MAX_STATES:
         raise OptionError(f"response_format: the automaton has {len(ids)} states, more than {MAX_STATES}: simplify it")
     table = np.full((len(ids), SYMBOLS), DEAD, np.int32)
     for state, following in transitions.items():
+        if state not in ids:
+            continue
         for byte, target in following.items():
             if byte < BYTES:
                 table[ids[state], byte] = ids[target]
@@ -93,6 +104,24 @@ def _named_marks(pattern: str) -> set[int]:
         if depth < 0:
             raise OptionError("response_format: the pattern closes a parenthesis that it did not open")
     return named
+
+
+def _expanded(pattern: str) -> int:
+    """Parts of a pattern with every count written out; a compiler that meets too many takes minutes and gigabytes."""
+    sizes, last = [0], 0
+    for token in re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d+(?:,\d*)?\}|.", pattern, re.DOTALL):
+        if token == "(":
+            sizes.append(0)
+            continue
+        if token == ")" and len(sizes) > 1:
+            last = sizes.pop()
+        elif token[0] == "{" and len(token) > 1:
+            # The part is there once already.
+            last *= max(0, max(int(n) for n in re.findall(r"\d+", token)) - 1)
+        else:
+            last = 1
+        sizes[-1] += last
+    return sum(sizes)
 
 
 def symbols(text: str) -> Symbols:
@@ -164,6 +193,21 @@ def trimmed(table: NDArray[np.int32], start: int, final: NDArray[np.bool_]) -> B
     return ByteAutomaton(kept.astype(np.int32), int(number[start]), final[useful])
 
 
+def without(automaton: ByteAutomaton, words: Iterable[str]) -> ByteAutomaton:
+    """The texts of an automaton in which none of these words is spelled."""
+    spelled = [symbols(word) for word in words]
+    suffixes = sorted({word[:n] for word in spelled for n in range(len(word))})
+    place = {suffix: i for i, suffix in enumerate(suffixes)}
+    table = np.zeros((len(suffixes), SYMBOLS), np.int32)
+    known = {symbol for word in spelled for symbol in word}
+    for suffix in suffixes:
+        for symbol in known:
+            text = (*suffix, symbol)
+            rest = place[next(text[i:] for i in range(len(text) + 1) if text[i:] in place)]
+            table[place[suffix], symbol] = DEAD if any(text[-len(word) :] == word for word in spelled) else rest
+    return _product(automaton, table)
+
+
 @dataclass(frozen=True)
 class Once:
     """A part that a text may hold once at most between an opening and a closing, or exactly once.
@@ -182,10 +226,14 @@ class Once:
 
 def restricted(automaton: ByteAutomaton, rule: Once) -> ByteAutomaton:
     """The texts of an automaton that keep a rule."""
-    counter = _counter(rule)
-    M = len(counter)
+    return _product(automaton, _counter(rule))
+
+
+def _product(automaton: ByteAutomaton, table: NDArray[np.int32]) -> ByteAutomaton:
+    """The texts of an automaton on which a second one, from its state 0, never dies."""
+    M = len(table)
     left = np.repeat(automaton.next, M, axis=0)
-    right = np.tile(counter, (len(automaton.next), 1))
+    right = np.tile(table, (len(automaton.next), 1))
     pair = np.where((left == DEAD) | (right == DEAD), DEAD, left * M + right)
     return trimmed(pair.astype(np.int32), automaton.start * M, np.repeat(automaton.final, M))
 

@@ -90,5 +90,6 @@ def _arguments(name: str, parameters: Mapping[str, Any], quote: str) -> str:
         rooted = {**held, **schema} if held and isinstance(schema, Mapping) else schema
         value = schema_pattern(rooted, notation, f"{name}.{key}")
         items.append(notation.pair(notation.key(key, f"{name}.{key}"), value))
-    some = f"(?:{'|'.join(items)})(?:,(?:{'|'.join(items)}))*"
+    one = f"(?:{'|'.join(items)})"
+    some = f"(?:{one},)*{one}"
     return rf"\{{{some}\}}" if required else rf"\{{(?:{some})?\}}"

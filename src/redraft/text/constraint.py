@@ -12,7 +12,7 @@ from typing import Any
 from redraft.core.automaton import TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.core.options import GenerationOptions
-from redraft.text.byte_automaton import ByteAutomaton, Once, behind, compile_pattern, either, restricted
+from redraft.text.byte_automaton import ByteAutomaton, Once, behind, compile_pattern, either, restricted, without
 from redraft.text.bytes_of_tokens import TokenBytes, marks_of, token_bytes
 from redraft.text.call_pattern import argument_names, calls_pattern
 from redraft.text.calls import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
@@ -101,6 +101,9 @@ class ConstraintFactory:
         if options.enable_thinking:
             thought = f"{self._mark(CHANNEL_OPEN)}thought\n{FREE_TEXT}{self._mark(CHANNEL_CLOSE)}"
             language = either(language, behind(compile_pattern(thought), language))
+        if calls is not None or options.enable_thinking:
+            # Ordinary tokens can spell a marker, which whoever reads the reply would take for one.
+            language = without(language, MARKED)
         rules = self._rules(options)
         return self._made_of(language, rules, frozenset(rule for rule in rules if rule.required))
 

@@ -81,7 +81,7 @@ class _Writer:
         own = {key: part for key, part in schema.items() if key not in ANNOTATIONS}
         for keyword in ("$ref", "anyOf", "oneOf", "allOf"):
             if keyword in own:
-                others = set(own) - {keyword, "type"}
+                others = set(own) - {keyword}
                 if others:
                     raise SchemaError(joined(path, sorted(others)[0]), f"cannot be enforced beside {keyword}")
                 return getattr(self, "_" + keyword.strip("$"))(own[keyword], joined(path, keyword))
@@ -106,9 +106,11 @@ class _Writer:
         if kinds is None:
             # Keywords of one type say which is meant; without any, anything is.
             kinds = [kind for kind in ("object", "array", "string", "number") if _OF_TYPE[kind] & set(own)]
-        kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+        kinds = [kinds] if not isinstance(kinds, list | tuple) else list(kinds)
+        if "type" in own and not kinds:
+            raise SchemaError(joined(path, "type"), "must not be empty")
         for kind in kinds:
-            if kind not in _OF_TYPE:
+            if not isinstance(kind, str) or kind not in _OF_TYPE:
                 raise SchemaError(joined(path, "type"), f"{kind!r} is no type: {', '.join(_OF_TYPE)}")
         return [kind for kind in kinds if not (kind == "integer" and "number" in kinds)]
 
@@ -129,6 +131,8 @@ class _Writer:
 
     def _object(self, own: Mapping[str, Any], path: str) -> str:
         properties, required = own.get("properties") or {}, list(own.get("required") or ())
+        if not isinstance(properties, Mapping):
+            raise SchemaError(joined(path, "properties"), f"must be a mapping, got {properties!r:.60}")
         for key in required:
             if key not in properties:
                 raise SchemaError(joined(path, "required"), f"{key!r} is not among the properties")

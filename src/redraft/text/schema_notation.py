@@ -90,8 +90,9 @@ class Notation:
 
     def record(self, items: list[tuple[str, bool]]) -> str:
         """A mapping of these pairs in this order; those that are not required may be left out."""
-        inner = self._ordered(items)
-        return rf"\{{{self.space}(?:{inner}){self.space}\}}" if items else rf"\{{{self.space}\}}"
+        if not items:
+            return rf"\{{{self.space}\}}"
+        return rf"\{{{self.space}(?:{self._ordered(items)}){self.space}\}}"
 
     @property
     def _comma(self) -> str:
@@ -101,18 +102,24 @@ class Notation:
         empty = f"\\{opening}{self.space}\\{closing}"
         if most == 0:
             return empty
-        more = f"{{{max(0, least - 1)},{'' if most is None else most - 1}}}"
-        some = f"\\{opening}{self.space}{item}(?:{self._comma}{item}){more}{self.space}\\{closing}"
+        # The last item stands alone: the other way round, the automaton has to know each one twice.
+        before = f"{{{max(0, least - 1)},{'' if most is None else most - 1}}}"
+        some = f"\\{opening}{self.space}(?:{item}{self._comma}){before}{item}{self.space}\\{closing}"
         return some if least else f"(?:{empty}|{some})"
 
     def _ordered(self, items: list[tuple[str, bool]]) -> str:
         first = next((i for i, (_, required) in enumerate(items) if required), None)
         if first is None:
-            # Which pair comes first decides where the commas stand.
-            heads = ["".join([item, *self._optional(items[i + 1 :])]) for i, (item, _) in enumerate(items)]
-            return f"(?:{'|'.join(heads)})?"
+            return f"(?:{self._some([item for item, _ in items])})?"
         before = [f"(?:{item}{self._comma})?" for item, _ in items[:first]]
         return "".join([*before, items[first][0], *self._optional(items[first + 1 :])])
+
+    def _some(self, items: list[str]) -> str:
+        """At least one of these, in order; by halves, which keeps the pattern and its automaton small."""
+        if len(items) == 1:
+            return items[0]
+        left, right = self._some(items[: len(items) // 2]), self._some(items[len(items) // 2 :])
+        return f"(?:{left}|(?:{left}{self._comma})?{right})"
 
     def _optional(self, items: list[tuple[str, bool]]) -> list[str]:
         return [f"{self._comma}{item}" if required else f"(?:{self._comma}{item})?" for item, required in items]

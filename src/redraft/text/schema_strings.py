@@ -27,9 +27,9 @@ _TOKEN = re.compile(
 )
 _CLASSES = {
     "d": "[0-9]",
-    "D": "[^0-9]",
+    "D": "[\x00-/:-\x7f]",
     "w": "[A-Za-z0-9_]",
-    "W": "[^A-Za-z0-9_]",
+    "W": "[[\x00-\x7f]&&[^A-Za-z0-9_]]",
     "s": "[ \t\n\r]",
     "S": "[^ \t\n\r]",
 }
@@ -79,7 +79,16 @@ def translated(pattern: str, alphabet: Alphabet, path: str) -> str:
     Raises:
         SchemaError: look-around, back references, anchors inside, or a character that the notation cannot write.
     """
+    if not isinstance(pattern, str):
+        raise SchemaError(path, f"must be a text, got {pattern!r:.60}")
     tokens = _TOKEN.findall(pattern)
+    depth = 0
+    for token in tokens:
+        depth += token.startswith("(") - (token == ")")
+        if depth < 0:
+            break
+    if depth:
+        raise SchemaError(path, "its parentheses do not match")
     starts, ends = tokens[:1] == ["^"], tokens[-1:] == ["$"]
     body = tokens[starts : len(tokens) - ends]
     if (starts or ends) and _alternates(body):
