@@ -1,6 +1,6 @@
 """Makes mini's data from the published sets: training conversations and a held-out tenth, split by text.
 
-    python recipes/mini/prepare.py --snips snips/train.jsonl --clinc clinc150/train.jsonl --out data/mini
+python recipes/mini/prepare.py --snips snips/train.jsonl --clinc clinc150/train.jsonl --out data/mini
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import torch
 import redraft
 from checkpoints import CANVAS, write_checkpoint
 
-TINY = 13
+TINY = 6
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_minis_greedy_replies(mini):
 def test_samples_have_the_causal_modes_distribution(tmp_path):
     """Chi-square over all pairs of a tiny vocabulary, with the 99.99% bound of the normal approximation."""
     engine = redraft.load(write_checkpoint(tmp_path, vocab_size=TINY, eos_token_id=None), dtype="float32", threads=1)
-    prompt, temperature, draws = [5, 6, 7], 6.0, 1500
+    prompt, temperature, draws = [3, 4, 5], 8.0, 350
     model = engine.model
     first = torch.softmax(
         model.logits(model.encode(torch.tensor([prompt]), model.new_cache()))[0, -1] / temperature, -1
@@ -77,7 +77,7 @@ def test_samples_have_the_causal_modes_distribution(tmp_path):
     rest = float(expected[~common].sum())
     statistic += (float(counts[~common].sum()) - rest) ** 2 / max(rest, 1.0)
     freedom = int(common.sum())
-    assert freedom > 40
+    assert freedom > 8
     assert statistic < freedom + 3.7 * (2 * freedom) ** 0.5
     assert 0 < kept < 2 * draws
 

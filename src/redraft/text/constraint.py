@@ -50,13 +50,28 @@ class Constraint:
         Which arguments a call has had so far would take an automaton with a state for every subset of them. Rules are
         added only when a canvas breaks one, and then hold for the rest of the request.
         """
-        broken = frozenset(rule for rule in self.rules if rule not in self.duties and self._breaks(token_ids, rule))
+        text = self.factory.spelled(token_ids)
+        broken = frozenset(
+            rule
+            for opening in {rule.opening for rule in self.rules}
+            for call in text.split(opening)[1:]
+            for rule in self._broken(opening, opening[-1] + call)
+            if rule not in self.duties
+        )
         return self.factory.narrowed(self, broken) if broken else None
 
-    def _breaks(self, token_ids: Sequence[int], rule: Once) -> bool:
-        pieces = self.factory.spelled(token_ids).split(rule.opening)[1:]
-        counts = (sum(piece.partition(rule.closing)[0].count(item) for item in rule.items) for piece in pieces)
-        return any(count > 1 for count in counts)
+    def _broken(self, opening: str, call: str) -> list[Once]:
+        """Rules about the arguments of one call, from its bracket on, that it breaks or can only break."""
+        rules = [rule for rule in self.rules if rule.opening == opening]
+        written, closed, _ = call.partition(rules[0].closing)
+        counts = {rule: sum(written.count(item) for item in rule.items) for rule in rules}
+        broken = [rule for rule, count in counts.items() if count > 1]
+        # A text that stops within an argument's name must be able to become one that is not there yet.
+        begun = re.search(r"[{,][^{},:]*\Z", written)
+        if closed or begun is None or written.count(self.factory.marks[QUOTE]) % 2:
+            return broken
+        fitting = [rule for rule in rules if any(item.startswith(begun[0]) for item in rule.items)]
+        return broken if any(not counts[rule] for rule in fitting) else broken + fitting
 
 
 class ConstraintFactory:
