@@ -98,12 +98,19 @@ def test_loading_flags_reach_load(engine):
 def test_flags_are_the_scalar_options_that_work():
     flags = generation_flags()
     assert {"seed", "temperature", "t_min", "tool_choice", "preset", "redraft"} <= set(flags)
-    assert not {"tools", "stop", "pinned", "initial_canvas", "response_format"} & set(flags)
+    assert "pinned" not in flags
     samples = {int: 2, float: 0.3, bool: True, str: "none"}
-    special = {"mode": "autoregressive", "top_p": 1.0, "preset": "fast"}
+    special = {
+        "mode": "autoregressive",
+        "top_p": 1.0,
+        "preset": "fast",
+        "stop": ["a"],
+        "response_format": {"type": "text"},
+    }
+    special |= {"tools": [{"function": {"name": "f"}}]}
     for name, parameter in flags.items():
         kind = parameter.annotation.__origin__.__args__[0]
-        value = special.get(name, samples[kind])
+        value = special[name] if name in special else samples[kind]
         GenerationOptions(t_min=0.0, t_max=1.0).with_changes(**{name: value})
         assert parameter.annotation.__metadata__[0].help, f"no line for {name} in the docstring"
 
