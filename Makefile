@@ -18,7 +18,7 @@ demo: $(BIN)/.redraft  ## run mini on a real sentence, the canvas drawn live
 	$(BIN)/redraft run "add the new Daft Punk album to my Sunday morning playlist" --live --seed 0
 
 test: $(BIN)/.redraft-dev  ## the suite, with long runs sampled
-	$(BIN)/python -m pytest -m "not full"
+	$(BIN)/python -m pytest
 
 test-full: $(BIN)/.redraft-dev  ## the suite, whole
 	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest

@@ -1,1 +1,15 @@
-"""Puts `tests/` on the import path, for what the rooms of the suite share (`checkpoints.py`)."""
+"""Puts `tests/` on the import path, for what the rooms of the suite share, and leaves long runs to `make test-full`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if os.environ.get("REDRAFT_FULL_TESTS"):
+        return
+    long = [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in set(long)]

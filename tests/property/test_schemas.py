@@ -12,8 +12,8 @@ import pytest
 import redraft
 from checkpoints import write_checkpoint
 from redraft.model.locate import BUNDLED
-from redraft.text.byte_automaton import compile_pattern
 from redraft.text.bytes_of_tokens import token_bytes
+from redraft.text.pattern import compile_pattern
 from redraft.text.schema import schema_pattern
 from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from redraft.core.errors import OptionError, SchemaError
-from redraft.text.byte_automaton import compile_pattern, symbols
+from redraft.text.byte_automaton import symbols
+from redraft.text.pattern import compile_pattern
 from redraft.text.schema import schema_pattern
 from redraft.text.schema_numbers import INTEGER, NUMBER, integers, numbers
 

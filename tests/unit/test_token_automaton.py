@@ -10,10 +10,12 @@ import pytest
 from redraft.core.automaton import DEAD, TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.model.locate import BUNDLED
-from redraft.text.byte_automaton import ByteAutomaton, Once, behind, compile_pattern, either, restricted, symbols
+from redraft.text.byte_automaton import ByteAutomaton, Once, behind, either, minimal, restricted, symbols
 from redraft.text.bytes_of_tokens import marks_of, token_bytes
+from redraft.text.pattern import compile_pattern
 from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer
+from schemas import random_tokens
 
 TOKENIZER = Tokenizer.from_directory(BUNDLED / "mini")
 MARKS = marks_of(TOKENIZER, ("<|tool_call>", "<tool_call|>", '<|"|>'))
@@ -33,21 +35,6 @@ def takes(automaton: ByteAutomaton, text: str) -> bool:
 
 def over_tokens(pattern: str) -> TokenAutomaton:
     return token_automaton(compile_pattern(pattern), TOKENS, ENDS, PAD, EOS)
-
-
-def walk(automaton: TokenAutomaton, rng: np.random.Generator, longest: int = 40) -> list[int]:
-    """Random tokens to the end, the shortest way once they are many."""
-    state, tokens = automaton.start, []
-    while state != automaton.done:
-        kinds = np.flatnonzero(automaton.next[state] != DEAD)
-        if len(tokens) >= longest:
-            targets = automaton.next[state, kinds]
-            closer = automaton.shortest[targets] < automaton.shortest[state]
-            kinds = kinds[(targets == automaton.done) | closer]
-        token = int(rng.choice(np.flatnonzero(automaton.class_of == rng.choice(kinds))))
-        state = automaton.advance(state, [token])
-        tokens.append(token)
-    return tokens
 
 
 @pytest.mark.parametrize(
@@ -107,6 +94,29 @@ def test_languages_are_joined_by_their_first_symbol():
     assert [takes(after, text) for text in ("<q>", "<>abab", "ab", "<q>a")] == [True, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "states"),
+    [("(aa|ab|ba|bb)*", 2), ("x{40}", 41), ("(a|b)*a(a|b){2}", 8), ("(one|two|six) (one|two|six)", 16)],
+)
+def test_automata_have_no_state_too_many(pattern, states):
+    assert len(compile_pattern(pattern).next) == states
+
+
+def test_automata_over_the_same_texts_are_equal():
+    again = minimal(restricted(compile_pattern("(x(a|b)*y)*"), Once("x", ("a",), "y", False)))
+    plain = compile_pattern("(xb*(ab*)?y)*")
+    assert len(again.next) == len(plain.next)
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        text = "".join(rng.choice(list("xaby"), size=rng.integers(0, 9)))
+        assert takes(again, text) == takes(plain, text) == bool(re.fullmatch("(xb*(ab*)?y)*", text)), text
+
+
+def test_a_pattern_that_repeats_too_much_is_refused():
+    with pytest.raises(OptionError, match="repeats too much"):
+        compile_pattern("(a{200}){1000}")
+
+
 PATTERNS = [
     r"\{\"name\": ?\"[^\"\\\x00-\x1f]{1,12}\", \"age\": [1-9][0-9]{0,2}\}",
     r"(yes|no|maybe not)",
@@ -121,7 +131,7 @@ def test_what_tokens_spell_matches(pattern):
     automaton = over_tokens(pattern)
     rng = np.random.default_rng(0)
     for _ in range(60):
-        tokens = walk(automaton, rng)
+        tokens = random_tokens(automaton, rng)
         text = TOKENIZER.decode(token for token in tokens if token not in ENDS)
         assert re.fullmatch(pattern, text, re.DOTALL), text
         assert automaton.advance(automaton.start, [*tokens, EOS, PAD, EOS]) == automaton.done
@@ -153,7 +163,7 @@ def test_marks_are_read_in_calls():
     assert automaton.advance(automaton.start, bad) == DEAD
     rng = np.random.default_rng(1)
     for _ in range(30):
-        text = TOKENIZER.decode(walk(automaton, rng))
+        text = TOKENIZER.decode(random_tokens(automaton, rng))
         assert text.startswith('<|tool_call>call:PlayMusic{artist:<|"|>')
         assert text.count('<|"|>') == 2
 

@@ -1,33 +1,28 @@
-"""A regular expression as an automaton over bytes, and the few operations on such automata that constraints need."""
+"""Deterministic automata over bytes, and the few operations on them that constraints need."""
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from outlines_core import Index, Vocabulary
 
 from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
 
-MAX_STATES = 50_000
-# Parts of a pattern once its counts are written out.
-LARGEST = 60_000
 # Symbols: 256 bytes, then 256 marks, which are special tokens.
 BYTES, SYMBOLS = 256, 512
 FIRST_MARK = 0xE000
-_END = chr(FIRST_MARK + SYMBOLS - BYTES - 1)
+MAX_PRODUCT = 4_000_000
+MOST_ROUNDS = 300
 
 Symbols = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class ByteAutomaton:
-    """Deterministic; every state can be reached and can still end.
+    """Every state can be reached and can still end.
 
     Attributes:
         next: [S, 512] the state that follows each byte, and each mark, `DEAD` where none does.
@@ -40,90 +35,6 @@ class ByteAutomaton:
     final: NDArray[np.bool_]
 
 
-@functools.lru_cache(maxsize=64)
-def compile_pattern(pattern: str) -> ByteAutomaton:
-    """The automaton of a regular expression that must match a whole text.
-
-    A mark is a special token, and stands only where the pattern names it: `.` and `[^a]` do not mean it.
-
-    Raises:
-        OptionError: it is no regular expression, or needs too many states.
-    """
-    named = _named_marks(pattern)
-    if _expanded(pattern) > LARGEST:
-        raise OptionError("response_format: the pattern repeats too much: lower its length bounds")
-    vocabulary = Vocabulary(BYTES, {bytes([byte]): [byte] for byte in range(BYTES)})
-    try:
-        # outlines-core drops the way on from a state in which a text may end (`(xay)*` matches one round only), so
-        # the only such state is behind a mark that nothing follows. And it looks for literals that begin a pattern,
-        # which takes minutes where there are many (a value of any type); behind a class there are none.
-        index = Index(f"[\\x00-\\x1f](?:{pattern}){_END}", vocabulary)
-    except (ValueError, OverflowError) as error:
-        reason = " ".join(re.sub(r"[\ue000-\ue0ff]", "?", str(error)).split())[:200]
-        raise OptionError(f"response_format: the pattern cannot be compiled: {reason}") from None
-    transitions = index.get_transitions()
-    before = index.get_initial_state()
-    ids = {transitions[before][0]: 0}
-    for state, following in transitions.items():
-        if state == before:
-            continue
-        for target in (state, *following.values()):
-            ids.setdefault(target, len(ids))
-    if len(ids) > MAX_STATES:
-        raise OptionError(f"response_format: the automaton has {len(ids)} states, more than {MAX_STATES}: simplify it")
-    table = np.full((len(ids), SYMBOLS), DEAD, np.int32)
-    for state, following in transitions.items():
-        if state not in ids:
-            continue
-        for byte, target in following.items():
-            if byte < BYTES:
-                table[ids[state], byte] = ids[target]
-    _mark(table)
-    # The mark may also be a character of the text, so that it leads somewhere does not mean an end.
-    ended = [ids[state] for state in index.get_final_states()]
-    final = np.isin(table[:, SYMBOLS - 1], ended)
-    table[:, [mark for mark in range(BYTES, SYMBOLS) if mark not in named]] = DEAD
-    return trimmed(*_without_private_use(table, final))
-
-
-def _named_marks(pattern: str) -> set[int]:
-    """Symbols of the marks that a pattern has outside its classes.
-
-    Raises:
-        OptionError: it closes more parentheses than it opens, and so would escape from the group that it is put in.
-    """
-    depth, in_class, named = 0, False, set()
-    for token in re.findall(r"\\.|\[\^?\]?|.", pattern, re.DOTALL):
-        if in_class:
-            in_class = token != "]"
-        elif token[0] == "[":
-            in_class = True
-        else:
-            depth += (token == "(") - (token == ")")
-            named |= {symbol for symbol in symbols(token) if symbol >= BYTES}
-        if depth < 0:
-            raise OptionError("response_format: the pattern closes a parenthesis that it did not open")
-    return named
-
-
-def _expanded(pattern: str) -> int:
-    """Parts of a pattern with every count written out; a compiler that meets too many takes minutes and gigabytes."""
-    sizes, last = [0], 0
-    for token in re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d+(?:,\d*)?\}|.", pattern, re.DOTALL):
-        if token == "(":
-            sizes.append(0)
-            continue
-        if token == ")" and len(sizes) > 1:
-            last = sizes.pop()
-        elif token[0] == "{" and len(token) > 1:
-            # The part is there once already.
-            last *= max(0, max(int(n) for n in re.findall(r"\d+", token)) - 1)
-        else:
-            last = 1
-        sizes[-1] += last
-    return sum(sizes)
-
-
 def symbols(text: str) -> Symbols:
     """A text as the automaton reads it: private-use characters are marks."""
     found: list[int] = []
@@ -131,28 +42,6 @@ def symbols(text: str) -> Symbols:
         mark = ord(character) - FIRST_MARK
         found += [BYTES + mark] if 0 <= mark < SYMBOLS - BYTES else character.encode()
     return tuple(found)
-
-
-def _mark(table: NDArray[np.int32]) -> None:
-    """Fills in the marks' symbols, from where their characters lead byte by byte."""
-    padded = np.vstack([table, np.full((1, SYMBOLS), DEAD, np.int32)])
-    for mark in range(SYMBOLS - BYTES):
-        state = np.arange(len(table))
-        for byte in chr(FIRST_MARK + mark).encode():
-            state = padded[state, byte]
-        table[:, BYTES + mark] = state
-
-
-def _without_private_use(
-    table: NDArray[np.int32], final: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], int, NDArray[np.bool_]]:
-    """No bytes spell a mark: its special token alone does. U+E000 to U+E0FF are EE 80 80 to EE 83 BF in UTF-8."""
-    doubled = np.where(table == DEAD, DEAD, table * 2)
-    doubled[:, 0xEE] += table[:, 0xEE] != DEAD
-    behind = doubled.copy()
-    behind[:, 0x80:0x84] = DEAD
-    pair = np.stack([doubled, behind], axis=1).reshape(-1, SYMBOLS)
-    return pair.astype(np.int32), 0, np.repeat(final, 2)
 
 
 def either(one: ByteAutomaton, other: ByteAutomaton) -> ByteAutomaton:
@@ -193,19 +82,34 @@ def trimmed(table: NDArray[np.int32], start: int, final: NDArray[np.bool_]) -> B
     return ByteAutomaton(kept.astype(np.int32), int(number[start]), final[useful])
 
 
+def minimal(automaton: ByteAutomaton) -> ByteAutomaton:
+    """The same texts with the fewest states: those from which the same texts may follow become one.
+
+    Source: Moore's partition refinement, begun from the distances to an end, which part most states at once. Where it
+    takes too many rounds, the automaton stays as it is.
+    """
+    kind, first = _columns(automaton.next)
+    table = automaton.next[:, first]
+    weights = _weights(table.shape[1] + 1)
+    part = _distances(table, automaton.final).astype(np.int64)
+    count = len(np.unique(part))
+    for _ in range(MOST_ROUNDS):
+        # The dead state is a part of its own, the last.
+        following = np.append(part, len(part) + 1).astype(np.uint64)[table]
+        mark = part.astype(np.uint64) * weights[-1] + (following * weights[:-1]).sum(axis=1)
+        _, example, part = np.unique(mark, return_index=True, return_inverse=True)
+        if len(example) == count:
+            merged = np.append(part, DEAD)[table[example]][:, kind]
+            return ByteAutomaton(merged.astype(np.int32), int(part[automaton.start]), automaton.final[example])
+        count = len(example)
+    return automaton
+
+
 def without(automaton: ByteAutomaton, words: Iterable[str]) -> ByteAutomaton:
     """The texts of an automaton in which none of these words is spelled."""
     spelled = [symbols(word) for word in words]
-    suffixes = sorted({word[:n] for word in spelled for n in range(len(word))})
-    place = {suffix: i for i, suffix in enumerate(suffixes)}
-    table = np.zeros((len(suffixes), SYMBOLS), np.int32)
-    known = {symbol for word in spelled for symbol in word}
-    for suffix in suffixes:
-        for symbol in known:
-            text = (*suffix, symbol)
-            rest = place[next(text[i:] for i in range(len(text) + 1) if text[i:] in place)]
-            table[place[suffix], symbol] = DEAD if any(text[-len(word) :] == word for word in spelled) else rest
-    return _product(automaton, table)
+    after, ended = _matcher(spelled)
+    return _product(automaton, np.where(ended.any(0), DEAD, after).astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -229,39 +133,89 @@ def restricted(automaton: ByteAutomaton, rule: Once) -> ByteAutomaton:
     return _product(automaton, _counter(rule))
 
 
-def _product(automaton: ByteAutomaton, table: NDArray[np.int32]) -> ByteAutomaton:
-    """The texts of an automaton on which a second one, from its state 0, never dies."""
-    M = len(table)
-    left = np.repeat(automaton.next, M, axis=0)
-    right = np.tile(table, (len(automaton.next), 1))
-    pair = np.where((left == DEAD) | (right == DEAD), DEAD, left * M + right)
-    return trimmed(pair.astype(np.int32), automaton.start * M, np.repeat(automaton.final, M))
-
-
 def _counter(rule: Once) -> NDArray[np.int32]:
-    """[M, 512] follows a text and counts: outside, inside without the part, inside with it.
+    """[M, 512] follows a text and counts: outside, inside without the part, inside with it."""
+    after, ended = _matcher([symbols(word) for word in (rule.opening, rule.closing, *rule.items)])
+    opens, closes, item = ended[0], ended[1], ended[2:].any(0)
+    outside, without, holding = (number * len(after) for number in range(3))
+    rest = np.where(opens, without, outside)
+    before = np.where(opens, without, np.where(closes, DEAD if rule.required else outside, without))
+    before = np.where(item & (before == without), holding, before)
+    behind = np.where(opens, without, np.where(closes, outside, holding))
+    behind = np.where(item, DEAD, behind)
+    table = np.concatenate([rest, before, behind])
+    return np.where(table == DEAD, DEAD, table + np.tile(after, (3, 1))).astype(np.int32)
 
-    A state is that, and the longest end of the text that begins one of the words (Knuth, Morris and Pratt).
+
+def _matcher(words: list[Symbols]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """([M, 512] the state that follows each symbol, [W, M, 512] whether that symbol ends each word).
+
+    A state is the longest end of a text that begins a word; 0 is the empty one. Source: Aho and Corasick 1975.
     """
-    opening, closing = symbols(rule.opening), symbols(rule.closing)
-    items = [symbols(item) for item in rule.items]
-    suffixes = sorted({word[:n] for word in (opening, closing, *items) for n in range(len(word))})
-    place = {suffix: i for i, suffix in enumerate(suffixes)}
-    outside, without, holding = 0, 1, 2
-    table = np.full((3 * len(suffixes), SYMBOLS), DEAD, np.int32)
-    for suffix in suffixes:
-        for symbol in range(SYMBOLS):
-            text = (*suffix, symbol)
-            rest = place[next(text[i:] for i in range(len(text) + 1) if text[i:] in place)]
-            opens, closes = text[-len(opening) :] == opening, text[-len(closing) :] == closing
-            item = any(text[-len(word) :] == word for word in items)
-            for count in (outside, without, holding):
-                after = without if opens else outside if closes else holding if item and count else count
-                many, missing = item and count == holding, closes and count == without and rule.required
-                if not (many or missing):
-                    table[count * len(suffixes) + place[suffix], symbol] = after * len(suffixes) + rest
-    # The empty suffix sorts first, so state 0 is outside and has read nothing.
-    return table
+    begun = sorted({word[:n] for word in words for n in range(len(word))})
+    place = {text: number for number, text in enumerate(begun)}
+    after = np.zeros((len(begun), SYMBOLS), np.int64)
+    ended = np.zeros((len(words), len(begun), SYMBOLS), np.bool_)
+    for begin in begun:
+        for symbol in {symbol for word in words for symbol in word}:
+            text = (*begin, symbol)
+            after[place[begin], symbol] = place[next(text[i:] for i in range(len(text) + 1) if text[i:] in place)]
+            ended[:, place[begin], symbol] = [text[-len(word) :] == word for word in words]
+    return after, ended
+
+
+def _product(automaton: ByteAutomaton, table: NDArray[np.int32]) -> ByteAutomaton:
+    """The texts of an automaton on which a second one, from its state 0, never dies; only pairs that are reached.
+
+    Raises:
+        OptionError: there are too many.
+    """
+    M = len(table)
+    if len(automaton.next) * M > MAX_PRODUCT:
+        raise OptionError("tools: the calls need too many states: declare fewer arguments")
+    kind, first = _columns(np.vstack([automaton.next, table]))
+    left, right = automaton.next[:, first].astype(np.int64), table[:, first].astype(np.int64)
+    number = np.full(len(left) * M, DEAD, np.int64)
+    frontier = np.array([automaton.start * M])
+    number[frontier], pairs, rows = 0, [frontier], []
+    while len(frontier):
+        one, other = left[frontier // M], right[frontier % M]
+        rows.append(np.where((one == DEAD) | (other == DEAD), DEAD, one * M + other))
+        reached = np.unique(rows[-1])
+        frontier = reached[(reached != DEAD) & (number[reached] == DEAD)]
+        number[frontier] = sum(map(len, pairs)) + np.arange(len(frontier))
+        pairs.append(frontier)
+    pair = np.concatenate(rows)
+    numbered = np.where(pair == DEAD, DEAD, number[pair])
+    final = automaton.final[np.concatenate(pairs) // M]
+    return minimal(trimmed(numbered[:, kind].astype(np.int32), 0, final))
+
+
+def _columns(table: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """([512] the group of each symbol, an example of each group): symbols with equal columns are one group."""
+    marks = (table.astype(np.int64).view(np.uint64) * _weights(len(table))[:, None]).sum(axis=0)
+    _, first, kind = np.unique(marks, return_index=True, return_inverse=True)
+    return kind, first
+
+
+def _weights(count: int) -> NDArray[np.uint64]:
+    """Odd 64-bit numbers for sums that tell rows apart; always the same."""
+    return np.random.default_rng(0).integers(0, 2**64, count, np.uint64) | np.uint64(1)
+
+
+def _distances(table: NDArray[np.int32], final: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """[S] symbols to the nearest end."""
+    source, column = np.nonzero(table != DEAD)
+    target = table[source, column]
+    distance = np.where(final, 0, len(table))
+    steps = 0
+    while True:
+        near = source[distance[target] == steps]
+        near = near[distance[near] > steps + 1]
+        if not len(near):
+            return distance
+        steps += 1
+        distance[near] = steps
 
 
 def _one(count: int, place: int) -> NDArray[np.bool_]:

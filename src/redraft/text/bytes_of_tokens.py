@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redraft.core.errors import OptionError
+from redraft.text.byte_automaton import FIRST_MARK
 from redraft.text.tokenizer import Tokenizer
 
-FIRST_MARK = 0xE000
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _UNREADABLE = "\ufffd"
 

@@ -12,10 +12,11 @@ from typing import Any
 from redraft.core.automaton import TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.core.options import GenerationOptions
-from redraft.text.byte_automaton import ByteAutomaton, Once, behind, compile_pattern, either, restricted, without
+from redraft.text.byte_automaton import ByteAutomaton, Once, behind, either, restricted, without
 from redraft.text.bytes_of_tokens import TokenBytes, marks_of, token_bytes
 from redraft.text.call_pattern import argument_names, calls_pattern
 from redraft.text.calls import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
+from redraft.text.pattern import compile_pattern
 from redraft.text.response_format import response_pattern
 from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer
@@ -26,7 +27,7 @@ FREE_TEXT = "[^\ue000-\ue0ff]*"
 CACHED = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Constraint:
     """A language of replies.
 
@@ -125,7 +126,7 @@ class ConstraintFactory:
     def narrowed(self, constraint: Constraint, rules: frozenset[Once]) -> Constraint:
         """A constraint with more of its rules kept."""
         duties = constraint.duties | rules
-        key = (id(constraint.language), constraint.rules, duties)
+        key = (constraint.language, constraint.rules, duties)
         return self._cached(key, lambda: self._made_of(constraint.language, constraint.rules, duties))
 
     def marked(self, text: str) -> str:
