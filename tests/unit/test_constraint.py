@@ -72,6 +72,34 @@ def test_choices_of_tools(mini):
         mini.generate(TEXT, tools=TOOLS, tool_choice="Dance")
 
 
+def declared(**properties):
+    return {"name": "Log", "parameters": {"type": "object", "properties": properties, "required": list(properties)}}
+
+
+def test_of_a_function_that_is_not_strict_what_cannot_be_enforced_is_free(mini):
+    odd = declared(when={"type": "string", "format": "week"})
+    got = mini.generate(TEXT, seed=0, tools=[odd], tool_choice="required", mode="autoregressive", max_new_tokens=40)
+    assert list(got.tool_calls[0].arguments) == ["when"]
+    with pytest.raises(SchemaError, match="Log.when.format"):
+        mini.generate(TEXT, tools=[{**odd, "strict": True}])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"properties": ["a"]}, {"properties": {"a": {}}, "required": "a"}, {"properties": {}, "required": ["a"]}, [1]],
+    ids=str,
+)
+def test_declarations_that_are_none(mini, parameters):
+    with pytest.raises(OptionError):
+        mini.generate(TEXT, tools=[{"name": "Log", "parameters": parameters}])
+
+
+def test_parameters_may_refer_to_themselves(mini):
+    tool = declared(name={"type": "string"}, next={"anyOf": [{"$ref": "#"}, {"type": "null"}]})
+    got = mini.generate(TEXT, seed=0, tools=[{**tool, "strict": True}], tool_choice="required")
+    assert got.tool_calls[0].arguments.keys() == {"name", "next"}
+
+
 def test_an_argument_stands_once_though_the_pattern_allows_more(mini):
     constraint = mini.admission.constraints.of(mini.defaults.options.with_changes(tools=TOOLS, tool_choice="required"))
     ids = mini.tokenizer.encode('<|tool_call>call:PlayMusic{artist:<|"|>a<|"|>,year:1999,year:2000}<tool_call|>')
@@ -116,6 +144,7 @@ def test_a_reply_goes_on_in_the_next_canvas(mini):
         ({"type": "choice", "choices": []}, OptionError, "choices"),
         ({"type": "poem"}, OptionError, "poem"),
         ({"type": "regex", "pattern": "a{500}"}, OptionError, "shortest reply"),
+        ({"type": "regex", "pattern": "(a|b)*a(a|b){30}"}, OptionError, "too long or too much memory"),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_at_once(mini, wanted, error, words):

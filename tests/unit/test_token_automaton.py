@@ -10,8 +10,9 @@ import pytest
 from redraft.core.automaton import DEAD, TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.model.locate import BUNDLED
-from redraft.text.byte_automaton import ByteAutomaton, Once, behind, either, minimal, restricted, symbols
+from redraft.text.byte_automaton import ByteAutomaton, behind, either, minimal, symbols
 from redraft.text.bytes_of_tokens import marks_of, token_bytes
+from redraft.text.once import Once, parts, restricted
 from redraft.text.pattern import compile_pattern
 from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer
@@ -61,7 +62,7 @@ def test_what_is_no_pattern_is_refused(pattern):
 
 def test_a_pattern_without_any_text_is_refused():
     with pytest.raises(OptionError, match="no text"):
-        restricted(compile_pattern("xaay"), Once("x", ("a",), "y", False))
+        restricted(compile_pattern("xaay"), Once("x", ("a",), "y", "q", False))
 
 
 def test_only_the_special_token_is_a_mark():
@@ -79,12 +80,24 @@ def test_only_the_special_token_is_a_mark():
 
 @pytest.mark.parametrize("required", [False, True])
 def test_a_rule_counts_between_opening_and_closing(required):
-    ruled = restricted(compile_pattern("(x(aa:|ab:|b:)*y)*"), Once("x", ("aa:", "ab:"), "y", required))
+    ruled = restricted(compile_pattern("(x(aa:|ab:|b:)*y)*"), Once("x", ("aa:", "ab:"), "y", "q", required))
     assert takes(ruled, "xaa:b:yxab:y")
     assert not takes(ruled, "xaa:ab:y")
     assert not takes(ruled, "xaa:b:b:aa:y")
     assert takes(ruled, "xb:y") is not required
     assert takes(ruled, "")
+
+
+def test_a_rule_counts_neither_strings_nor_what_is_nested():
+    rule = Once("o{", ("{a:", ",a:", "{qbqa:", ",qbqa:"), "y", "q", True)
+    ruled = restricted(compile_pattern("o(?s:.)*y"), rule)
+    good = ["o{a:1}y", "o{b:q,a:q,a:{a:[{a:1}]}}y", "o{qbqa:qq}y", "o{a:[{c:q}q,a:1}],d:q,a:q}y"]
+    bad = ["o{b:q,a:q}y", "o{b:{a:1}}y", "o{a:1,a:2}y", "o{a:{a:1},a:2}y", "o{a:qq,qbqa:1}y", "o{}y"]
+    assert [text for text in good if not takes(ruled, text)] == []
+    assert [text for text in bad if takes(ruled, text)] == []
+    for text in (*good, *bad):
+        found = sum(parts(text[1:-1], "q").count(item) for item in rule.items)
+        assert (found == 1) == (text in good), text
 
 
 def test_languages_are_joined_by_their_first_symbol():
@@ -103,7 +116,7 @@ def test_automata_have_no_state_too_many(pattern, states):
 
 
 def test_automata_over_the_same_texts_are_equal():
-    again = minimal(restricted(compile_pattern("(x(a|b)*y)*"), Once("x", ("a",), "y", False)))
+    again = minimal(restricted(compile_pattern("(x(a|b)*y)*"), Once("x", ("a",), "y", "q", False)))
     plain = compile_pattern("(xb*(ab*)?y)*")
     assert len(again.next) == len(plain.next)
     rng = np.random.default_rng(0)

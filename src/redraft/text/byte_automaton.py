@@ -108,63 +108,34 @@ def minimal(automaton: ByteAutomaton) -> ByteAutomaton:
 def without(automaton: ByteAutomaton, words: Iterable[str]) -> ByteAutomaton:
     """The texts of an automaton in which none of these words is spelled."""
     spelled = [symbols(word) for word in words]
-    after, ended = _matcher(spelled)
-    return _product(automaton, np.where(ended.any(0), DEAD, after).astype(np.int32))
+    matcher = Matcher(spelled)
+    table = np.zeros((len(matcher.begun), SYMBOLS), np.int32)
+    for begin, place in matcher.begun.items():
+        for symbol in {symbol for word in spelled for symbol in word}:
+            rest, ended = matcher.step(begin, symbol)
+            table[place, symbol] = DEAD if ended else matcher.begun[rest]
+    return product(automaton, table)
 
 
-@dataclass(frozen=True)
-class Once:
-    """A part that a text may hold once at most between an opening and a closing, or exactly once.
+class Matcher:
+    """Finds words in a text, symbol by symbol. A state is the longest end of the text that begins one of them.
 
-    Attributes:
-        opening, closing: where counting begins and ends.
-        items: the spellings of the part.
-        required: whether it must be there at the closing.
+    Source: Aho and Corasick 1975.
     """
 
-    opening: str
-    items: tuple[str, ...]
-    closing: str
-    required: bool
+    def __init__(self, words: list[Symbols]) -> None:
+        self.words = words
+        # The empty beginning sorts first.
+        self.begun = {text: n for n, text in enumerate(sorted({word[:n] for word in words for n in range(len(word))}))}
+
+    def step(self, begin: Symbols, symbol: int) -> tuple[Symbols, list[Symbols]]:
+        """(the next state, the words that end with this symbol)."""
+        text = (*begin, symbol)
+        rest = next(text[i:] for i in range(len(text) + 1) if text[i:] in self.begun)
+        return rest, [word for word in self.words if text[-len(word) :] == word]
 
 
-def restricted(automaton: ByteAutomaton, rule: Once) -> ByteAutomaton:
-    """The texts of an automaton that keep a rule."""
-    return _product(automaton, _counter(rule))
-
-
-def _counter(rule: Once) -> NDArray[np.int32]:
-    """[M, 512] follows a text and counts: outside, inside without the part, inside with it."""
-    after, ended = _matcher([symbols(word) for word in (rule.opening, rule.closing, *rule.items)])
-    opens, closes, item = ended[0], ended[1], ended[2:].any(0)
-    outside, without, holding = (number * len(after) for number in range(3))
-    rest = np.where(opens, without, outside)
-    before = np.where(opens, without, np.where(closes, DEAD if rule.required else outside, without))
-    before = np.where(item & (before == without), holding, before)
-    behind = np.where(opens, without, np.where(closes, outside, holding))
-    behind = np.where(item, DEAD, behind)
-    table = np.concatenate([rest, before, behind])
-    return np.where(table == DEAD, DEAD, table + np.tile(after, (3, 1))).astype(np.int32)
-
-
-def _matcher(words: list[Symbols]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """([M, 512] the state that follows each symbol, [W, M, 512] whether that symbol ends each word).
-
-    A state is the longest end of a text that begins a word; 0 is the empty one. Source: Aho and Corasick 1975.
-    """
-    begun = sorted({word[:n] for word in words for n in range(len(word))})
-    place = {text: number for number, text in enumerate(begun)}
-    after = np.zeros((len(begun), SYMBOLS), np.int64)
-    ended = np.zeros((len(words), len(begun), SYMBOLS), np.bool_)
-    for begin in begun:
-        for symbol in {symbol for word in words for symbol in word}:
-            text = (*begin, symbol)
-            after[place[begin], symbol] = place[next(text[i:] for i in range(len(text) + 1) if text[i:] in place)]
-            ended[:, place[begin], symbol] = [text[-len(word) :] == word for word in words]
-    return after, ended
-
-
-def _product(automaton: ByteAutomaton, table: NDArray[np.int32]) -> ByteAutomaton:
+def product(automaton: ByteAutomaton, table: NDArray[np.int32]) -> ByteAutomaton:
     """The texts of an automaton on which a second one, from its state 0, never dies; only pairs that are reached.
 
     Raises:

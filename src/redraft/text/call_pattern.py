@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redraft.core.errors import OptionError, SchemaError
 from redraft.text.calls import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
 from redraft.text.schema import ANNOTATIONS, schema_pattern
-from redraft.text.schema_notation import call_notation
+from redraft.text.schema_notation import Notation, call_notation
 from redraft.text.schema_strings import literal
 
 # Each required argument of a function doubles the automaton that knows which have been written.
@@ -29,67 +30,95 @@ def calls_pattern(tools: Sequence[Mapping[str, Any]], tool_choice: str, marks: M
 
     Raises:
         OptionError: a declaration without name, a name that is none, or a tokenizer without the marks.
-        SchemaError: parameters that cannot be enforced, by path.
+        SchemaError: parameters that are no schema, or, of a function that is `strict`, cannot be enforced. Values
+            of other functions that cannot be held to their schema may be any.
     """
     functions = _functions(tools)
     if tool_choice not in ("auto", "required"):
         if tool_choice not in functions:
             raise OptionError(f"tool_choice={tool_choice!r} is none of the tools: {', '.join(functions)}")
         return _call(tool_choice, functions[tool_choice], marks)
-    return f"(?:{'|'.join(_call(name, parameters, marks) for name, parameters in functions.items())})+"
+    return f"(?:{'|'.join(_call(name, function, marks) for name, function in functions.items())})+"
+
+
+@dataclass(frozen=True)
+class _Function:
+    parameters: Mapping[str, Any]
+    properties: Mapping[str, Any]
+    required: list[str]
+    strict: bool
 
 
 def argument_names(tools: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
     """(arguments, required ones) of each function whose arguments come in any order."""
     found = {}
-    for name, parameters in _functions(tools).items():
-        required = list(parameters.get("required") or ())
-        if len(required) <= MOST_IN_ANY_ORDER:
-            found[name] = list(parameters.get("properties") or {}), required
+    for name, function in _functions(tools).items():
+        if len(function.required) <= MOST_IN_ANY_ORDER:
+            found[name] = list(function.properties), function.required
     return found
 
 
-def _functions(tools: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    functions: dict[str, Mapping[str, Any]] = {}
+def _functions(tools: Sequence[Mapping[str, Any]]) -> dict[str, _Function]:
+    functions: dict[str, _Function] = {}
     for number, tool in enumerate(tools):
         function = tool.get("function", tool) if isinstance(tool, Mapping) else {}
         function = function if isinstance(function, Mapping) else {}
         name = function.get("name")
         if not isinstance(name, str) or not NAME.fullmatch(name) or name in functions:
             raise OptionError(f"tools: number {number} needs a name of its own, of letters, digits, '_', '-' and '.'")
-        parameters = function.get("parameters") or {}
-        if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
-            raise SchemaError(name, "parameters must be a schema of type object")
-        functions[name] = parameters
+        functions[name] = _function(name, function)
     if not functions:
         raise OptionError("tools: the list is empty")
     return functions
 
 
-def _call(name: str, parameters: Mapping[str, Any], marks: Mapping[str, str]) -> str:
-    for token in (CALL_OPEN, CALL_CLOSE, QUOTE):
-        if token not in marks:
-            raise OptionError(f"tools: this model's tokenizer has no {token}, so calls cannot be enforced")
-    return f"{marks[CALL_OPEN]}call:{literal(name)}{_arguments(name, parameters, marks[QUOTE])}{marks[CALL_CLOSE]}"
-
-
-def _arguments(name: str, parameters: Mapping[str, Any], quote: str) -> str:
-    notation = call_notation(quote)
-    properties, required = parameters.get("properties") or {}, list(parameters.get("required") or ())
-    unknown = set(parameters) - ANNOTATIONS - {"type", "properties", "required", "additionalProperties"}
-    if not properties or unknown or len(required) > MOST_IN_ANY_ORDER:
-        whole = parameters if properties or unknown else {"type": "object", "properties": {}}
-        return schema_pattern({"type": "object", **whole}, notation, name)
+def _function(name: str, function: Mapping[str, Any]) -> _Function:
+    parameters = function.get("parameters") or {}
+    if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
+        raise SchemaError(name, "parameters must be a schema of type object")
+    properties, required = parameters.get("properties") or {}, parameters.get("required") or []
+    if not isinstance(properties, Mapping):
+        raise SchemaError(f"{name}.properties", f"must be a mapping, got {properties!r:.60}")
+    if not isinstance(required, list | tuple) or not all(isinstance(key, str) for key in required):
+        raise SchemaError(f"{name}.required", f"must be a list of names, got {required!r:.60}")
     missing = [key for key in required if key not in properties]
     if missing:
         raise SchemaError(f"{name}.required", f"{missing[0]!r} is not among the properties")
-    items = []
-    for key, schema in properties.items():
-        # References are resolved from the root of the parameters.
-        held = {k: parameters[k] for k in ("$defs", "definitions") if k in parameters}
-        rooted = {**held, **schema} if held and isinstance(schema, Mapping) else schema
-        value = schema_pattern(rooted, notation, f"{name}.{key}")
-        items.append(notation.pair(notation.key(key, f"{name}.{key}"), value))
+    return _Function(parameters, properties, list(required), bool(function.get("strict")))
+
+
+def _call(name: str, function: _Function, marks: Mapping[str, str]) -> str:
+    for token in (CALL_OPEN, CALL_CLOSE, QUOTE):
+        if token not in marks:
+            raise OptionError(f"tools: this model's tokenizer has no {token}, so calls cannot be enforced")
+    arguments = _arguments(name, function, call_notation(marks[QUOTE]))
+    return f"{marks[CALL_OPEN]}call:{literal(name)}{arguments}{marks[CALL_CLOSE]}"
+
+
+def _arguments(name: str, function: _Function, notation: Notation) -> str:
+    properties, required = function.properties, function.required
+    unknown = set(function.parameters) - ANNOTATIONS - {"type", "properties", "required", "additionalProperties"}
+    if not properties and not unknown:
+        return notation.record([])
+    if unknown or len(required) > MOST_IN_ANY_ORDER:
+        try:
+            return schema_pattern({"type": "object", **function.parameters}, notation, name)
+        except SchemaError:
+            if function.strict or not properties:
+                raise
+    items = [
+        notation.pair(notation.key(key, f"{name}.{key}"), _value(schema, f"{name}.{key}", function, notation))
+        for key, schema in properties.items()
+    ]
     one = f"(?:{'|'.join(items)})"
     some = f"(?:{one},)*{one}"
     return rf"\{{{some}\}}" if required else rf"\{{(?:{some})?\}}"
+
+
+def _value(schema: Any, path: str, function: _Function, notation: Notation) -> str:
+    try:
+        return schema_pattern(schema, notation, path, root=function.parameters)
+    except SchemaError:
+        if function.strict:
+            raise
+        return schema_pattern(True, notation, path)

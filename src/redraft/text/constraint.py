@@ -12,12 +12,14 @@ from typing import Any
 from redraft.core.automaton import TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.core.options import GenerationOptions
-from redraft.text.byte_automaton import ByteAutomaton, Once, behind, either, restricted, without
+from redraft.text.byte_automaton import ByteAutomaton, behind, either, without
 from redraft.text.bytes_of_tokens import TokenBytes, marks_of, token_bytes
 from redraft.text.call_pattern import argument_names, calls_pattern
 from redraft.text.calls import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
+from redraft.text.guarded import compile_guarded
+from redraft.text.once import Once, parts, restricted
 from redraft.text.pattern import compile_pattern
-from redraft.text.response_format import response_pattern
+from redraft.text.response_format import has_patterns, response_pattern
 from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer
 
@@ -65,11 +67,12 @@ class Constraint:
         """Rules about the arguments of one call, from its bracket on, that it breaks or can only break."""
         rules = [rule for rule in self.rules if rule.opening == opening]
         written, closed, _ = call.partition(rules[0].closing)
+        written = parts(written, rules[0].quote)
         counts = {rule: sum(written.count(item) for item in rule.items) for rule in rules}
         broken = [rule for rule, count in counts.items() if count > 1]
         # A text that stops within an argument's name must be able to become one that is not there yet.
         begun = re.search(r"[{,][^{},:]*\Z", written)
-        if closed or begun is None or written.count(self.factory.marks[QUOTE]) % 2:
+        if closed or begun is None or written.count(rules[0].quote) % 2:
             return broken
         fitting = [rule for rule in rules if any(item.startswith(begun[0]) for item in rule.items)]
         return broken if any(not counts[rule] for rule in fitting) else broken + fitting
@@ -106,14 +109,16 @@ class ConstraintFactory:
         return self._cached(key, lambda: self._of(wanted, calls, options))
 
     def _of(self, wanted: str | None, calls: str | None, options: GenerationOptions) -> Constraint:
+        strange = has_patterns(options.response_format) or has_patterns(options.tools)
+        compiled = compile_guarded if strange else compile_pattern
         if calls is None:
-            language = compile_pattern(wanted or FREE_TEXT)
+            language = compiled(wanted or FREE_TEXT)
         elif options.tool_choice != "auto":
-            language = compile_pattern(calls)
+            language = compiled(calls)
         elif wanted is not None:
-            language = either(compile_pattern(wanted), compile_pattern(calls))
+            language = either(compiled(wanted), compiled(calls))
         else:
-            language = compile_pattern(f"{FREE_TEXT}(?:{calls})?")
+            language = compiled(f"{FREE_TEXT}(?:{calls})?")
         if options.enable_thinking:
             thought = f"{self._mark(CHANNEL_OPEN)}thought\n{FREE_TEXT}{self._mark(CHANNEL_CLOSE)}"
             language = either(language, behind(compile_pattern(thought), language))
@@ -165,7 +170,7 @@ class ConstraintFactory:
             for key in keys:
                 spelled = key if NAME.fullmatch(key) else self._mark(QUOTE) + key + self._mark(QUOTE)
                 items = (f"{{{spelled}:", f",{spelled}:")
-                rules.append(Once(opening, items, self._mark(CALL_CLOSE), key in required))
+                rules.append(Once(opening, items, self._mark(CALL_CLOSE), self._mark(QUOTE), key in required))
         return tuple(rules)
 
 

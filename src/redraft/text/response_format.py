@@ -46,3 +46,10 @@ def response_pattern(wanted: Mapping[str, Any]) -> str | None:
             raise OptionError("response_format: choice needs 'choices', a list of texts that are not empty")
         return "|".join(literal(choice) for choice in choices)
     raise OptionError(f"response_format: type must be one of {', '.join(KINDS)}, got {kind!r}")
+
+
+def has_patterns(part: Any) -> bool:
+    """Whether a response format or declarations hold a stranger's regular expression, or may hold one."""
+    if isinstance(part, Mapping):
+        return "pattern" in part or "regex" in part or any(map(has_patterns, part.values()))
+    return isinstance(part, list | tuple) and any(map(has_patterns, part))

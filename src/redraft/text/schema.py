@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.core.errors import SchemaError
-from redraft.text.schema_checks import OF_NUMBERS, bounds, exclude, is_of, joined, limits
+from redraft.text.schema_checks import OF_NUMBERS, among, bounds, exclude, is_of, joined, limits
 from redraft.text.schema_notation import JSON, Notation
 from redraft.text.schema_numbers import INTEGER, NUMBER, integers, numbers
 from redraft.text.schema_strings import FORMATS, translated
@@ -40,18 +40,19 @@ _KNOWN = ANNOTATIONS | {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$re
 RECURSION, ANY_DEPTH, LARGEST = 3, 2, 400_000
 
 
-def schema_pattern(schema: Any, notation: Notation = JSON, path: str = "") -> str:
+def schema_pattern(schema: Any, notation: Notation = JSON, path: str = "", root: Any = None) -> str:
     """The pattern of every text that is written.
 
     Args:
         schema: a mapping, or true for any value.
         notation: how values are written.
         path: where the schema stands, for errors.
+        root: what references start from; None is the schema itself.
 
     Raises:
         SchemaError: a keyword that is not enforced, or a schema that nothing satisfies.
     """
-    pattern = _Writer(schema, notation).value(schema, path)
+    pattern = _Writer(schema if root is None else root, notation).value(schema, path)
     if len(pattern) > LARGEST:
         raise SchemaError(path, "the schema is too large: lower its length bounds or split it")
     return pattern
@@ -120,7 +121,7 @@ class _Writer:
             raise SchemaError(joined(path, sorted(others)[0]), "cannot be enforced beside enum or const")
         values = [own["const"]] if "const" in own else own["enum"]
         if "const" in own and "enum" in own:
-            values = [value for value in values if value in own["enum"]]
+            values = [value for value in values if among(value, own["enum"])]
         if not isinstance(values, list | tuple):
             raise SchemaError(joined(path, "enum"), "must be a list")
         kinds = self._kinds(own, path) if "type" in own else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -42,11 +42,24 @@ def bounds(own: Mapping[str, Any], low: str, high: str, path: str) -> tuple[int,
     return least, most
 
 
+def among(value: Any, values: Iterable[Any]) -> bool:
+    """Whether JSON's equality, in which 1 is 1.0 and not true, finds a value among others."""
+    return any(_equal(value, other) for other in values)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
 def exclude(one: Any, other: Any) -> bool:
     """Whether two branches have no value in common, as far as their types and values tell."""
     (kinds, values), (other_kinds, other_values) = _taken(one), _taken(other)
     if values is not None and other_values is not None:
-        return not any(value in other_values for value in values)
+        return not any(among(value, other_values) for value in values)
     if values is not None:
         return bool(other_kinds) and not any(is_of(value, kind) for value in values for kind in other_kinds)
     if other_values is not None:

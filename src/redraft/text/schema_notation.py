@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,7 @@ class Notation:
         """One value, compact.
 
         Raises:
-            SchemaError: it has characters that cannot be written.
+            SchemaError: it has characters that cannot be written, or is no JSON.
         """
         if isinstance(value, str):
             written = self.strings.written(value)
@@ -69,6 +70,8 @@ class Notation:
             return self.record(pairs)
         if isinstance(value, list | tuple):
             return self.sequence([self.literal(item, path) for item in value])
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SchemaError(path, f"{value} is no JSON")
         return literal(json.dumps(value))
 
     def pair(self, key: str, value: str) -> str:

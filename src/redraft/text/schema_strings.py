@@ -58,6 +58,8 @@ class Alphabet:
 
     def written(self, text: str) -> str | None:
         """The text as the notation writes it; None where it cannot."""
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            return None
         safe = re.compile(self.plain)
         parts = [character if safe.fullmatch(character) else self.escapes.get(character) for character in text]
         return None if None in parts else "".join(part for part in parts if part is not None)
