@@ -130,7 +130,7 @@ def test_an_empty_reply_that_comes_back_says_so(mini):
     everything = frozenset(range(mini.info.vocab_size)) - set(space)
     mini.admission.defaults = dataclasses.replace(before, end_ids=everything)
     try:
-        got = mini.generate(TEXT, seed=0, max_new_tokens=8)
+        got = mini.generate(TEXT, seed=0, max_new_tokens=8, tools=None)
     finally:
         mini.admission.defaults = before
     assert got.finish_reason == "empty"

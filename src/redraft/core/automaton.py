@@ -53,6 +53,11 @@ class TokenAutomaton:
         """The table's entries, those between the same two states as one edge."""
         return _edges(self.next)
 
+    def is_complete(self, state: int) -> bool:
+        """Whether nothing but end-of-turn may follow."""
+        following = self.next[state]
+        return bool(self.accepting[state]) and bool(((following == DEAD) | (following == self.done)).all())
+
     def advance(self, state: int, token_ids: list[int]) -> int:
         """The state after these tokens, `DEAD` once one is not allowed."""
         for token in token_ids:

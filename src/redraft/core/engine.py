@@ -26,6 +26,37 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Prepared(Protocol):
+    """A request that was found to be in order, and that nothing has been computed for yet."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        ...
+
+    @property
+    def options(self) -> GenerationOptions:
+        """With every default filled in, the seed too."""
+        ...
+
+
+class Running(Protocol):
+    """Requests under way together. One thread owns it."""
+
+    def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
+        """The request takes part from the next step on; its drafts come only where someone looks at them."""
+        ...
+
+    def cancel(self, prepared: Prepared) -> None:
+        """The request takes part no more; its `Generation` comes with the next step."""
+        ...
+
+    def step(self) -> list[tuple[Prepared, Event]]:
+        """One denoising step of each request, or a piece of its prompt, or a token of the causal mode; whatever one of
+        them dies of, it alone ends with an error."""
+        ...
+
+
 class Engine(Protocol):
     """Runs one model. Every call may raise `InputError`; a request that fails while it runs ends alone."""
 
@@ -63,8 +94,37 @@ class Engine(Protocol):
         """The text with the characters of one span written anew."""
         ...
 
+    def prepare(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Prepared:
+        """What can be checked and laid out of a `generate` before it runs; any thread may."""
+        ...
+
+    def prepare_infill(
+        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+    ) -> Prepared:
+        """The same of an `infill`."""
+        ...
+
+    def prepare_edit(
+        self,
+        text: str,
+        span: tuple[int, int],
+        instruction: str,
+        options: GenerationOptions | None = None,
+        **changes: Any,
+    ) -> Prepared:
+        """The same of an `edit`."""
+        ...
+
+    def running(self) -> Running:
+        """An empty set of running requests; there should be one at a time."""
+        ...
+
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
         """The token ids that `generate` would encode for this prompt."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text as it stands, no template around it."""
         ...
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:

@@ -37,8 +37,10 @@ class GenerationOptions:
         pinned: positions of `initial_canvas` that never change.
         stop: strings that end the reply; the reply ends before the first of them.
         enable_thinking: asks the chat template for a thought before the answer.
-        tools: OpenAI-style tool declarations, handed to the chat template.
+        tools: OpenAI-style tool declarations, handed to the chat template; calls are held to them. Unset, those that a
+            model knows by heart.
         tool_choice: "auto", "none", "required" or the name of a tool.
+        parallel_tool_calls: whether a reply may make several calls.
         response_format: a JSON schema, regex or choice list that the reply must match.
         logprobs: whether the causal mode's log-probabilities are wanted; they cost one encode a canvas.
         redraft: most rounds in which doubted tokens of a canvas are drafted again.
@@ -68,6 +70,7 @@ class GenerationOptions:
     enable_thinking: bool = False
     tools: Sequence[Mapping[str, Any]] | None = None
     tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
     response_format: Mapping[str, Any] | None = None
     logprobs: bool = False
     redraft: int = 0

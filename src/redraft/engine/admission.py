@@ -49,6 +49,9 @@ class Admission:
         if not self.model.config.has_canvas:
             _refuse_canvas(options or self.defaults.options, changes)
         resolved = (options or self.defaults.options).with_changes(**changes)
+        if resolved.response_format is not None and resolved.tools is self.defaults.options.tools:
+            # Who asks for a format wants no call that nobody has declared.
+            resolved = resolved.with_changes(tools=None)
         if resolved.stop and self.tokenizer is None:
             raise PromptError("stop strings need a tokenizer, and this model's directory has none")
         ids = self.prompt_ids(prompt, resolved)
@@ -105,7 +108,7 @@ class Admission:
         draft = sequence.options.initial_canvas
         if draft is None:
             return
-        ids = self._encoded(draft) if isinstance(draft, str) else self._checked_ids(list(draft))
+        ids = self.encoded(draft) if isinstance(draft, str) else self._checked_ids(list(draft))
         pinned = sequence.options.pinned
         if pinned and pinned[-1] >= sequence.budget:
             raise OptionError(f"pinned position {pinned[-1]} lies beyond the {sequence.budget} tokens of the reply")
@@ -119,7 +122,7 @@ class Admission:
             if not prompt.strip():
                 raise PromptError("the prompt is empty")
             if self.template is None:
-                return self._encoded(prompt)
+                return self.encoded(prompt)
             prompt = [{"role": "user", "content": prompt}]
         if not isinstance(prompt, Rows) or not prompt:
             raise PromptError("the prompt is empty: give text, messages or token ids")
@@ -129,9 +132,10 @@ class Admission:
             raise PromptError("this model's directory has no chat template: give text or token ids, not messages")
         messages: Any = prompt
         text = self.template.render(messages, tools=options.tools, enable_thinking=options.enable_thinking)
-        return self._encoded(text)
+        return self.encoded(text)
 
-    def _encoded(self, text: str) -> list[int]:
+    def encoded(self, text: str) -> list[int]:
+        """The ids of a text as it stands."""
         if self.tokenizer is None:
             raise PromptError("this model's directory has no tokenizer: give token ids")
         return self.tokenizer.encode(text)

@@ -33,14 +33,15 @@ class CausalLoop:
     def tick(self, sequence: Sequence) -> Iterator[tuple[Sequence, Commit]]:
         """The next token of one request, or the end of its reply."""
         hidden = encode_pending(self.model, sequence)
+        if hidden is None:
+            return
         written = len(sequence.reply.token_ids)
         if written == 0:
             self.on_encoded(sequence)
         started = time.perf_counter()
         logits = self.model.logits(hidden)[0, 0]
         if not bool(torch.isfinite(logits).all()):
-            sequence.failed = f"the model's output is not finite at token {written}"
-            sequence.reply.close("error")
+            sequence.fail(f"the model's output is not finite at token {written}")
             return
         token, log_prob = self._choose(sequence, logits, written)
         sequence.costs.encode_s += time.perf_counter() - started

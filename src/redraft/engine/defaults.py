@@ -28,7 +28,8 @@ class Defaults:
     """What applies when the caller sets nothing.
 
     Attributes:
-        options: from `generation_config.json`; what it leaves unset or null has redraft's own default.
+        options: from `generation_config.json`; what it leaves unset or null has redraft's own default. `tools` are
+            those of a `tools.json`: calls that the model knows by heart, to which its replies are held.
         end_ids: ids that end a reply; what follows them in a canvas is padding.
     """
 
@@ -50,6 +51,10 @@ class Defaults:
             known["entropy_bound"] = sampler["entropy_bound"]
         if not config.has_canvas:
             known |= _causal(raw if path.exists() else {"do_sample": True})
+        if (own := Path(directory) / "tools.json").exists():
+            known["tools"] = read_json(own).get("tools")
+            if not isinstance(known["tools"], list):
+                raise CheckpointError(f"{own}: 'tools' must be a list of declarations")
         try:
             options = GenerationOptions(**known)
         except OptionError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from redraft.core.options import GenerationOptions
 from redraft.core.results import Generation, ModelInfo
 from redraft.engine.admission import Admission
 from redraft.engine.defaults import Defaults
-from redraft.engine.infill import filled, holes_of, pattern_of
-from redraft.engine.judge import spans
+from redraft.engine.infill import holes_of, pattern_of
 from redraft.engine.loop import CanvasLoop
+from redraft.engine.outcome import outcome
 from redraft.engine.prefix import PrefixCache
+from redraft.engine.running import PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
-from redraft.text.output import ParsedReply, parse_reply
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -77,30 +77,20 @@ class LocalEngine:
         Raises:
             InputError: a prompt or an option that cannot work, before anything runs.
         """
-        sequence = self._admit(prompt, options, changes)
-        while not sequence.finished:
-            for _ in self._loop.tick([sequence], drafts=False):
-                pass
-        return self._result(sequence)
+        return self._whole(self.prepare(prompt, options, **changes))
 
     def stream(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Iterator[Event]:
         """The reply as it forms: drafts, commits, and its `Generation` last. Closing the iterator cancels it."""
-        return self._events(self._admit(prompt, options, changes))
-
-    def _events(self, sequence: Sequence) -> Iterator[Event]:
-        while not sequence.finished:
-            for _, event in self._loop.tick([sequence]):
-                yield event
-        yield self._result(sequence)
+        return self._events(self.prepare(prompt, options, **changes))
 
     def generate_batch(self, requests: Rows[Request | Prompt]) -> list[Generation]:
         """Several replies, in the order of the requests; each is what it would be alone (see `CanvasLoop`)."""
         whole = [request if isinstance(request, Request) else Request(prompt=request) for request in requests]
-        sequences = [self._admit(request.prompt, None, request.options) for request in whole]
+        sequences = [self._begin(self.prepare(request.prompt, **request.options)) for request in whole]
         while not all(sequence.finished for sequence in sequences):
             for _ in self._loop.tick(sequences, drafts=False):
                 pass
-        return [self._result(sequence) for sequence in sequences]
+        return [self.result(sequence) for sequence in sequences]
 
     def infill(
         self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
@@ -115,10 +105,7 @@ class LocalEngine:
         Raises:
             InputError: no hole, or options that cannot work.
         """
-        pieces, lengths = holes_of(text)
-        if prompt is None:
-            prompt = "Fill in the gaps: " + "___".join(pieces)
-        return self._fill(pieces, lengths, prompt, options, changes)
+        return self._whole(self.prepare_infill(text, prompt, options, **changes))
 
     def edit(
         self,
@@ -139,35 +126,69 @@ class LocalEngine:
         Raises:
             InputError: a span that is none, or options that cannot work.
         """
+        return self._whole(self.prepare_edit(text, span, instruction, options, **changes))
+
+    def prepare(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> PreparedRequest:
+        """A request that is checked and laid out; any thread may.
+
+        Raises:
+            InputError: a prompt or an option that cannot work.
+        """
+        return PreparedRequest(self.admission(prompt, options, changes))
+
+    def prepare_infill(
+        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+    ) -> PreparedRequest:
+        """As `infill`, not run yet."""
+        pieces, lengths = holes_of(text)
+        if prompt is None:
+            prompt = "Fill in the gaps: " + "___".join(pieces)
+        return self._prepare_fill(pieces, lengths, prompt, options, changes)
+
+    def prepare_edit(
+        self,
+        text: str,
+        span: tuple[int, int],
+        instruction: str,
+        options: GenerationOptions | None = None,
+        **changes: Any,
+    ) -> PreparedRequest:
+        """As `edit`, not run yet."""
         start, end = span
         if not 0 <= start < end <= len(text):
             raise PromptError(f"span {span} is no part of a text of {len(text)} characters")
         prompt = f"{instruction}\n\n{text}"
         if text[:start] and (options or self.defaults.options).with_changes(**changes).mode == "diffusion":
             changes.setdefault("initial_canvas", text[:start])
-        return self._fill([text[:start], text[end:]], [None], prompt, options, changes)
+        return self._prepare_fill([text[:start], text[end:]], [None], prompt, options, changes)
 
-    def _fill(
+    def _prepare_fill(
         self,
         pieces: list[str],
         lengths: list[int | None],
         prompt: Prompt,
         options: GenerationOptions | None,
         changes: dict[str, Any],
-    ) -> Generation:
+    ) -> PreparedRequest:
         if self.tokenizer is None:
             raise PromptError("holes need a tokenizer, and this model's directory has none")
         pattern = pattern_of(pieces, lengths, self.admission.constraints.marked)
         wanted = {"type": "regex", "pattern": pattern}
-        generation = self.generate(prompt, options, **{**changes, "response_format": wanted})
-        parsed = parse_reply(generation.raw, bare_calls=False)
-        return dataclasses.replace(
-            generation, filled=filled(generation.raw, pieces), text=parsed.text, tool_calls=parsed.tool_calls
-        )
+        prepared = self.prepare(prompt, options, **{**changes, "response_format": wanted})
+        prepared.sequence.pieces = pieces
+        return prepared
+
+    def running(self) -> RunningRequests:
+        """An empty set of running requests. It shares the prefix cache with this engine's other calls."""
+        return RunningRequests(self._loop, self._begin, self.result)
 
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
         """The token ids that `generate` would encode for this prompt."""
         return self.admission.prompt_ids(prompt, (options or self.defaults.options).with_changes(**changes))
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of a text as it stands, no template around it."""
+        return self.admission.encoded(text)
 
     def pieces(self, token_ids: Rows[int]) -> list[str]:
         """Each token's own text; a number in angle brackets where there is no tokenizer."""
@@ -175,8 +196,9 @@ class LocalEngine:
             return [f"<{token_id}>" for token_id in token_ids]
         return self.tokenizer.pieces(token_ids)
 
-    def _admit(self, prompt: Prompt, options: GenerationOptions | None, changes: Mapping[str, Any]) -> Sequence:
-        sequence = self.admission(prompt, options, changes)
+    def _begin(self, prepared: PreparedRequest) -> Sequence:
+        """The request with what is known of its prompt; the clock starts."""
+        sequence = prepared.sequence
         # What follows the prompt depends on its last token, and no snapshot holds what the causal mode makes of it.
         known = self.prefixes.take(sequence.prompt[:-1] if sequence.judged else sequence.prompt)
         if known is not None:
@@ -184,33 +206,24 @@ class LocalEngine:
             sequence.costs.cached_tokens = known.length
         return sequence
 
+    def _whole(self, prepared: PreparedRequest) -> Generation:
+        sequence = self._begin(prepared)
+        while not sequence.finished:
+            for _ in self._loop.tick([sequence], drafts=False):
+                pass
+        return self.result(sequence)
+
+    def _events(self, prepared: PreparedRequest) -> Iterator[Event]:
+        sequence = self._begin(prepared)
+        while not sequence.finished:
+            for _, event in self._loop.tick([sequence]):
+                yield event
+        yield self.result(sequence)
+
     def _remember(self, sequence: Sequence) -> None:
         """Keeps the end of the prompt, and of each canvas that was encoded, as a place to go on from."""
         self.prefixes.put((sequence.prompt + sequence.reply.token_ids)[: sequence.cache.length], sequence.cache)
 
-    def _result(self, sequence: Sequence) -> Generation:
-        reply = sequence.reply
-        options = sequence.options
-        if sequence.constraint is None or options.tools or options.enable_thinking:
-            parsed = parse_reply(reply.text, bare_calls=sequence.constraint is None)
-        else:
-            # A text that must match is that text, whatever it spells.
-            parsed = ParsedReply(text=reply.text, reasoning=None, tool_calls=())
-        finish = reply.finish or "cancelled"
-        if finish == "stop" and parsed.tool_calls:
-            finish = "tool_calls"
-        assert options.seed is not None
-        places = [place for place in sequence.doubts if place < len(reply.token_ids)]
-        return Generation(
-            text=parsed.text,
-            reasoning=parsed.reasoning,
-            tool_calls=parsed.tool_calls,
-            token_ids=tuple(reply.token_ids),
-            finish_reason=finish,
-            seed=options.seed,
-            stats=sequence.costs.finish(len(sequence.prompt), len(reply.token_ids)),
-            error=sequence.failed,
-            raw=reply.text,
-            logprobs=tuple(sequence.logprobs[: len(reply.token_ids)]) if options.logprobs else None,
-            doubts=spans(reply.token_ids, places, sequence.logprobs, self.tokenizer),
-        )
+    def result(self, sequence: Sequence) -> Generation:
+        """What the user gets of a request."""
+        return outcome(sequence, self.tokenizer)

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from redraft.core.errors import PromptError
 
 _HOLE = re.compile(r"\[\[\.\.\.(\d*)\]\]")
-# Characters that an open hole may get.
-MOST = 80
 _SYNTAX = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
 _CONTENT = "[^\n\ue000-\ue0ff]"
 
@@ -28,11 +26,14 @@ def holes_of(text: str) -> tuple[list[str], list[int | None]]:
     return _HOLE.split(text)[::2], lengths
 
 
-def pattern_of(pieces: list[str], lengths: list[int | None], marked: Callable[[str], str], most: int = MOST) -> str:
-    """The pieces as they are, and between them what fills the holes."""
+def pattern_of(pieces: list[str], lengths: list[int | None], marked: Callable[[str], str]) -> str:
+    """The pieces as they are, and between them what fills the holes.
+
+    Open holes have no longest length: to count in several of them at once takes 2^n states.
+    """
     parts = [escaped(marked(pieces[0]))]
     for length, piece in zip(lengths, pieces[1:], strict=True):
-        count = f"{{1,{most}}}" if length is None else f"{{{length}}}"
+        count = "+" if length is None else f"{{{length}}}"
         parts += [_CONTENT + count, escaped(marked(piece))]
     return "".join(parts)
 

@@ -56,7 +56,7 @@ class CanvasLoop:
         for sequence in active:
             if sequence.canvas is None:
                 self._begin(sequence)
-        for group in self._groups(active):
+        for group in self._groups([sequence for sequence in active if sequence.canvas is not None]):
             yield from self._step(group, drafts)
 
     def _groups(self, active: list[Sequence]) -> list[list[Sequence]]:
@@ -66,9 +66,12 @@ class CanvasLoop:
         return [list(group) for _, group in groupby(by_length, key=lambda sequence: _canvas(sequence).length)]
 
     def _begin(self, sequence: Sequence) -> None:
-        """Encodes what is due and starts the next canvas."""
+        """Encodes what is due and starts the next canvas, unless the prompt takes another step."""
         if sequence.pending:
-            sequence.last_hidden = encode_pending(self.model, sequence)
+            hidden = encode_pending(self.model, sequence)
+            if hidden is None:
+                return
+            sequence.last_hidden = hidden
             self.on_encoded(sequence)
         sequence.canvas = new_canvas(
             self._noise(sequence, sequence.costs.canvases, sequence.canvas_length),
@@ -91,12 +94,11 @@ class CanvasLoop:
         broken = ~torch.isfinite(stats.entropy).all(-1)
         for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
             if bool(broken[row]):
-                sequence.failed = f"the model's output is not finite at step {state.step}"
-                sequence.reply.close("error")
+                sequence.fail(f"the model's output is not finite at step {state.step}")
                 continue
             done = advance(sequence, state, stats, canvas, row)
             sequence.costs.denoise_s += time.perf_counter() - started
-            if drafts:
+            if drafts and sequence.drafts:
                 yield sequence, _draft(state, stats, accepted, row, temperatures[row])
             if done:
                 commit = self._settled(sequence, state)

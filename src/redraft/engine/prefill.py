@@ -12,19 +12,23 @@ from redraft.engine.sequence import Sequence
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
 
-# Longer prompts are encoded piece by piece, which bounds the attention mask and lets a cancelled request go.
-ENCODE_CHUNK = 1024
+# Longer prompts are encoded piece by piece, a piece a step: that bounds the attention mask, lets a cancelled request
+# go, and keeps short requests beside a long one moving.
+ENCODE_CHUNK = 512
 
 
-def encode_pending(model: DiffusionGemma, sequence: Sequence) -> Float[Tensor, "1 1 D"]:
-    """Appends a request's pending ids to its cache; the hidden state of the last of them (zeros if there was none)."""
+def encode_pending(model: DiffusionGemma, sequence: Sequence) -> Float[Tensor, "1 1 D"] | None:
+    """Appends the next piece of a request's pending ids to its cache.
+
+    Returns:
+        The hidden state of the last of them (zeros if there was none), or None while others are pending.
+    """
     started = time.perf_counter()
-    ids = torch.tensor(sequence.pending, dtype=torch.long, device=model.device)[None]
     hidden = torch.zeros(1, 1, model.config.hidden_size, dtype=model.dtype, device=model.device)
-    for chunk in ids.split(ENCODE_CHUNK, dim=1):
-        if chunk.numel():
-            hidden = model.encode(chunk, KVCache([sequence.cache]))[:, -1:]
-            sequence.costs.encode_passes += 1
-    sequence.pending = []
+    chunk, sequence.pending = sequence.pending[:ENCODE_CHUNK], sequence.pending[ENCODE_CHUNK:]
+    if chunk:
+        ids = torch.tensor(chunk, dtype=torch.long, device=model.device)[None]
+        hidden = model.encode(ids, KVCache([sequence.cache]))[:, -1:]
+        sequence.costs.encode_passes += 1
     sequence.costs.encode_s += time.perf_counter() - started
-    return hidden
+    return None if sequence.pending else hidden

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 from redraft.model.cache import SequenceCache
@@ -13,6 +13,8 @@ BUDGET_BYTES = 512 * 2**20
 class PrefixCache:
     """Snapshots of encoded conversations by their token ids.
 
+    `nbytes` counts keys and values; memory that snapshots share counts once for each.
+
     Only whole snapshots are reused, never a part of one: a text then depends on its own conversation alone, not on
     which strangers happened to begin alike.
     """
@@ -20,26 +22,33 @@ class PrefixCache:
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
         self.budget_bytes = budget_bytes
         self._snapshots: OrderedDict[tuple[int, ...], SequenceCache] = OrderedDict()
+        self._lengths: Counter[int] = Counter()
+        self.nbytes = 0
 
     def take(self, token_ids: Sequence[int]) -> SequenceCache | None:
         """A fork of the longest snapshot that these ids begin with."""
-        ids = tuple(token_ids)
-        best = max((key for key in self._snapshots if ids[: len(key)] == key), key=len, default=None)
-        if best is None:
-            return None
-        self._snapshots.move_to_end(best)
-        return self._snapshots[best].fork()
+        for length in sorted((n for n in self._lengths if n <= len(token_ids)), reverse=True):
+            key = tuple(token_ids[:length])
+            if key in self._snapshots:
+                self._snapshots.move_to_end(key)
+                return self._snapshots[key].fork()
+        return None
 
     def put(self, token_ids: Sequence[int], cache: SequenceCache) -> None:
         """Keeps a fork of `cache`, whose encoded ids are `token_ids`."""
         key = tuple(token_ids)
         assert cache.length == len(key)
-        self._snapshots[key] = cache.fork()
-        self._snapshots.move_to_end(key)
+        self._drop(key)
+        self._snapshots[key] = kept = cache.fork()
+        self._lengths[len(key)] += 1
+        self.nbytes += kept.nbytes
         while len(self._snapshots) > 1 and self.nbytes > self.budget_bytes:
-            self._snapshots.popitem(last=False)
+            self._drop(next(iter(self._snapshots)))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values held; memory shared between snapshots counts once for each."""
-        return sum(cache.nbytes for cache in self._snapshots.values())
+    def _drop(self, key: tuple[int, ...]) -> None:
+        dropped = self._snapshots.pop(key, None)
+        if dropped is not None:
+            self.nbytes -= dropped.nbytes
+            self._lengths[len(key)] -= 1
+            if not self._lengths[len(key)]:
+                del self._lengths[len(key)]

@@ -81,6 +81,8 @@ class Sequence:
         last_hidden: [1, 1, D] of the last encoded token, from which the next one's probability follows.
         logprobs: of the reply's tokens so far, where they are wanted.
         doubts: places of tokens that the judge doubts.
+        drafts: whether anyone looks at the drafts of its canvases.
+        pieces: the text around the holes, where the reply fills a text.
         failed: why it ended early.
     """
 
@@ -100,6 +102,8 @@ class Sequence:
     last_hidden: Tensor | None = None
     logprobs: list[float] = field(default_factory=list)
     doubts: list[int] = field(default_factory=list)
+    drafts: bool = True
+    pieces: list[str] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
     failed: str | None = None
 
@@ -113,6 +117,11 @@ class Sequence:
         """Whether the causal mode has a say in this request."""
         options = self.options
         return bool(options.logprobs or options.redraft or options.plateau_steps or options.mode != "diffusion")
+
+    def fail(self, reason: str) -> None:
+        """Ends the reply with an error."""
+        self.failed = reason
+        self.reply.close("error")
 
     def narrow(self, token_ids: list[int]) -> bool:
         """Narrows the constraint where these tokens, behind the committed ones, break a rule that it leaves open."""

@@ -154,12 +154,13 @@ class Settle:
 
 
 def follow(sequence: Sequence, token_ids: list[int]) -> None:
-    """Moves what is steered behind committed tokens. A reply that fills its budget and matches has stopped well."""
+    """Moves what is steered behind committed tokens. A reply that fills its budget has stopped well where
+    nothing but its end could follow."""
     sequence.initial = sequence.initial[len(token_ids) :]
     sequence.pinned = sequence.pinned[len(token_ids) :]
     if sequence.constraint is None:
         return
     automaton = sequence.constraint.automaton
     sequence.constraint_state = automaton.advance(automaton.start, sequence.reply.token_ids)
-    if sequence.reply.finish == "length" and automaton.accepting[sequence.constraint_state]:
+    if sequence.reply.finish == "length" and automaton.is_complete(sequence.constraint_state):
         sequence.reply.finish = "stop"

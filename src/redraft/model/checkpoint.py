@@ -25,6 +25,7 @@ COPIED_FILES = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "tools.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     "preprocessor_config.json",

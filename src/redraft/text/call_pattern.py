@@ -16,8 +16,10 @@ from redraft.text.schema_strings import literal
 MOST_IN_ANY_ORDER = 4
 
 
-def calls_pattern(tools: Sequence[Mapping[str, Any]], tool_choice: str, marks: Mapping[str, str]) -> str:
-    """The pattern of one or more calls; of one call where `tool_choice` names a function.
+def calls_pattern(
+    tools: Sequence[Mapping[str, Any]], tool_choice: str, marks: Mapping[str, str], parallel: bool = True
+) -> str:
+    """The pattern of one or more calls; of one call where `tool_choice` names a function, or unless `parallel`.
 
     The arguments of a call come in any order, as models write them in the order of the request. That each stands
     there once, and required ones at all, is not in the pattern: see `argument_names`. A function with more than
@@ -38,7 +40,8 @@ def calls_pattern(tools: Sequence[Mapping[str, Any]], tool_choice: str, marks: M
         if tool_choice not in functions:
             raise OptionError(f"tool_choice={tool_choice!r} is none of the tools: {', '.join(functions)}")
         return _call(tool_choice, functions[tool_choice], marks)
-    return f"(?:{'|'.join(_call(name, function, marks) for name, function in functions.items())})+"
+    one = f"(?:{'|'.join(_call(name, function, marks) for name, function in functions.items())})"
+    return f"{one}+" if parallel else one
 
 
 @dataclass(frozen=True)

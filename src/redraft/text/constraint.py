@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,8 @@ class ConstraintFactory:
         self.tokenizer = tokenizer
         self.end_ids, self.pad_id, self.fill = sorted(end_ids), pad_id, fill
         self.marks = marks_of(tokenizer, MARKED)
+        # Requests are prepared by any thread.
+        self._lock = threading.Lock()
         self._made: OrderedDict[Any, Constraint] = OrderedDict()
 
     @cached_property
@@ -102,7 +105,7 @@ class ConstraintFactory:
         wanted = response_pattern(options.response_format) if options.response_format else None
         calls = None
         if options.tools and options.tool_choice != "none":
-            calls = calls_pattern(options.tools, options.tool_choice, self.marks)
+            calls = calls_pattern(options.tools, options.tool_choice, self.marks, options.parallel_tool_calls)
         if wanted is None and calls is None and options.tool_choice != "none":
             return None
         key = (wanted, calls, options.tool_choice, options.enable_thinking, self._rules(options))
@@ -150,12 +153,16 @@ class ConstraintFactory:
         return Constraint(automaton, language, rules, duties, self)
 
     def _cached(self, key: Any, make: Callable[[], Constraint]) -> Constraint:
-        if key not in self._made:
-            self._made[key] = make()
+        with self._lock:
+            found = self._made.get(key)
+        # Two threads may make the same one at once, and no thread waits for another's.
+        found = found or make()
+        with self._lock:
+            self._made[key] = found
+            self._made.move_to_end(key)
             if len(self._made) > CACHED:
                 self._made.popitem(last=False)
-        self._made.move_to_end(key)
-        return self._made[key]
+        return found
 
     def _mark(self, token: str) -> str:
         if token not in self.marks:

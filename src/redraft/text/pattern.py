@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from redraft.text.byte_automaton import BYTES, FIRST_MARK, SYMBOLS, ByteAutomato
 MAX_STATES = 50_000
 # Parts of a pattern once its counts are written out.
 LARGEST = 60_000
+_TOKEN = re.compile(r"\{\d+(?:,\d*)?\}|\\[pPxuU]\{[^}]*\}|\\[pP].|\\.|\[\^?\]?|.|\\", re.DOTALL)
+_MARKS = "\ue000-\ue0ff"
+_BEGIN = "[\ue0c0-\ue0fd]"
 _END = chr(FIRST_MARK + SYMBOLS - BYTES - 1)
 
 
@@ -34,17 +38,21 @@ def compile_pattern(pattern: str) -> ByteAutomaton:
     vocabulary = Vocabulary(BYTES, {bytes([byte]): [byte] for byte in range(BYTES)})
     try:
         # outlines-core drops the way on from a state in which a text may end (`(xay)*` matches one round only), so
-        # the only such state is behind a mark that nothing follows. And it looks for literals that begin a pattern,
-        # which takes minutes where there are many (a value of any type); behind a class there are none.
-        index = Index(f"[\\x00-\\x1f](?:{pattern}){_END}", vocabulary)
+        # the only such state is behind a mark that nothing follows. It looks for literals that begin a pattern, which
+        # takes minutes where there are many (a value of any type); behind a class there are none. And it also builds
+        # what a search would need, which starts anew wherever the class fits: nowhere, as it has marks only.
+        index = Index(f"{_BEGIN}(?:{_without_marks(pattern)}){_END}", vocabulary)
     except (ValueError, OverflowError) as error:
         reason = " ".join(re.sub(r"[\ue000-\ue0ff]", "?", str(error)).split())[:200]
         raise OptionError(f"response_format: the pattern cannot be compiled: {reason}") from None
     transitions = index.get_transitions()
-    before = index.get_initial_state()
-    ids = {transitions[before][0]: 0}
+    first, skipped = index.get_initial_state(), set()
+    for byte in _BEGIN[1].encode():
+        skipped.add(first)
+        first = transitions[first][byte]
+    ids = {first: 0}
     for state, following in transitions.items():
-        if state == before:
+        if state in skipped:
             continue
         for target in (state, *following.values()):
             ids.setdefault(target, len(ids))
@@ -65,30 +73,56 @@ def compile_pattern(pattern: str) -> ByteAutomaton:
     return minimal(trimmed(*_without_private_use(table, final)))
 
 
+def _without_marks(pattern: str) -> str:
+    """The pattern with classes that hold no marks. One with flags stays as it is: they say what its signs mean."""
+    if re.search(r"\(\?(?![:<P])", pattern):
+        return pattern
+    parts = []
+    for token in _tokens(pattern):
+        if token == ".":
+            parts.append(f"[^\n{_MARKS}]")
+        elif token[0] == "[" or re.match(r"\\[DWSpP]", token):
+            parts.append(f"[{token}&&[^{_MARKS}]]")
+        else:
+            parts.append(token)
+    return "".join(parts)
+
+
+def _tokens(pattern: str) -> Iterator[str]:
+    """Escapes, classes with the classes in them, and single characters."""
+    place = 0
+    while place < len(pattern):
+        start, depth = place, 0
+        while True:
+            token = _TOKEN.match(pattern, place)
+            assert token
+            place = token.end()
+            depth += (token[0][0] == "[") - (depth > 0 and token[0] == "]")
+            if depth == 0 or place == len(pattern):
+                break
+        yield pattern[start:place]
+
+
 def _named_marks(pattern: str) -> set[int]:
     """Symbols of the marks that a pattern has outside its classes.
 
     Raises:
         OptionError: it closes more parentheses than it opens, and so would escape from the group that it is put in.
     """
-    depth, in_class, named = 0, False, set()
-    for token in re.findall(r"\\.|\[\^?\]?|.", pattern, re.DOTALL):
-        if in_class:
-            in_class = token != "]"
-        elif token[0] == "[":
-            in_class = True
-        else:
-            depth += (token == "(") - (token == ")")
-            named |= {symbol for symbol in symbols(token) if symbol >= BYTES}
+    depth, named = 0, set()
+    for token in _tokens(pattern):
+        depth += (token == "(") - (token == ")")
         if depth < 0:
             raise OptionError("response_format: the pattern closes a parenthesis that it did not open")
+        if token[0] != "[":
+            named |= {symbol for symbol in symbols(token) if symbol >= BYTES}
     return named
 
 
 def _expanded(pattern: str) -> int:
     """Parts of a pattern with every count written out; a compiler that meets too many takes minutes and gigabytes."""
     sizes, last = [0], 0
-    for token in re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\d+(?:,\d*)?\}|.", pattern, re.DOTALL):
+    for token in _tokens(pattern):
         if token == "(":
             sizes.append(0)
             continue

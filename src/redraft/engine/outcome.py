@@ -1,0 +1,39 @@
+"""From a request that has ended to what the user gets."""
+
+from __future__ import annotations
+
+from redraft.core.results import Generation
+from redraft.engine.infill import filled
+from redraft.engine.judge import spans
+from redraft.engine.sequence import Sequence
+from redraft.text.output import ParsedReply, parse_reply
+from redraft.text.tokenizer import Tokenizer
+
+
+def outcome(sequence: Sequence, tokenizer: Tokenizer | None) -> Generation:
+    """The reply with its parts, stats and doubts; one that has not ended counts as cancelled."""
+    reply, options = sequence.reply, sequence.options
+    if sequence.pieces or options.tools or options.enable_thinking or sequence.constraint is None:
+        parsed = parse_reply(reply.text, bare_calls=sequence.constraint is None)
+    else:
+        # A text that must match is that text, whatever it spells.
+        parsed = ParsedReply(text=reply.text, reasoning=None, tool_calls=())
+    finish = reply.finish or "cancelled"
+    if finish == "stop" and parsed.tool_calls:
+        finish = "tool_calls"
+    assert options.seed is not None
+    places = [place for place in sequence.doubts if place < len(reply.token_ids)]
+    return Generation(
+        text=parsed.text,
+        reasoning=parsed.reasoning,
+        tool_calls=parsed.tool_calls,
+        token_ids=tuple(reply.token_ids),
+        finish_reason=finish,
+        seed=options.seed,
+        stats=sequence.costs.finish(len(sequence.prompt), len(reply.token_ids)),
+        error=sequence.failed,
+        raw=reply.text,
+        logprobs=tuple(sequence.logprobs[: len(reply.token_ids)]) if options.logprobs else None,
+        doubts=spans(reply.token_ids, places, sequence.logprobs, tokenizer),
+        filled=filled(reply.text, sequence.pieces) if sequence.pieces else (),
+    )

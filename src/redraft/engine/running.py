@@ -1,0 +1,83 @@
+"""Requests under way together: they join and leave between steps, and one that fails ends alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from redraft.core.engine import Prepared
+from redraft.core.events import Event
+from redraft.core.options import GenerationOptions
+from redraft.core.results import Generation
+from redraft.engine.loop import CanvasLoop, Emitted
+from redraft.engine.sequence import Sequence
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRequest:
+    """A request that is checked and laid out. It runs once."""
+
+    sequence: Sequence
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.sequence.prompt)
+
+    @property
+    def options(self) -> GenerationOptions:
+        """With every default filled in."""
+        return self.sequence.options
+
+
+class RunningRequests:
+    """See `core.engine.Running`."""
+
+    def __init__(
+        self,
+        loop: CanvasLoop,
+        begin: Callable[[PreparedRequest], Sequence],
+        result: Callable[[Sequence], Generation],
+    ) -> None:
+        self._loop, self._begin, self._result = loop, begin, result
+        self._requests: dict[int, PreparedRequest] = {}
+
+    def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
+        """The request takes part from the next step on; its drafts come only where someone looks at them."""
+        assert isinstance(prepared, PreparedRequest)
+        prepared.sequence.drafts = drafts
+        self._begin(prepared)
+        self._requests[id(prepared.sequence)] = prepared
+
+    def cancel(self, prepared: Prepared) -> None:
+        """The request takes part no more; its `Generation` comes with the next step."""
+        assert isinstance(prepared, PreparedRequest)
+        prepared.sequence.reply.close("cancelled")
+
+    def step(self) -> list[tuple[Prepared, Event]]:
+        """One step of each request."""
+        sequences = [prepared.sequence for prepared in self._requests.values()]
+        events: list[tuple[Prepared, Event]] = []
+        for sequence, event in self._moved(sequences):
+            events.append((self._requests[id(sequence)], event))
+        for prepared in [prepared for prepared in self._requests.values() if prepared.sequence.finished]:
+            del self._requests[id(prepared.sequence)]
+            events.append((prepared, self._result(prepared.sequence)))
+        return events
+
+    def _moved(self, sequences: list[Sequence]) -> list[Emitted]:
+        emitted: list[Emitted] = []
+        try:
+            emitted.extend(self._loop.tick(sequences))
+        except Exception as error:
+            if len(sequences) == 1:
+                _log.exception("a request failed")
+                sequences[0].fail(f"{type(error).__name__}: {error}")
+                return emitted
+            # What has happened has; the others go on, one by one, until the one that fails is found.
+            for sequence in sequences:
+                emitted += self._moved([sequence])
+        return emitted

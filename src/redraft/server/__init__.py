@@ -1,0 +1,1 @@
+"""OpenAI's API over HTTP, with drafts that settle, and a page to watch them."""

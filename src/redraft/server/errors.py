@@ -1,0 +1,102 @@
+"""Errors become HTTP answers here and nowhere else, in OpenAI's form."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from redraft.core.errors import ContextLengthError, InputError, SchemaError
+
+_log = logging.getLogger(__name__)
+_KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """An answer that is an error.
+
+    Attributes:
+        status: of HTTP.
+        param: the field at fault.
+        code: for programs.
+        headers: of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+        super().__init__(message)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """OpenAI's form."""
+        kind = _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The answer."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+def api_error(error: Exception) -> ApiError:
+    """What a client is told of any error."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ContextLengthError):
+        return ApiError(400, str(error), param="messages", code="context_length_exceeded")
+    if isinstance(error, SchemaError):
+        return ApiError(400, str(error), param="response_format", code="invalid_schema")
+    if isinstance(error, InputError):
+        return ApiError(400, str(error), param=_named(str(error)))
+    if isinstance(error, RequestValidationError):
+        return _invalid(error)
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, str(error.detail), headers=error.headers)
+    _log.error("a request failed", exc_info=error)
+    return ApiError(500, "the server failed at this request; its log says why", code="internal_error")
+
+
+def install(app: FastAPI) -> None:
+    """Makes an app answer errors so."""
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        return api_error(error).response()
+
+    for kind in (ApiError, InputError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, answer)
+
+
+def _named(message: str) -> str | None:
+    """Options' errors begin with the option's name."""
+    name = message.split(" ")[0].split("=")[0].rstrip(":")
+    return name if name.isidentifier() else None
+
+
+def _invalid(error: RequestValidationError) -> ApiError:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"] if part != "body")
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"{path}: there is no such option", param=path, code="unknown_option")
+    if first["type"] == "json_invalid":
+        return ApiError(400, "the body is no JSON", code="invalid_json")
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return ApiError(400, f"{path or 'the body'}: {reason}", param=path or None, code="invalid_value")
+
+
+def sse_error(error: ApiError) -> str:
+    """The error as an event of a stream that has begun."""
+    return f"data: {json.dumps(error.body)}\n\n"

@@ -1,0 +1,66 @@
+"""What a server is told when it starts."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from redraft.core.errors import OptionError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Doors, limits and queues.
+
+    Attributes:
+        host, port: where it listens.
+        api_key: what a client must bring as a bearer token; None lets everyone in.
+        model: the name that clients ask for.
+        allowed_hosts: names, beside those of `host`, that a request's Host header may have.
+        allowed_origins: origins of pages elsewhere that may ask; none by default.
+        max_body_bytes: of a request.
+        max_running: requests that take part in each step.
+        max_waiting: requests that wait for a place; one more is refused.
+        request_timeout_s: after which a request ends with an error.
+        drain_s: how long running requests may take once the server is told to stop.
+        log_prompts: whether prompts and replies are logged.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    model: str = "mini"
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 4 * 2**20
+    max_running: int = 16
+    max_waiting: int = 128
+    request_timeout_s: float = 600.0
+    drain_s: float = 30.0
+    log_prompts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.api_key is None and self.host not in LOOPBACK:
+            raise OptionError(f"a server without a key must listen on 127.0.0.1, not on {self.host}")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
+            raise OptionError("the API key must be printable ASCII")
+        for name in ("max_body_bytes", "max_running", "max_waiting", "request_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+
+    def is_host(self, name: str) -> bool:
+        """Whether a request may call the server so. A page elsewhere can make its own name lead here (DNS rebinding),
+        but not an address."""
+        if name in (*LOOPBACK, self.host, *self.allowed_hosts):
+            return True
+        return self.host not in LOOPBACK and _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
