@@ -128,6 +128,9 @@ class Settle:
             costs.first_canvas_s = time.perf_counter() - costs.started
         canvas = canvas if judged is None else judged.token_ids
         before = sequence.committed
+        if sequence.constraint is not None:
+            # What lies behind the budget is fill, and no end that the model has set.
+            canvas = canvas[: sequence.budget - before]
         ids, text = sequence.reply.add(canvas)
         log_probs, doubts = None, []
         if judged is not None:
