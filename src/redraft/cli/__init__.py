@@ -17,6 +17,7 @@ from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
 from redraft.cli.presets import presets
 from redraft.cli.run import run
+from redraft.cli.serve import serve
 from redraft.cli.train import train
 
 _UNSET = "Generation options that are not given come from the checkpoint."
@@ -44,6 +45,7 @@ def _root(
 
 app.command(epilog=_UNSET)(run)
 app.command(epilog=_UNSET)(chat)
+app.command()(serve)
 app.command()(train)
 app.add_typer(eval_app, name="eval")
 app.command()(bench)

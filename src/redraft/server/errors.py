@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -70,11 +70,13 @@ def api_error(error: Exception) -> ApiError:
     return ApiError(500, "the server failed at this request; its log says why", code="internal_error")
 
 
-def install(app: FastAPI) -> None:
-    """Makes an app answer errors so."""
+def install(app: FastAPI, on_error: Callable[[int], None]) -> None:
+    """Makes an app answer errors so; `on_error` is told each status."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
-        return api_error(error).response()
+        told = api_error(error)
+        on_error(told.status)
+        return told.response()
 
     for kind in (ApiError, InputError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

@@ -1,0 +1,61 @@
+"""`redraft serve`: OpenAI's API and a page, on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from redraft.cli.options import Device, Dtype, Model, Quantize, Threads
+
+
+def serve(
+    model: Model = "mini",
+    host: Annotated[str, typer.Option(help="Where to listen.", metavar="ADDRESS")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen; 0 takes a free one.", min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(help="What clients must bring; unset, one is made and printed.", metavar="KEY")
+    ] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="No key; only on 127.0.0.1.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name that clients may call this server by.", metavar="NAME")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may ask.", metavar="ORIGIN")
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="The model's name for clients.", metavar="NAME")] = None,
+    max_running: Annotated[int, typer.Option(help="Replies that are denoised together.", min=1)] = 16,
+    max_waiting: Annotated[int, typer.Option(help="Replies that may wait for a place.", min=1)] = 128,
+    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.", min=0.1)] = 600,
+    drain: Annotated[float, typer.Option(help="Seconds that running requests get at the end.", min=0)] = 30,
+    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    quantize: Quantize = None,
+    threads: Threads = None,
+) -> None:
+    """Serve a model over HTTP, to OpenAI's clients and to a page."""
+    import secrets
+    from pathlib import Path
+
+    from redraft.cli import show
+    from redraft.core.errors import OptionError
+    from redraft.server.run import run
+    from redraft.server.settings import Settings
+
+    if no_auth and api_key is not None:
+        raise OptionError("--no-auth and --api-key exclude each other: drop one of them")
+    settings = Settings(
+        host=host,
+        port=port,
+        api_key=None if no_auth else api_key or secrets.token_urlsafe(24),
+        model=served_name or Path(model).name,
+        allowed_hosts=tuple(allow_host or ()),
+        allowed_origins=tuple(allow_origin or ()),
+        max_running=max_running,
+        max_waiting=max_waiting,
+        request_timeout_s=timeout,
+        drain_s=drain,
+        log_prompts=log_prompts,
+    )
+    run(show.load(model, device, dtype, threads, quantize), settings, announce=show.print_note)

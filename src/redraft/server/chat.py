@@ -1,0 +1,123 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from redraft.core.events import Commit
+from redraft.core.results import Generation
+from redraft.server.choices import (
+    call_of,
+    extras_of,
+    finish_reason,
+    logprobs_of,
+    message_of,
+    options_of,
+    usage_of,
+)
+from redraft.server.flight import ClientGone, FlightResponse, Server
+from redraft.server.frames import Frames
+from redraft.server.schema import ChatRequest
+from redraft.server.streams import events
+from redraft.text.visible import Visible
+
+
+def routes(server: Server) -> APIRouter:
+    """The route, on this server."""
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/chat/completions", summary="A reply to a conversation")
+    async def chat_completions(request: Request, body: ChatRequest) -> Any:
+        server.check_model(body.model)
+        options = options_of(body)
+        count = body.n or 1
+        prepares = [
+            partial(server.engine.prepare, body.messages, **(options | _seed(body.seed, number)))
+            for number in range(count)
+        ]
+        drafts = body.diffusion is not None and body.diffusion.drafts
+        steered = body.response_format is not None or bool(body.tools)
+        flight = await server.flight(prepares, drafts=drafts, steered=steered)
+        envelope = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": "chat.completion.chunk" if body.stream else "chat.completion",
+            "created": int(time.time()),
+            "model": server.settings.model,
+        }
+        if body.stream:
+            writer = _Writer(server, [job.prepared.options for job in flight.jobs])
+            usage = body.stream_options is not None and body.stream_options.include_usage
+            make = partial(Frames, server.engine.pieces)
+            return FlightResponse(flight, events(flight, writer, envelope, make, usage))
+        try:
+            done = await flight.results(request)
+        except ClientGone:
+            return Response(status_code=499)
+        finally:
+            flight.close()
+        return {
+            **envelope,
+            "choices": [_choice(server, number, generation) for number, generation in enumerate(done)],
+            "usage": usage_of(done),
+            "redraft": [extras_of(generation) for generation in done],
+        }
+
+    return router
+
+
+def _seed(seed: int | None, number: int) -> dict[str, int]:
+    return {} if seed is None else {"seed": seed + number}
+
+
+def call_id() -> str:
+    """An id for a tool call."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def _choice(server: Server, number: int, generation: Generation) -> dict[str, Any]:
+    return {
+        "index": number,
+        "message": message_of(generation, [call_id() for _ in generation.tool_calls]),
+        "logprobs": _logprobs(server, generation),
+        "finish_reason": finish_reason(generation),
+    }
+
+
+def _logprobs(server: Server, generation: Generation) -> dict[str, Any] | None:
+    if generation.logprobs is None:
+        return None
+    return logprobs_of(server.engine.pieces(generation.token_ids), generation.logprobs)
+
+
+class _Writer:
+    """Text as soon as it cannot become anything else; calls, which cannot be read before they are whole, at the end."""
+
+    def __init__(self, server: Server, options: list[Any]) -> None:
+        self._server = server
+        self._visible = [
+            Visible(plain=one.response_format is not None and not one.tools and not one.enable_thinking)
+            for one in options
+        ]
+
+    def first(self, number: int) -> list[dict[str, Any]]:
+        return [{"delta": {"role": "assistant", "content": ""}}]
+
+    def commit(self, number: int, commit: Commit) -> list[dict[str, Any]]:
+        text = self._visible[number].add(commit.text)
+        return [{"delta": {"content": text}}] if text else []
+
+    def last(self, number: int, generation: Generation) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        if generation.reasoning is not None:
+            found.append({"delta": {"reasoning_content": generation.reasoning}})
+        if rest := self._visible[number].rest(generation.text):
+            found.append({"delta": {"content": rest}})
+        for place, call in enumerate(generation.tool_calls):
+            found.append({"delta": {"tool_calls": [{"index": place, **call_of(call, call_id())}]}})
+        logprobs = _logprobs(self._server, generation)
+        return [*found, {"delta": {}, "logprobs": logprobs, "finish_reason": finish_reason(generation)}]

@@ -1,0 +1,146 @@
+"""The replies that one HTTP request asks for, from their places in the queue to their results."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from redraft.core.engine import Engine, Prepared
+from redraft.core.results import Generation
+from redraft.server.errors import ApiError
+from redraft.server.scheduler import Inbox, Job, Scheduler
+from redraft.server.settings import Settings
+
+_log = logging.getLogger(__name__)
+# Requests that are prepared at once; those with a schema apart, which take a core for a second or more.
+_PLAIN, _STEERED = 8, 2
+
+
+class ClientGone(Exception):
+    """Nobody waits for the reply any more."""
+
+
+class Server:
+    """What the routes share."""
+
+    def __init__(self, engine: Engine, settings: Settings, scheduler: Scheduler) -> None:
+        self.engine, self.settings, self.scheduler = engine, settings, scheduler
+        self.started = int(time.time())
+        self._plain, self._steered = anyio.CapacityLimiter(_PLAIN), anyio.CapacityLimiter(_STEERED)
+
+    def check_model(self, name: str) -> None:
+        """Raises ApiError unless this is the model that is served."""
+        if name != self.settings.model:
+            message = f"there is no model {name!r} here, only {self.settings.model!r}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    async def flight(self, prepares: Sequence[Callable[[], Prepared]], *, drafts: bool, steered: bool) -> Flight:
+        """Takes places, prepares and submits.
+
+        Raises:
+            ApiError: no place.
+            InputError: a request that cannot work.
+        """
+        self.scheduler.reserve(len(prepares))
+        flight = Flight(self.scheduler, len(prepares))
+        try:
+            limiter = self._steered if steered else self._plain
+            prepared = [await anyio.to_thread.run_sync(prepare, limiter=limiter) for prepare in prepares]
+            if self.settings.log_prompts:
+                _log.info("request of %d tokens: %r", prepared[0].prompt_tokens, prepared[0].options)
+            flight.submit(prepared, drafts, time.monotonic() + self.settings.request_timeout_s)
+        except BaseException:
+            flight.close()
+            raise
+        return flight
+
+
+class Flight:
+    """Jobs of one request. Whatever happens to it, `close` ends what has not ended and gives the places back."""
+
+    def __init__(self, scheduler: Scheduler, count: int) -> None:
+        self.inbox, self.jobs, self.count = Inbox(), list[Job](), count
+        self.done: dict[int, Generation] = {}
+        self._scheduler, self._open = scheduler, True
+
+    def submit(self, prepared: Sequence[Prepared], drafts: bool, deadline: float) -> None:
+        """Queues the jobs."""
+        for number, one in enumerate(prepared):
+            job = Job(one, partial(self.inbox.put, number), drafts, deadline)
+            self.jobs.append(job)
+            self._scheduler.submit(job)
+
+    def check(self, number: int, generation: Generation) -> None:
+        """Takes note of a result.
+
+        Raises:
+            ApiError: it is none.
+        """
+        self.done[number] = generation
+        if self.jobs[number].late:
+            raise ApiError(504, "the request took longer than the server allows", code="timeout")
+        if generation.finish_reason == "error":
+            raise ApiError(500, f"generation failed: {generation.error}", code="generation_failed")
+        if generation.finish_reason == "cancelled":
+            raise ApiError(503, "the server is shutting down", code="shutting_down")
+
+    async def results(self, request: Request) -> list[Generation]:
+        """All of them, in the order of the choices.
+
+        Raises:
+            ApiError: one of them failed.
+            ClientGone: the client hung up.
+        """
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            while len(self.done) < self.count:
+                event = asyncio.ensure_future(self.inbox.get())
+                await asyncio.wait({event, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if not event.done():
+                    event.cancel()
+                    raise ClientGone
+                number, result = event.result()
+                if isinstance(result, Generation):
+                    self.check(number, result)
+        finally:
+            gone.cancel()
+        return [self.done[number] for number in range(self.count)]
+
+    def close(self) -> None:
+        """Ends it, once."""
+        if not self._open:
+            return
+        self._open = False
+        for number, job in enumerate(self.jobs):
+            if number not in self.done:
+                self._scheduler.cancel(job)
+        self._scheduler.release(self.count)
+
+
+class FlightResponse(StreamingResponse):
+    """A stream of server-sent events that ends its flight, also where the client never reads a byte."""
+
+    def __init__(self, flight: Flight, content: Any) -> None:
+        super().__init__(content, media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        self._flight = flight
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._flight.close()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,76 @@
+"""Runs the application until it is told to stop, and lets what runs finish first."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from redraft.core.engine import Engine
+from redraft.core.errors import OptionError
+from redraft.server.app import create_app
+from redraft.server.scheduler import Scheduler
+from redraft.server.settings import Settings
+
+
+def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second one ends at once.
+
+    Raises:
+        OptionError: the address cannot be listened on.
+    """
+    app = create_app(engine, settings)
+    bound = _bound(settings)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30, lifespan="on"
+    )
+    port = bound.getsockname()[1]
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    fragment = "" if settings.api_key is None else f"#key={settings.api_key}"
+    announce(f"{settings.model}: http://{host}:{port}/{fragment}  (OpenAI's API under /v1)")
+    _Server(config, app.state.scheduler, settings.drain_s).run(sockets=[bound])
+
+
+def _bound(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        raise OptionError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+    return bound
+
+
+class _Server(uvicorn.Server):
+    """uvicorn closes its door at the first signal; this one says 503 there until the last reply is out."""
+
+    def __init__(self, config: uvicorn.Config, scheduler: Scheduler, drain_s: float) -> None:
+        super().__init__(config)
+        self._scheduler, self._drain_s = scheduler, drain_s
+        self._draining: asyncio.Task[None] | None = None
+        self._events: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's."""
+        self._events = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal."""
+        if self._events is None or self._scheduler.draining:
+            super().handle_exit(sig, frame)
+            return
+        self._scheduler.draining = True
+        self._events.call_soon_threadsafe(self._begin, sig, frame)
+
+    def _begin(self, sig: int, frame: FrameType | None) -> None:
+        async def drain() -> None:
+            await self._scheduler.drain(self._drain_s)
+            super(_Server, self).handle_exit(sig, frame)
+
+        self._draining = asyncio.get_running_loop().create_task(drain())

@@ -1,0 +1,164 @@
+"""What clients may send. A field that is not here is refused by name; so is one whose value cannot be honoured."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_DEPTH = 64
+MAX_MESSAGES = 2048
+MAX_CHOICES = 8
+
+Message = dict[str, Any]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Body(BaseModel):
+    """Base of every body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sane(cls, value: Any) -> Any:
+        """No text that is no text, and nothing nested so deep that reading it costs more than it can be worth."""
+        level = [value]
+        for _ in range(MAX_DEPTH):
+            for item in level:
+                if isinstance(item, str) and not item.isascii():
+                    _check_text(item)
+            maps = [item for item in level if isinstance(item, dict)]
+            for key in (key for item in maps for key in item):
+                _check_text(key)
+            lists = [item for item in level if isinstance(item, list)]
+            level = [part for item in maps for part in item.values()] + [part for item in lists for part in item]
+            if not level:
+                return value
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_text(text: Any) -> None:
+    if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("a text holds half of a surrogate pair, which is no character")
+
+
+class Diffusion(Body):
+    """redraft's own options; unset ones come from the checkpoint."""
+
+    preset: str | None = None
+    mode: Literal["diffusion", "autoregressive", "verified"] | None = None
+    steps: Annotated[int | None, Field(ge=1, le=1000)] = None
+    t_max: float | None = None
+    t_min: float | None = None
+    entropy_bound: float | None = None
+    stability_threshold: Annotated[int | None, Field(ge=0, le=100)] = None
+    confidence_threshold: float | None = None
+    redraft: Annotated[int | None, Field(ge=0, le=16)] = None
+    canvas_length: Annotated[int | None, Field(ge=1)] = None
+    adaptive_canvas: bool | None = None
+    plateau_steps: Annotated[int | None, Field(ge=0, le=1000)] = None
+    retry_empty: bool | None = None
+    drafts: bool = False
+
+
+class StreamOptions(Body):
+    """What a stream tells beside the text."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class TemplateOptions(Body):
+    """Of the chat template."""
+
+    enable_thinking: bool = False
+
+
+class Sampling(Body):
+    """What chat and plain completions share. Penalties and biases are taken only where they would do nothing: a canvas
+    has no order in which its tokens come."""
+
+    model: str
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Share | None = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: Literal[0] | None = None
+    frequency_penalty: Literal[0] | None = None
+    logit_bias: Annotated[dict[str, float] | None, Field(max_length=0)] = None
+    user: str | None = None
+    diffusion: Diffusion | None = None
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> Sampling:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream=true")
+        if self.diffusion is not None and self.diffusion.drafts and not self.stream:
+            raise ValueError("diffusion.drafts needs stream=true")
+        return self
+
+
+class Prediction(Body):
+    """A draft of the reply: the canvas starts from it."""
+
+    type: Literal["content"]
+    content: str
+
+
+class ChatRequest(Sampling):
+    """`POST /v1/chat/completions`."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    logprobs: bool | None = None
+    top_logprobs: Literal[0] | None = None
+    response_format: dict[str, Any] | None = None
+    tools: Annotated[list[dict[str, Any]] | None, Field(max_length=128)] = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    prediction: Prediction | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    chat_template_kwargs: TemplateOptions | None = None
+    modalities: Annotated[list[Literal["text"]] | None, Field(max_length=1)] = None
+    metadata: dict[str, str] | None = None
+    store: Literal[False] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class CompletionRequest(Sampling):
+    """`POST /v1/completions`: text or token ids, no chat template."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    echo: bool | None = None
+    best_of: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
+    logprobs: Literal[0] | None = None
+    suffix: Literal[""] | None = None
+
+
+class InfillRequest(Body):
+    """`POST /v1/infill`: a text with holes, `[[...]]`, or a span of it to write anew."""
+
+    model: str
+    text: Annotated[str, Field(min_length=1)]
+    span: Annotated[tuple[int, int] | None, Field(description="characters to write anew, instead of holes")] = None
+    instruction: str | None = None
+    messages: Annotated[list[Message] | None, Field(max_length=MAX_MESSAGES)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, lt=2**31)] = None
+    diffusion: Diffusion | None = None
+
+
+class TokenizeRequest(Body):
+    """`POST /v1/tokenize`: a text as it stands, or messages through the chat template."""
+
+    model: str
+    text: str | None = None
+    messages: Annotated[list[Message] | None, Field(min_length=1, max_length=MAX_MESSAGES)] = None

@@ -1,0 +1,66 @@
+"""`POST /v1/infill` and `POST /v1/tokenize`."""
+
+from __future__ import annotations
+
+import secrets
+from functools import partial
+from typing import Any
+
+import anyio
+from fastapi import APIRouter, Request, Response
+
+from redraft.server.choices import extras_of, options_of, usage_of
+from redraft.server.errors import ApiError
+from redraft.server.flight import ClientGone, Server
+from redraft.server.schema import InfillRequest, TokenizeRequest
+
+
+def routes(server: Server) -> APIRouter:
+    """The routes, on this server."""
+    router = APIRouter(prefix="/v1")
+    engine = server.engine
+
+    @router.post("/infill", summary="A text whose holes [[...]] are filled, or a span of which is written anew")
+    async def infill(request: Request, body: InfillRequest) -> Any:
+        server.check_model(body.model)
+        options = options_of(body)
+        if body.diffusion is not None and body.diffusion.drafts:
+            raise ApiError(400, "drafts belong to streams, and an infill is none", param="diffusion.drafts")
+        if body.span is None:
+            if body.instruction is not None:
+                raise ApiError(400, "instruction belongs to a span", param="instruction")
+            prepare = partial(engine.prepare_infill, body.text, body.messages, **options)
+        else:
+            if body.messages is not None:
+                raise ApiError(400, "messages belong to holes; a span has an instruction", param="messages")
+            instruction = body.instruction or "Write this part anew."
+            prepare = partial(engine.prepare_edit, body.text, body.span, instruction, **options)
+        flight = await server.flight([prepare], drafts=False, steered=True)
+        try:
+            done = await flight.results(request)
+        except ClientGone:
+            return Response(status_code=499)
+        finally:
+            flight.close()
+        return {
+            "id": f"infill-{secrets.token_hex(12)}",
+            "object": "infill",
+            "model": server.settings.model,
+            "text": done[0].raw,
+            "filled": list(done[0].filled),
+            "usage": usage_of(done),
+            "redraft": [extras_of(done[0])],
+        }
+
+    @router.post("/tokenize", summary="The token ids of a text or a conversation")
+    async def tokenize(body: TokenizeRequest) -> Any:
+        server.check_model(body.model)
+        if (body.text is None) == (body.messages is None):
+            raise ApiError(400, "give either text or messages", param="text")
+        if body.text is not None:
+            ids = await anyio.to_thread.run_sync(engine.encode, body.text)
+        else:
+            ids = await anyio.to_thread.run_sync(engine.tokenize, body.messages or [])
+        return {"object": "tokens", "model": server.settings.model, "tokens": ids, "count": len(ids)}
+
+    return router
