@@ -157,7 +157,9 @@ def test_an_enum_is_chosen_as_the_model_would():
     engine = redraft.load("mini", dtype="float32", threads=1)
     values, L = ["new", "best", "play", "no"], 6
     wanted = {"type": "choice", "choices": values}
-    constraint = engine.admission.constraints.of(engine.defaults.options.with_changes(response_format=wanted, tools=None))
+    constraint = engine.admission.constraints.of(
+        engine.defaults.options.with_changes(response_format=wanted, tools=None)
+    )
     automaton = constraint.automaton
     cache = engine.model.new_cache()
     engine.model.encode(torch.tensor([engine.tokenize(TEXT)]), cache)
