@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from redraft.core.events import Commit
 from redraft.core.results import Generation
@@ -20,7 +20,7 @@ from redraft.server.choices import (
     options_of,
     usage_of,
 )
-from redraft.server.flight import ClientGone, FlightResponse, Server
+from redraft.server.flight import FlightResponse, Server
 from redraft.server.frames import Frames
 from redraft.server.schema import ChatRequest
 from redraft.server.streams import events
@@ -54,12 +54,7 @@ def routes(server: Server) -> APIRouter:
             usage = body.stream_options is not None and body.stream_options.include_usage
             make = partial(Frames, server.engine.pieces)
             return FlightResponse(flight, events(flight, writer, envelope, make, usage))
-        try:
-            done = await flight.results(request)
-        except ClientGone:
-            return Response(status_code=499)
-        finally:
-            flight.close()
+        done = await flight.results(request)
         return {
             **envelope,
             "choices": [_choice(server, number, generation) for number, generation in enumerate(done)],

@@ -7,14 +7,14 @@ import time
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from redraft.core.engine import Prepared
 from redraft.core.events import Commit
 from redraft.core.results import Generation
 from redraft.server.choices import extras_of, finish_reason, options_of, usage_of
 from redraft.server.errors import ApiError
-from redraft.server.flight import ClientGone, FlightResponse, Server
+from redraft.server.flight import FlightResponse, Server
 from redraft.server.frames import Frames
 from redraft.server.schema import MAX_CHOICES, CompletionRequest
 from redraft.server.streams import events
@@ -58,12 +58,7 @@ def routes(server: Server) -> APIRouter:
             usage = body.stream_options is not None and body.stream_options.include_usage
             make = partial(Frames, server.engine.pieces)
             return FlightResponse(flight, events(flight, _Writer(before), envelope, make, usage))
-        try:
-            done = await flight.results(request)
-        except ClientGone:
-            return Response(status_code=499)
-        finally:
-            flight.close()
+        done = await flight.results(request)
         choices = [
             {
                 "index": number,

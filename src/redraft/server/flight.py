@@ -25,10 +25,6 @@ _log = logging.getLogger(__name__)
 _PLAIN, _STEERED = 8, 2
 
 
-class ClientGone(Exception):
-    """Nobody waits for the reply any more."""
-
-
 class Server:
     """What the routes share."""
 
@@ -94,11 +90,10 @@ class Flight:
             raise ApiError(503, "the server is shutting down", code="shutting_down")
 
     async def results(self, request: Request) -> list[Generation]:
-        """All of them, in the order of the choices.
+        """All of them, in the order of the choices; the flight ends with them.
 
         Raises:
-            ApiError: one of them failed.
-            ClientGone: the client hung up.
+            ApiError: one of them failed, or the client hung up.
         """
         gone = asyncio.ensure_future(_gone(request))
         try:
@@ -107,12 +102,13 @@ class Flight:
                 await asyncio.wait({event, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not event.done():
                     event.cancel()
-                    raise ClientGone
+                    raise ApiError(499, "the client hung up")
                 number, result = event.result()
                 if isinstance(result, Generation):
                     self.check(number, result)
         finally:
             gone.cancel()
+            self.close()
         return [self.done[number] for number in range(self.count)]
 
     def close(self) -> None:

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 import anyio
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from redraft.server.choices import extras_of, options_of, usage_of
 from redraft.server.errors import ApiError
-from redraft.server.flight import ClientGone, Server
+from redraft.server.flight import Server
 from redraft.server.schema import InfillRequest, TokenizeRequest
 
 
@@ -36,12 +36,7 @@ def routes(server: Server) -> APIRouter:
             instruction = body.instruction or "Write this part anew."
             prepare = partial(engine.prepare_edit, body.text, body.span, instruction, **options)
         flight = await server.flight([prepare], drafts=False, steered=True)
-        try:
-            done = await flight.results(request)
-        except ClientGone:
-            return Response(status_code=499)
-        finally:
-            flight.close()
+        done = await flight.results(request)
         return {
             "id": f"infill-{secrets.token_hex(12)}",
             "object": "infill",
