@@ -27,7 +27,10 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = read_rows(arguments.data)
     engine = redraft.load("mini", dtype="float32", threads=1)
+    tools = engine.defaults.options.tools
     variants: dict[str, dict[str, Any]] = {name: {"preset": name} for name in PRESETS}
+    variants["default"] = {}
+    variants["required, seven tools"] = {"tools": tools, "tool_choice": "required"}
     variants["adaptive canvas alone"] = {"adaptive_canvas": True}
     variants["redraft alone"] = {"redraft": 1}
     variants["autoregressive, greedy"] = {"mode": "autoregressive", "temperature": 0}
@@ -38,7 +41,7 @@ def main() -> None:
         found[name] = {key: measures[key] for key in KEPT}
         print(name, json.dumps(found[name]), flush=True)
         command = f"python benchmarks/presets.py {arguments.data.name} --limit {arguments.limit}"
-        task = f"{arguments.limit} held-out SNIPS requests, mini in float32 on one thread"
+        task = f"{arguments.limit} held-out SNIPS requests, evenly spaced, mini in float32 on one thread"
         document = {"task": task, "command": command, "presets": found}
         arguments.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 

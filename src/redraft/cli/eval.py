@@ -38,7 +38,7 @@ def tool_calls(
         ),
     ],
     model: Model = "mini",
-    limit: Annotated[int | None, typer.Option(help="Only the first N rows.", min=1, metavar="N")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only N of the rows, evenly spaced.", min=1, metavar="N")] = None,
     seed: Annotated[int, typer.Option(help="Row i is answered with seed + i.", min=0)] = 0,
     errors: Annotated[
         Path | None, typer.Option(help="Write each wrong reply to this file.", metavar="FILE.jsonl")

@@ -35,7 +35,7 @@ def evaluate(
 
     Args:
         seed: row i is answered with seed + i.
-        limit: how many rows, from the first; None takes all.
+        limit: how many rows, evenly spaced, since files are often sorted; None takes all.
         options: generation options of every row.
         on_progress: called with (rows answered, rows in all).
         on_wrong: called with prompt, expected and got of each wrong reply.
@@ -46,7 +46,8 @@ def evaluate(
         `denoising_steps_per_canvas, tokens_per_forward, seconds_per_request`: over all `n`, of which `n_failed`
         ended in an error.
     """
-    chosen = list(rows if limit is None else rows[:limit])
+    count = len(rows) if limit is None else min(limit, len(rows))
+    chosen = [rows[i * len(rows) // count] for i in range(count)]
     replies: list[Generation] = []
     elapsed_s = 0.0
     for start in range(0, len(chosen), _ROWS_AT_ONCE):
