@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import signal
-import subprocess
-import sys
-import time
 
 import openai
 import pytest
 
-KEY = "test-key"
-REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())"]
+from servers import KEY, ask, serving, wait_until
+
 TEXT = "play something by Nina Simone on Spotify"
 MESSAGES = [{"role": "user", "content": TEXT}]
 
@@ -22,44 +18,8 @@ MESSAGES = [{"role": "user", "content": TEXT}]
 @pytest.fixture(scope="module")
 def served():
     """(process, port) of a server."""
-    command = [*REDRAFT, "serve", "--port", "0", "--api-key", KEY, "--dtype", "float32"]
-    process = subprocess.Popen([*command, "--threads", "1"], stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if "http://" in line)
-        found = re.search(r":(\d+)/#key=", line)
-        assert found, line
-        port = int(found[1])
-        wait_until(lambda: ask(port, "GET", "/ready", key=None)[0] == 200)
-        yield process, port
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
-
-
-def wait_until(holds, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if holds():
-                return
-        except OSError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError("it never came true")
-
-
-def ask(port: int, method: str, path: str, body=None, *, key: str | None = KEY, headers=None, timeout: float = 60):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    own = {"content-type": "application/json"} | ({} if key is None else {"authorization": f"Bearer {key}"})
-    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    try:
-        connection.request(method, path, data, own | (headers or {}))
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
+    with serving("--threads", "1") as started:
+        yield started
 
 
 def chat(port: int, **fields):

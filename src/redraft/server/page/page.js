@@ -1,157 +1,160 @@
-// The key comes in the fragment of the printed link, which no server sees, and stays in this tab.
-const fragment = new URLSearchParams(location.hash.slice(1));
-if (fragment.has("key")) {
-  sessionStorage.setItem("key", fragment.get("key"));
-  history.replaceState(null, "", location.pathname);
-}
-const headers = () => {
-  const key = sessionStorage.getItem("key");
-  return { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) };
-};
+// The page: views, the conversation, and the keys.
 
-const find = (id) => document.getElementById(id);
-const messages = [];
+import * as api from "./api.js";
+import { find, make } from "./dom.js";
+import * as infill from "./infill.js";
+import { Reply } from "./reply.js";
+import * as settings from "./settings.js";
+import * as store from "./store.js";
+
 let model = null;
 let running = null;
+let conversation = null;
 
-const add = (kind, text = "") => {
-  const element = document.createElement("div");
-  element.className = kind;
-  element.textContent = text;
-  find("conversation").append(element);
-  element.scrollIntoView({ block: "end" });
-  return element;
-};
-
-async function* eventsOf(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    rest += value;
-    const parts = rest.split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) {
-      const data = part.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      yield JSON.parse(data);
-    }
-  }
-}
-
-// A frame carries what has changed; a canvas keeps the texts, so that any step can be painted again.
-const apply = (texts, frame) => {
-  const next = texts.slice(0, frame.length);
-  for (const [place, text] of frame.set) next[place] = text;
-  return next;
-};
-
-const paint = (element, state) => {
-  element.replaceChildren(...state.texts.map((text, place) => {
-    const token = document.createElement("span");
-    const bit = parseInt(state.accepted[place >> 2] ?? "0", 16) >> (3 - (place & 3)) & 1;
-    token.className = bit ? "token" : "token renoised";
-    token.style.setProperty("--entropy", parseInt(state.entropy[place] ?? "0", 16));
-    token.textContent = text;
-    return token;
+const begin = () => {
+  conversation = { id: crypto.randomUUID?.() ?? String(Date.now()), title: "", turns: [] };
+  find("conversation").replaceChildren(make("p", {
+    className: "hint",
+    textContent: "The reply is a canvas that is denoised as a whole: accepted tokens stand, the others are drawn anew at every step.",
   }));
+  find("text").focus();
 };
 
-const scrubber = (reply, canvas, states) => {
-  const input = document.createElement("input");
-  input.type = "range";
-  input.max = states.length - 1;
-  input.value = states.length - 1;
-  input.setAttribute("aria-label", "Replay the steps");
-  input.addEventListener("input", () => {
-    canvas.hidden = false;
-    paint(canvas, states[input.value]);
+const messages = () => conversation.turns.flatMap(({ user, reply }) => [{ role: "user", content: user }, reply.message]);
+
+const showTurn = (user) => {
+  find("conversation").querySelector(".hint")?.remove();
+  const turn = make("div", { className: "turn" }, make("div", { className: "user", textContent: user }));
+  find("conversation").append(turn);
+  turn.scrollIntoView({ block: "end" });
+  return turn;
+};
+
+const addEdit = (reply) => {
+  if (!reply.record.content) return;
+  const button = make("button", { type: "button", textContent: "Redraft a part", className: "edit" });
+  button.addEventListener("click", () => {
+    view("infill");
+    infill.edit(reply.record.content);
   });
-  reply.append(input);
+  reply.element.append(button);
 };
 
-const readable = (calls) => calls.map(({ function: f }) => {
-  const values = Object.entries(JSON.parse(f.arguments)).map(([key, value]) => `${key}=${JSON.stringify(value)}`);
-  return `${f.name}(${values.join(", ")})`;
-}).join("\n");
-
-async function ask(text) {
-  add("user", text);
-  messages.push({ role: "user", content: text });
-  const reply = add("reply");
-  const canvas = document.createElement("div");
-  const answer = document.createElement("div");
-  canvas.className = "canvas";
-  reply.append(canvas, answer);
-  const states = [];
-  const calls = [];
-  let content = "";
-  let number = -1;
+const ask = async (user) => {
+  const turn = showTurn(user);
   running = new AbortController();
   find("stop").hidden = false;
+  find("send").disabled = true;
   try {
-    const response = await fetch("/v1/chat/completions", {
-      method: "POST", headers: headers(), signal: running.signal,
-      body: JSON.stringify({ model, messages, stream: true, diffusion: { drafts: true } }),
-    });
-    if (!response.ok) throw new Error((await response.json()).error.message);
-    for await (const chunk of eventsOf(response)) {
-      if (chunk.error) throw new Error(chunk.error.message);
-      const draft = chunk.redraft?.draft;
-      if (draft) {
-        const before = draft.canvas === number ? states.at(-1).texts : [];
-        number = draft.canvas;
-        states.push({ ...draft, texts: apply(before, draft) });
-        paint(canvas, states.at(-1));
-      }
-      const delta = chunk.choices[0]?.delta ?? {};
-      content += delta.content ?? "";
-      calls.push(...(delta.tool_calls ?? []));
-      answer.textContent = content + readable(calls);
-      if (chunk.redraft?.stats) {
-        const s = chunk.redraft.stats;
-        canvas.hidden = true;
-        const numbers = document.createElement("div");
-        numbers.className = "numbers";
-        numbers.textContent = `${s.time_to_first_canvas_s.toFixed(2)} s to the first canvas, ${s.denoising_steps} steps, ` +
-          `${s.tokens_per_forward.toFixed(1)} tokens a forward, ${s.tokens_per_second.toFixed(0)} tokens/s`;
-        reply.append(numbers);
-        if (states.length) scrubber(reply, canvas, states);
-      }
+    const body = { model, messages: [...settings.system(), ...messages(), { role: "user", content: user }], ...settings.options() };
+    const reply = new Reply(find("compare").checked ? "Diffusion" : "");
+    const row = make("div", { className: "replies" }, reply.element);
+    turn.append(row);
+    await reply.run(body, running.signal);
+    addEdit(reply);
+    const kept = { user, reply: { message: reply.message, record: reply.record } };
+    conversation.turns.push(kept);
+    conversation.title ||= user.slice(0, 80);
+    if (find("compare").checked) {
+      // One after the other: beside each other, each would slow the other down.
+      const causal = new Reply("Autoregressive");
+      row.append(causal.element);
+      const seed = body.seed ?? reply.record.extras.seed;
+      await causal.run({ ...body, seed, diffusion: { mode: "autoregressive" } }, running.signal);
+      kept.beside = causal.record;
     }
-    const message = { role: "assistant", content: content || null };
-    if (calls.length) message.tool_calls = calls.map(({ index, ...call }) => call);
-    messages.push(message);
   } catch (error) {
-    messages.pop();
-    answer.textContent = running.signal.aborted ? "stopped" : error.message;
-    answer.className = "error";
+    // Where a reply has begun it says itself what went wrong.
+    if (!turn.querySelector(".error")) turn.append(make("p", { className: "error", textContent: error.message }));
   } finally {
     running = null;
     find("stop").hidden = true;
+    find("send").disabled = false;
+    if (conversation.turns.length) store.keep(conversation);
+    turn.scrollIntoView({ block: "end" });
   }
-}
+};
+
+const open = (kept) => {
+  begin();
+  conversation = kept;
+  for (const { user, reply, beside } of kept.turns) {
+    const first = new Reply(beside ? "Diffusion" : "").show(reply.record);
+    addEdit(first);
+    const others = beside ? [new Reply("Autoregressive").show(beside).element] : [];
+    showTurn(user).append(make("div", { className: "replies" }, first.element, ...others));
+  }
+};
+
+const showHistory = async () => {
+  const list = await store.conversations().catch(() => []);
+  find("conversations").replaceChildren(...list.map((kept) => {
+    const title = make("button", { type: "button", textContent: kept.title, className: "title" });
+    const remove = make("button", { type: "button", textContent: "Delete" });
+    const item = make("li", {}, title, remove);
+    title.addEventListener("click", () => {
+      find("history").close();
+      view("chat");
+      running?.abort();
+      open(kept);
+    });
+    remove.addEventListener("click", async () => {
+      await store.drop(kept.id);
+      item.remove();
+      if (kept.id === conversation.id) begin();
+    });
+    return item;
+  }));
+  find("history").showModal();
+};
+
+const view = (name) => {
+  for (const other of ["chat", "infill"]) {
+    find(other).hidden = other !== name;
+    find(`show-${other}`).setAttribute("aria-pressed", other === name);
+  }
+};
 
 find("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = find("text").value.trim();
-  if (!text || running) return;
+  if (!text || running || !model) return;
   find("text").value = "";
   ask(text);
 });
 find("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey) {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     find("ask").requestSubmit();
   }
 });
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input, textarea, select");
+  if (document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape") running?.abort();
+  else if (event.altKey && event.code === "KeyN") find("new").click();
+  else if (event.key === "/" && !typing) find("text").focus();
+  else return;
+  if (event.key !== "Escape") event.preventDefault();
+});
 find("stop").addEventListener("click", () => running?.abort());
+find("new").addEventListener("click", () => {
+  running?.abort();
+  view("chat");
+  begin();
+});
+find("show-chat").addEventListener("click", () => view("chat"));
+find("show-infill").addEventListener("click", () => view("infill"));
+find("open-settings").addEventListener("click", () => find("settings").showModal());
+find("open-history").addEventListener("click", showHistory);
 
-const listed = await fetch("/v1/models", { headers: headers() });
-if (listed.ok) {
-  model = (await listed.json()).data[0].id;
+settings.install();
+infill.install(() => model);
+begin();
+try {
+  model = (await api.model()).id;
   find("model").textContent = model;
-} else {
-  add("error", "This page needs the key: open the link that the server printed.");
+} catch (error) {
+  find("trouble").hidden = false;
+  find("trouble").textContent = error.message;
 }

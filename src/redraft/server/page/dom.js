@@ -1,0 +1,10 @@
+// Elements. Text from a model or a server only ever becomes a text node.
+
+export const find = (id) => document.getElementById(id);
+
+// An element with properties and children.
+export const make = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};

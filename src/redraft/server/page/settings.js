@@ -1,0 +1,84 @@
+// Settings: what every request carries, and how the page looks.
+
+import { find, make } from "./dom.js";
+import { save, saved } from "./store.js";
+
+const EMPTY = { preset: "", temperature: "", seed: "", max_tokens: "", schema: "", tools: "", system: "", judge: false, redraft: "", theme: "auto" };
+const FIELDS = [
+  ["preset", "Preset", ["", "reference", "balanced", "fast", "careful"], "the model's own options when empty"],
+  ["temperature", "Temperature", "number", "0 is greedy; empty leaves the schedule as it is"],
+  ["seed", "Seed", "number", "the same seed gives the same text; empty draws one"],
+  ["max_tokens", "Longest reply", "number", "tokens"],
+  ["redraft", "Redraft rounds", "number", "doubted tokens are drafted again, up to so many times"],
+  ["judge", "Underline what the causal mode doubts", "checkbox", "costs one more pass a canvas"],
+  ["system", "System message", "textarea", ""],
+  ["schema", "JSON schema", "textarea", "every reply is valid under it"],
+  ["tools", "Tools", "textarea", "a list of functions, as JSON"],
+  ["theme", "Colours", ["auto", "light", "dark"], ""],
+];
+
+let values = saved("settings", EMPTY);
+
+const json = (name, what) => {
+  if (!values[name].trim()) return undefined;
+  try {
+    return JSON.parse(values[name]);
+  } catch (error) {
+    throw new Error(`${what} in the settings is no JSON: ${error.message}`);
+  }
+};
+
+const number = (name) => (values[name] === "" ? undefined : Number(values[name]));
+
+// The fields of a request. Throws where a schema or tools are no JSON.
+export const options = () => {
+  const schema = json("schema", "The schema");
+  const tools = json("tools", "The list of tools");
+  const diffusion = { preset: values.preset || undefined, redraft: number("redraft") };
+  return {
+    temperature: number("temperature"),
+    seed: number("seed"),
+    max_tokens: number("max_tokens"),
+    logprobs: values.judge || undefined,
+    tools: tools && (Array.isArray(tools) ? tools : tools.tools ?? [tools]),
+    response_format: schema && { type: "json_schema", json_schema: { name: "reply", schema } },
+    diffusion,
+  };
+};
+
+export const system = () => (values.system.trim() ? [{ role: "system", content: values.system }] : []);
+
+const apply = () => {
+  document.documentElement.dataset.theme = values.theme;
+};
+
+const control = (name, kind) => {
+  if (Array.isArray(kind)) {
+    const choices = kind.map((choice) => make("option", { value: choice, textContent: choice || "model's own" }));
+    return make("select", { name }, ...choices);
+  }
+  if (kind === "textarea") return make("textarea", { name, rows: 3, spellcheck: false });
+  const element = make("input", { name, type: kind });
+  if (kind === "number") Object.assign(element, { min: 0, step: name === "temperature" ? 0.1 : 1 });
+  return element;
+};
+
+// Fills the dialog.
+export const install = () => {
+  const form = find("settings-form");
+  form.append(make("h2", { textContent: "Settings" }));
+  for (const [name, title, kind, hint] of FIELDS) {
+    const element = control(name, kind);
+    element[kind === "checkbox" ? "checked" : "value"] = values[name];
+    form.append(make("label", { className: kind }, make("span", { textContent: title }), element, make("small", { textContent: hint })));
+  }
+  form.append(make("p", { className: "numbers", textContent: "Enter sends, Shift+Enter breaks a line, Escape stops, Alt+N begins anew, / goes to the box." }));
+  form.append(make("button", { textContent: "Close" }));
+  const take = ({ target }) => {
+    values = { ...values, [target.name]: target.type === "checkbox" ? target.checked : target.value };
+    save("settings", values);
+    apply();
+  };
+  for (const event of ["input", "change"]) form.addEventListener(event, take);
+  apply();
+};

@@ -1,0 +1,247 @@
+"""The page in a real browser: headless Chromium from Debian's packages, against the real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from servers import KEY, serving
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+TEXT = "play something by Nina Simone on Spotify"
+
+
+@pytest.fixture(scope="module")
+def port():
+    with serving("--threads", "1") as (_, port):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    if not (CHROMIUM and DRIVER):
+        reason = "chromium and chromedriver are missing: apt-get install chromium chromium-driver"
+        if os.environ.get("REDRAFT_BROWSER_TESTS") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(chrome, port):
+    """The page, opened by the printed link, with nothing kept from before."""
+    chrome.get(f"http://127.0.0.1:{port}/health")
+    chrome.execute_script("localStorage.clear(); sessionStorage.clear(); indexedDB.deleteDatabase('redraft')")
+    chrome.get(f"http://127.0.0.1:{port}/#key={KEY}")
+    until(chrome, lambda: chrome.find_element(By.ID, "model").text == "mini")
+    yield chrome
+    if folder := os.environ.get("REDRAFT_SCREENSHOTS"):
+        name = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
+        chrome.save_screenshot(str(Path(folder) / f"{name}.png"))
+    errors = [entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not [entry for entry in errors if "status of 4" not in entry["message"]]
+
+
+def until(driver, holds, seconds: float = 30):
+    return WebDriverWait(driver, seconds, 0.02).until(lambda _: holds())
+
+
+def all_of(driver, selector: str):
+    return driver.find_elements(By.CSS_SELECTOR, selector)
+
+
+def say(page, text: str = TEXT, replies: int = 1):
+    """Sends a message and waits for its numbers."""
+    box = page.find_element(By.ID, "text")
+    box.send_keys(text, Keys.ENTER)
+    until(page, lambda: len(all_of(page, ".reply > .numbers")) == replies)
+
+
+def settings(page, **values: str):
+    page.find_element(By.ID, "open-settings").click()
+    for name, value in values.items():
+        element = page.find_element(By.NAME, name)
+        if element.tag_name == "select":
+            Select(element).select_by_value(value)
+        elif element.get_attribute("type") == "checkbox":
+            element.click()
+        else:
+            element.clear()
+            element.send_keys(value)
+    page.find_element(By.CSS_SELECTOR, "#settings button:last-of-type").click()
+
+
+def test_a_canvas_draws_live_and_can_be_replayed(page):
+    page.execute_script("""
+        window.seen = new Set();
+        const look = () => document.querySelectorAll(".canvas:not([hidden])").forEach((c) => seen.add(c.innerHTML));
+        const all = { subtree: true, childList: true, characterData: true, attributes: true };
+        new MutationObserver(look).observe(document.body, all);
+    """)
+    settings(page, seed="0")
+    say(page, "add the new Daft Punk album to my Sunday morning playlist")
+    assert page.execute_script("return seen.size") > 5, "drafts were painted while they formed"
+    assert 'AddToPlaylist(artist="' in all_of(page, ".calls")[0].text
+    assert "steps" in all_of(page, ".reply > .numbers")[0].text
+    canvas = all_of(page, ".canvas")[0]
+    assert not canvas.is_displayed()
+    scrubber = all_of(page, ".scrubber")[0]
+    last = int(scrubber.get_attribute("max"))
+    scrubber.send_keys(Keys.HOME)
+    until(page, canvas.is_displayed)
+    assert all_of(page, ".token.renoised"), "the first step leaves most of the canvas to be drawn anew"
+    first = canvas.text
+    scrubber.send_keys(Keys.ARROW_RIGHT)
+    assert "step 2:" in all_of(page, ".player output")[0].text
+    all_of(page, ".replay")[0].click()
+    until(page, lambda: scrubber.get_property("value") == str(last))
+    assert canvas.text != first
+    assert "AddToPlaylist" in canvas.text
+
+
+def test_a_conversation_goes_on_and_is_kept_in_the_browser(page):
+    say(page, "how do i bake bread")
+    say(page, replies=2)
+    until(page, lambda: all_of(page, "#send")[0].is_enabled())
+    page.refresh()
+    until(page, lambda: page.find_element(By.ID, "model").text == "mini")
+    assert not all_of(page, ".turn")
+    page.find_element(By.ID, "open-history").click()
+    title = until(page, lambda: all_of(page, "#conversations .title"))[0]
+    assert title.text == "how do i bake bread"
+    title.click()
+    assert len(all_of(page, ".turn")) == 2
+    all_of(page, ".replay")[1].click()
+    until(page, lambda: len(all_of(page, ".canvas:not([hidden]) .token")) > 10)
+    page.find_element(By.ID, "open-history").click()
+    until(page, lambda: all_of(page, "#conversations li button"))[1].click()
+    until(page, lambda: not all_of(page, ".turn"))
+
+
+def test_a_reply_can_be_stopped(page):
+    # Several canvases, each harder than what mini has learnt.
+    schema = {"type": "array", "items": {"type": "integer"}, "minItems": 100}
+    settings(page, schema=json.dumps(schema), max_tokens="2000")
+    page.find_element(By.ID, "text").send_keys(TEXT, Keys.ENTER)
+    until(page, lambda: all_of(page, ".canvas:not([hidden]) .token"))
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+    until(page, lambda: [e for e in all_of(page, ".reply .error") if e.text == "stopped"])
+    settings(page, schema="", max_tokens="100")
+    say(page)
+
+
+def test_settings_reach_the_server_and_errors_the_reader(page):
+    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+    settings(page, schema=json.dumps(schema), seed="4", preset="fast")
+    say(page)
+    assert isinstance(json.loads(all_of(page, ".answer")[0].text)["age"], int)
+    settings(page, schema='{"type": "what"}')
+    page.find_element(By.ID, "text").send_keys(TEXT, Keys.ENTER)
+    until(page, lambda: [e for e in all_of(page, ".turn .error") if "what" in e.text])
+    settings(page, schema="{")
+    page.find_element(By.ID, "text").send_keys(TEXT, Keys.ENTER)
+    until(page, lambda: [e for e in all_of(page, ".turn .error") if "no JSON" in e.text])
+
+
+def test_doubts_are_underlined(page):
+    settings(page, judge="on", seed="0")
+    say(page, "find me a book by blargh zorp rated 99")
+    doubts = all_of(page, ".raw .doubt")
+    assert [doubt.text for doubt in doubts] == ["or"]
+    assert "probability" in doubts[0].get_attribute("title")
+
+
+def test_side_by_side(page):
+    page.find_element(By.ID, "compare").click()
+    settings(page, seed="0")
+    say(page, replies=2)
+    assert [e.text for e in all_of(page, ".reply h3")] == ["Diffusion", "Autoregressive"]
+    left, right = all_of(page, ".reply > .numbers")
+    assert "steps" in left.text
+    assert "forwards" in right.text
+    places = [element.rect for element in all_of(page, ".reply")]
+    assert places[0]["y"] == places[1]["y"]
+    assert places[0]["x"] < places[1]["x"]
+
+
+def test_a_selected_part_is_written_anew(page):
+    page.find_element(By.ID, "show-infill").click()
+    draft = page.find_element(By.ID, "draft")
+    text = "play 🎵 jazz by Nina Simone"
+    page.execute_script("arguments[0].value = arguments[1]; arguments[0].setSelectionRange(8, 12)", draft, text)
+    page.find_element(By.ID, "redraft").click()
+    until(page, lambda: "steps" in page.find_element(By.ID, "fill-note").text)
+    now = draft.get_property("value")
+    assert now.startswith("play 🎵 ")
+    assert now.endswith(" by Nina Simone")
+    page.find_element(By.ID, "undo").click()
+    assert draft.get_property("value") == text
+    page.execute_script("arguments[0].setSelectionRange(0, 0)", draft)
+    page.find_element(By.ID, "redraft").click()
+    until(page, lambda: "[[...]]" in page.find_element(By.ID, "fill-note").text)
+
+
+def test_a_narrow_screen_scrolls_only_down(page):
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True,
+    })  # fmt: skip
+    try:
+        say(page, TEXT + " " + "and a very long word " + "x" * 60)
+        for opened in (None, "open-settings", "open-history"):
+            if opened:
+                page.find_element(By.ID, opened).click()
+            assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+            for element in all_of(page, "button, textarea, input, select"):
+                if element.is_displayed():
+                    assert element.rect["x"] >= 0
+                    assert element.rect["x"] + element.rect["width"] <= 390, element.get_attribute("outerHTML")
+            if opened:
+                all_of(page, "dialog[open] button:last-of-type")[-1].click()
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dark_and_light(page):
+    def paper():
+        return page.execute_script("return getComputedStyle(document.body).backgroundColor")
+
+    found = {}
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        found[scheme] = paper()
+    assert found == {"light": "rgb(251, 250, 247)", "dark": "rgb(22, 24, 26)"}
+    settings(page, theme="light")
+    assert paper() == found["light"]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_what_a_model_or_user_writes_is_never_markup(page):
+    say(page, "<img src=x onerror=\"document.title='gone'\"> play <b>jazz</b>")
+    assert page.title == "redraft"
+    assert "<b>jazz</b>" in all_of(page, ".user")[0].text
+    assert not all_of(page, "#conversation img")
+
+
+def test_without_the_key_the_page_says_what_is_missing(chrome, port):
+    chrome.get(f"http://127.0.0.1:{port}/health")
+    chrome.execute_script("sessionStorage.clear()")
+    chrome.get(f"http://127.0.0.1:{port}/")
+    trouble = chrome.find_element(By.ID, "trouble")
+    until(chrome, lambda: "needs the key" in trouble.text)
