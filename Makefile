@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BROWSER := chromium chromium-driver fonts-dejavu-core
 
-.PHONY: demo test test-full check train-mini clean
+.PHONY: demo test test-full check browser clean
 
 $(BIN)/.redraft: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,10 +18,19 @@ $(BIN)/.redraft-dev: pyproject.toml
 demo: $(BIN)/.redraft  ## run mini on a real sentence, the canvas drawn live
 	$(BIN)/redraft run "add the new Daft Punk album to my Sunday morning playlist" --live --seed 0
 
-test: $(BIN)/.redraft-dev  ## the suite, with long runs sampled
+browser:  ## Chromium and its driver, from Debian's packages where they are missing
+	@if ! { command -v chromium && command -v chromedriver; } >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get -qq update && apt-get -qq install --yes --no-install-recommends $(BROWSER) >/dev/null; \
+	  else \
+	    echo "The browser tests are skipped; on Debian, they need: apt-get install $(BROWSER)" >&2; \
+	  fi || true; \
+	fi
+
+test: $(BIN)/.redraft-dev browser  ## the suite, with long runs sampled
 	$(BIN)/python -m pytest
 
-test-full: $(BIN)/.redraft-dev  ## the suite, whole
+test-full: $(BIN)/.redraft-dev browser  ## the suite, whole
 	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest
 
 check: $(BIN)/.redraft-dev  ## style, types, frozen help text

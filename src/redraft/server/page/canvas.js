@@ -19,14 +19,22 @@ export const next = (states, frame) => {
 
 const isAccepted = (state, place) => parseInt(state.accepted[place >> 2] ?? "0", 16) >> (3 - (place & 3)) & 1;
 
-// Accepted tokens stand, renoised ones shimmer; the tint is the entropy.
+// Where the fill behind the end of the reply begins: a run of one token up to the canvas's end.
+const fillOf = ({ texts }) => {
+  let place = texts.length - 1;
+  while (place > 0 && texts[place - 1] === texts.at(-1)) place -= 1;
+  return place + 1;
+};
+
+// Accepted tokens stand, renoised ones shimmer, fill is faint; the tint is the entropy.
 export const paint = (element, state) => {
+  const fill = fillOf(state);
   while (element.children.length > state.length) element.lastChild.remove();
   while (element.children.length < state.length) element.append(make("span"));
   state.texts.forEach((text, place) => {
     const token = element.children[place];
     const level = parseInt(state.entropy[place] ?? "0", 16);
-    const name = isAccepted(state, place) ? "token settled" : "token renoised";
+    const name = !isAccepted(state, place) ? "token renoised" : place < fill ? "token settled" : "token fill";
     if (token.className !== name) token.className = name;
     if (token.dataset.level !== String(level)) {
       token.dataset.level = level;
