@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from redraft.core.automaton import DEAD, TokenAutomaton
-from redraft.sampler.constrained import draw, ends, feasible
+from redraft.kernels.constrained import draw
+from redraft.sampler.constrained import ends, feasible
 
 S, V, L = 3, 5, 4
 ALL = np.zeros(S)

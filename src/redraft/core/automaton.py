@@ -53,6 +53,11 @@ class TokenAutomaton:
         """The table's entries, those between the same two states as one edge."""
         return _edges(self.next)
 
+    @cached_property
+    def offsets(self) -> NDArray[np.int64]:
+        """[S + 1] where the edges of each state begin."""
+        return np.searchsorted(self.edges.source, np.arange(self.num_states + 1))
+
     def is_complete(self, state: int) -> bool:
         """Whether nothing but end-of-turn may follow."""
         following = self.next[state]
@@ -85,6 +90,11 @@ class Edges:
     sources: NDArray[np.int64]
     member: NDArray[np.int64]
     begin: NDArray[np.int64]
+
+    @cached_property
+    def begins(self) -> NDArray[np.int64]:
+        """[K + 1] the same, and the end of the last."""
+        return np.r_[self.begin, len(self.member)]
 
 
 def _edges(table: NDArray[np.int32]) -> Edges:

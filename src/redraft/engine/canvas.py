@@ -138,9 +138,9 @@ def new_canvas(
     uniform, fresh = source.block(drawn)
     held = _row(pinned, L, source.device)
     barred = None
-    if held is not None and int(torch.nonzero(held >= 0).max()) > 0:
-        # A reply that ended before what is pinned would lose it.
-        barred = torch.arange(L, device=source.device) < torch.nonzero(held >= 0).max()
+    if held is not None:
+        # A reply that ended before what is pinned would lose it; what is pinned may itself be its end.
+        barred = (torch.arange(L, device=source.device) < torch.nonzero(held >= 0).max()) & (held < 0)
     for ids in (_row(initial, L, source.device), held):
         if ids is not None:
             tokens = torch.where(ids >= 0, ids, tokens)

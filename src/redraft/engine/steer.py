@@ -8,6 +8,7 @@ from torch import Tensor
 from redraft.core.errors import OptionError
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState
 from redraft.engine.sequence import Sequence
+from redraft.kernels.constrained import CanvasDraw, draw
 from redraft.kernels.head import HeadStats, entropy_of, inverse_cdf
 from redraft.model.model import DiffusionGemma
 from redraft.sampler import constrained
@@ -97,7 +98,7 @@ def _constrained(
     state: CanvasState,
     temperature: float,
     source: CanvasNoise,
-) -> constrained.CanvasDraw:
+) -> CanvasDraw:
     """A draw under the constraint, which is narrowed until the argmax breaks none of its rules."""
     logits = model.logits(hidden[None])[0]
     if state.barred is not None:
@@ -111,7 +112,7 @@ def _constrained(
         assert sequence.constraint is not None
         automaton = sequence.constraint.automaton
         used, end = constrained.ends(automaton, sequence.budget - sequence.committed, len(logits))
-        drawn = constrained.draw(logits, temperature, automaton, sequence.constraint_state, end, used, uniform)
+        drawn = draw(logits, temperature, automaton, sequence.constraint_state, end, used, uniform)
         if not sequence.narrow(drawn.argmax.tolist()):
             return drawn
 
