@@ -21,6 +21,7 @@ from redraft.engine.outcome import outcome
 from redraft.engine.prefix import PrefixCache
 from redraft.engine.running import PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
+from redraft.engine.workers import Workers
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
@@ -36,9 +37,11 @@ class LocalEngine:
         name: str,
         directory: Path,
         exact: bool,
+        workers: int = 1,
         max_context: int | None = None,
     ) -> None:
         self.model = model
+        self.workers = Workers(workers)
         self.tokenizer = Tokenizer.from_directory(directory)
         self.template = ChatTemplate.from_directory(directory)
         defaults = Defaults.of(directory, model.config, self.tokenizer)
@@ -86,11 +89,13 @@ class LocalEngine:
     def generate_batch(self, requests: Rows[Request | Prompt]) -> list[Generation]:
         """Several replies, in the order of the requests; each is what it would be alone (see `CanvasLoop`)."""
         whole = [request if isinstance(request, Request) else Request(prompt=request) for request in requests]
-        sequences = [self._begin(self.prepare(request.prompt, **request.options)) for request in whole]
-        while not all(sequence.finished for sequence in sequences):
-            for _ in self._loop.tick(sequences, drafts=False):
-                pass
-        return [self.result(sequence) for sequence in sequences]
+        prepared = [self.prepare(request.prompt, **request.options) for request in whole]
+        running, done = self.running(), dict[int, Generation]()
+        for one in prepared:
+            running.add(one, drafts=False)
+        while len(done) < len(prepared):
+            done |= {id(one): event for one, event in running.step() if isinstance(event, Generation)}
+        return [done[id(one)] for one in prepared]
 
     def infill(
         self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
@@ -180,7 +185,7 @@ class LocalEngine:
 
     def running(self) -> RunningRequests:
         """An empty set of running requests. It shares the prefix cache with this engine's other calls."""
-        return RunningRequests(self._loop, self._begin, self.result)
+        return RunningRequests(self._loop, self._begin, self.result, self.workers)
 
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
         """The token ids that `generate` would encode for this prompt."""

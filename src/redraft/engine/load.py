@@ -9,6 +9,7 @@ import torch
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
 from redraft.engine.engine import LocalEngine
+from redraft.engine.workers import SMALL
 from redraft.model.checkpoint import load_model
 from redraft.model.locate import locate
 
@@ -23,6 +24,7 @@ def load(
     quantize: str | None = None,
     *,
     threads: int | None = None,
+    workers: int | None = None,
     max_context: int | None = None,
     revision: str | None = None,
 ) -> LocalEngine:
@@ -34,6 +36,8 @@ def load(
         dtype: "auto", "float32" or "bfloat16"; auto follows the device's and the CPU's flags, never timings.
         quantize: None, or "int8": int8 matrices, with activations in `dtype`.
         threads: CPU threads of the whole process; None leaves torch's own choice.
+        workers: requests that a CPU moves side by side, each with its share of the threads; None takes one a thread
+            for a small model, and one for others.
         max_context: tokens of prompt and reply together; None takes the checkpoint's.
         revision: of a Hub id.
 
@@ -51,6 +55,8 @@ def load(
         if threads < 1:
             raise OptionError(f"threads must be at least 1, got {threads}")
         torch.set_num_threads(threads)
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers must be at least 1, got {workers}")
     if max_context is not None and max_context < 1:
         raise OptionError(f"max_context must be at least 1, got {max_context}")
     directory = locate(model, revision)
@@ -62,7 +68,12 @@ def load(
         keep_freed_memory()
     # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
     exact = chosen.type == "cpu"
-    return LocalEngine(loaded, name=str(model), directory=directory, exact=exact, max_context=max_context)
+    count = workers or (torch.get_num_threads() if exact and loaded.num_parameters < SMALL else 1)
+    if count > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+    return LocalEngine(
+        loaded, name=str(model), directory=directory, exact=exact, workers=count, max_context=max_context
+    )
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
@@ -24,26 +25,30 @@ class PrefixCache:
         self._snapshots: OrderedDict[tuple[int, ...], SequenceCache] = OrderedDict()
         self._lengths: Counter[int] = Counter()
         self.nbytes = 0
+        self._lock = threading.Lock()
 
     def take(self, token_ids: Sequence[int]) -> SequenceCache | None:
         """A fork of the longest snapshot that these ids begin with."""
-        for length in sorted((n for n in self._lengths if n <= len(token_ids)), reverse=True):
-            key = tuple(token_ids[:length])
-            if key in self._snapshots:
-                self._snapshots.move_to_end(key)
-                return self._snapshots[key].fork()
+        with self._lock:
+            for length in sorted((n for n in self._lengths if n <= len(token_ids)), reverse=True):
+                key = tuple(token_ids[:length])
+                if key in self._snapshots:
+                    self._snapshots.move_to_end(key)
+                    return self._snapshots[key].fork()
         return None
 
     def put(self, token_ids: Sequence[int], cache: SequenceCache) -> None:
         """Keeps a fork of `cache`, whose encoded ids are `token_ids`."""
         key = tuple(token_ids)
         assert cache.length == len(key)
-        self._drop(key)
-        self._snapshots[key] = kept = cache.fork()
-        self._lengths[len(key)] += 1
-        self.nbytes += kept.nbytes
-        while len(self._snapshots) > 1 and self.nbytes > self.budget_bytes:
-            self._drop(next(iter(self._snapshots)))
+        kept = cache.fork()
+        with self._lock:
+            self._drop(key)
+            self._snapshots[key] = kept
+            self._lengths[len(key)] += 1
+            self.nbytes += kept.nbytes
+            while len(self._snapshots) > 1 and self.nbytes > self.budget_bytes:
+                self._drop(next(iter(self._snapshots)))
 
     def _drop(self, key: tuple[int, ...]) -> None:
         dropped = self._snapshots.pop(key, None)

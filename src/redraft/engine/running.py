@@ -12,6 +12,7 @@ from redraft.core.options import GenerationOptions
 from redraft.core.results import Generation
 from redraft.engine.loop import CanvasLoop, Emitted
 from redraft.engine.sequence import Sequence
+from redraft.engine.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ class RunningRequests:
         loop: CanvasLoop,
         begin: Callable[[PreparedRequest], Sequence],
         result: Callable[[Sequence], Generation],
+        workers: Workers,
     ) -> None:
-        self._loop, self._begin, self._result = loop, begin, result
+        self._loop, self._begin, self._result, self._workers = loop, begin, result, workers
         self._requests: dict[int, PreparedRequest] = {}
 
     def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
@@ -60,9 +62,10 @@ class RunningRequests:
     def step(self) -> list[tuple[Prepared, Event]]:
         """One step of each request."""
         sequences = [prepared.sequence for prepared in self._requests.values()]
+        groups = [[sequence] for sequence in sequences] if self._loop.exact else [sequences]
         events: list[tuple[Prepared, Event]] = []
-        for sequence, event in self._moved(sequences):
-            events.append((self._requests[id(sequence)], event))
+        for emitted in self._workers.map(self._moved, groups):
+            events += [(self._requests[id(sequence)], event) for sequence, event in emitted]
         for prepared in [prepared for prepared in self._requests.values() if prepared.sequence.finished]:
             del self._requests[id(prepared.sequence)]
             events.append((prepared, self._result(prepared.sequence)))
