@@ -94,9 +94,7 @@ class Redraft:
     def __init__(self, spec: Spec) -> None:
         from redraft.engine.load import load
 
-        self.engine = load(
-            spec.directory, device="cpu", dtype=spec.dtype, quantize=spec.quantize, threads=spec.threads, workers=1
-        )
+        self.engine = load(spec.directory, device="cpu", dtype=spec.dtype, quantize=spec.quantize, threads=spec.threads)
 
     def run(self, work: Work) -> Result:
         options: dict[str, Any] = {"max_new_tokens": work.max_new_tokens, "seed": work.seed}

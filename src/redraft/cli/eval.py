@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Help, Json, Model, Quantize, Threads, with_generation_options
+from redraft.cli.options import Device, Dtype, Help, Json, Model, Quantize, Threads, Workers, with_generation_options
 from redraft.core.errors import InputError
 
 app = typer.Typer(help="Judge a model on a task.", rich_markup_mode=None)
@@ -47,6 +47,7 @@ def tool_calls(
     dtype: Dtype = "auto",
     quantize: Quantize = None,
     threads: Threads = None,
+    workers: Workers = None,
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
@@ -57,7 +58,7 @@ def tool_calls(
 
     rows = read_rows(data)
     with _writer(errors) as on_wrong:
-        engine = show.load(model, device, dtype, threads, quantize)
+        engine = show.load(model, device, dtype, threads, quantize, workers)
         with show.progress("tool-calls") as on_progress:
             measures = evaluate(
                 engine, rows, seed=seed, limit=limit, options=options, on_progress=on_progress, on_wrong=on_wrong

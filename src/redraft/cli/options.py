@@ -23,6 +23,10 @@ Quantize = Annotated[
     str | None, typer.Option(help='"int8": matrices in int8, activations as --dtype says.', metavar="NAME")
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; unset, torch decides.", min=1, metavar="N")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Processes that share the requests; unset, one a thread for a small model.", min=1, metavar="N"),
+]
 # A group's own --help makes typer import pydantic on the way to every command: twice the time of a help.
 Help = Annotated[bool, typer.Option("--help", help="Show this message and exit.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Model, Quantize, Threads
+from redraft.cli.options import Device, Dtype, Model, Quantize, Threads, Workers
 
 
 def serve(
@@ -33,6 +33,7 @@ def serve(
     dtype: Dtype = "auto",
     quantize: Quantize = None,
     threads: Threads = None,
+    workers: Workers = None,
 ) -> None:
     """Serve a model over HTTP, to OpenAI's clients and to a page."""
     import secrets
@@ -58,4 +59,4 @@ def serve(
         drain_s=drain,
         log_prompts=log_prompts,
     )
-    run(show.load(model, device, dtype, threads, quantize), settings, announce=show.print_note)
+    run(show.load(model, device, dtype, threads, quantize, workers), settings, announce=show.print_note)

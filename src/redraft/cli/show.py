@@ -124,12 +124,19 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
-def load(model: str, device: str, dtype: str, threads: int | None, quantize: str | None = None) -> Engine:
+def load(
+    model: str,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    quantize: str | None = None,
+    workers: int | None = 1,
+) -> Engine:
     """The engine, loaded under a spinner."""
     with status(f"loading {model}"):
         import redraft
 
-        return redraft.load(model, device=device, dtype=dtype, quantize=quantize, threads=threads)
+        return redraft.load(model, device=device, dtype=dtype, quantize=quantize, threads=threads, workers=workers)
 
 
 def read_text() -> str:

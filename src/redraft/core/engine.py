@@ -51,6 +51,10 @@ class Running(Protocol):
         """The request takes part no more; its `Generation` comes with the next step."""
         ...
 
+    def clear(self) -> None:
+        """Gives up every request, without a word of it."""
+        ...
+
     def step(self) -> list[tuple[Prepared, Event]]:
         """One denoising step of each request, or a piece of its prompt, or a token of the causal mode; whatever one of
         them dies of, it alone ends with an error."""
@@ -116,7 +120,7 @@ class Engine(Protocol):
         ...
 
     def running(self) -> Running:
-        """An empty set of running requests; there should be one at a time."""
+        """A set of running requests, empty; there should be one at a time."""
         ...
 
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:

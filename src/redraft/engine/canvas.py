@@ -40,6 +40,7 @@ class CanvasState:
         tokens: [L] the noisy canvas.
         history: [H, 1, L] the argmax canvases of the last H steps.
         uniform, noise: [S, L] of this block of steps, the next one's in row `taken` modulo S.
+        within: [S, L] the same, of the token on an automaton's edge; None until a constraint asks.
         argmax: [L] what would be committed now; None before the first step.
         soft: [L, D] what the next step is conditioned on; None at the first, a true zero signal.
         step: place in the temperature schedule, of the step that comes next.
@@ -60,6 +61,7 @@ class CanvasState:
     history: Tensor
     uniform: Tensor
     noise: Tensor
+    within: Tensor | None = None
     argmax: Tensor | None = None
     soft: Tensor | None = None
     step: int = 0
@@ -90,7 +92,10 @@ class CanvasState:
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[:length])
-        self.history, self.uniform, self.noise = (x[..., :length] for x in (self.history, self.uniform, self.noise))
+        for name in ("history", "uniform", "noise", "within"):
+            value = getattr(self, name)
+            if value is not None:
+                setattr(self, name, value[..., :length])
         self.candidates = [candidate[:length] for candidate in self.candidates]
 
 
@@ -114,8 +119,8 @@ class CanvasNoise:
         return uniform, fresh
 
     def within(self, step: int) -> Tensor:
-        """[L] draws for the token on an automaton's edge, of one step."""
-        return noise.uniform(*self._at(Stream.TOKEN, step, 1), self.length)[0]
+        """[S, L] draws for the token on an automaton's edge."""
+        return noise.uniform(*self._at(Stream.TOKEN, step, NOISE_STEPS), self.length)
 
     def _at(self, stream: Stream, first: int, count: int) -> tuple[Tensor, Stream, Tensor, Tensor]:
         step = torch.arange(first, first + count, device=self.device)

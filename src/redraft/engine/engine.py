@@ -8,7 +8,7 @@ from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import Any
 
-from redraft.core.engine import Prompt, Request
+from redraft.core.engine import Prompt, Request, Running
 from redraft.core.errors import PromptError
 from redraft.core.events import Event
 from redraft.core.options import GenerationOptions
@@ -21,7 +21,6 @@ from redraft.engine.outcome import outcome
 from redraft.engine.prefix import PrefixCache
 from redraft.engine.running import PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
-from redraft.engine.workers import Workers
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
@@ -37,11 +36,10 @@ class LocalEngine:
         name: str,
         directory: Path,
         exact: bool,
-        workers: int = 1,
         max_context: int | None = None,
     ) -> None:
         self.model = model
-        self.workers = Workers(workers)
+        self._workers: Running | None = None
         self.tokenizer = Tokenizer.from_directory(directory)
         self.template = ChatTemplate.from_directory(directory)
         defaults = Defaults.of(directory, model.config, self.tokenizer)
@@ -183,9 +181,16 @@ class LocalEngine:
         prepared.sequence.pieces = pieces
         return prepared
 
-    def running(self) -> RunningRequests:
-        """An empty set of running requests. It shares the prefix cache with this engine's other calls."""
-        return RunningRequests(self._loop, self._begin, self.result, self.workers)
+    def running(self) -> Running:
+        """A set of running requests, empty. Within this process it shares the prefix cache with the other calls."""
+        if self._workers is None:
+            return RunningRequests(self._loop, self._begin, self.result)
+        self._workers.clear()
+        return self._workers
+
+    def share(self, workers: Running) -> None:
+        """From now on, these move the requests that are under way together."""
+        self._workers = workers
 
     def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
         """The token ids that `generate` would encode for this prompt."""

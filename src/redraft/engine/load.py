@@ -9,7 +9,7 @@ import torch
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
 from redraft.engine.engine import LocalEngine
-from redraft.engine.workers import SMALL
+from redraft.engine.workers import SMALL, RunningWorkers
 from redraft.model.checkpoint import load_model
 from redraft.model.locate import locate
 
@@ -24,7 +24,7 @@ def load(
     quantize: str | None = None,
     *,
     threads: int | None = None,
-    workers: int | None = None,
+    workers: int | None = 1,
     max_context: int | None = None,
     revision: str | None = None,
 ) -> LocalEngine:
@@ -36,8 +36,8 @@ def load(
         dtype: "auto", "float32" or "bfloat16"; auto follows the device's and the CPU's flags, never timings.
         quantize: None, or "int8": int8 matrices, with activations in `dtype`.
         threads: CPU threads of the whole process; None leaves torch's own choice.
-        workers: requests that a CPU moves side by side, each with its share of the threads; None takes one a thread
-            for a small model, and one for others.
+        workers: processes that move requests under way together, each with the model and its share of the threads, on
+            a CPU; None takes one a thread for a small model, and this process alone for others.
         max_context: tokens of prompt and reply together; None takes the checkpoint's.
         revision: of a Hub id.
 
@@ -68,12 +68,20 @@ def load(
         keep_freed_memory()
     # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
     exact = chosen.type == "cpu"
-    count = workers or (torch.get_num_threads() if exact and loaded.num_parameters < SMALL else 1)
-    if count > 1:
+    engine = LocalEngine(loaded, name=str(model), directory=directory, exact=exact, max_context=max_context)
+    count = workers or (torch.get_num_threads() if loaded.num_parameters < SMALL else 1)
+    if exact and count > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
-    return LocalEngine(
-        loaded, name=str(model), directory=directory, exact=exact, workers=count, max_context=max_context
-    )
+        arguments = {
+            "model": directory,
+            "device": "cpu",
+            "dtype": dtype,
+            "quantize": quantize,
+            "threads": torch.get_num_threads(),
+            "max_context": max_context,
+        }
+        engine.share(RunningWorkers(engine, arguments, count))
+    return engine
 
 
 def _device(name: str) -> torch.device:

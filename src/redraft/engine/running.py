@@ -12,7 +12,6 @@ from redraft.core.options import GenerationOptions
 from redraft.core.results import Generation
 from redraft.engine.loop import CanvasLoop, Emitted
 from redraft.engine.sequence import Sequence
-from redraft.engine.workers import Workers
 
 _log = logging.getLogger(__name__)
 
@@ -42,9 +41,8 @@ class RunningRequests:
         loop: CanvasLoop,
         begin: Callable[[PreparedRequest], Sequence],
         result: Callable[[Sequence], Generation],
-        workers: Workers,
     ) -> None:
-        self._loop, self._begin, self._result, self._workers = loop, begin, result, workers
+        self._loop, self._begin, self._result = loop, begin, result
         self._requests: dict[int, PreparedRequest] = {}
 
     def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
@@ -54,6 +52,10 @@ class RunningRequests:
         self._begin(prepared)
         self._requests[id(prepared.sequence)] = prepared
 
+    def clear(self) -> None:
+        """Gives up every request, without a word of it."""
+        self._requests.clear()
+
     def cancel(self, prepared: Prepared) -> None:
         """The request takes part no more; its `Generation` comes with the next step."""
         assert isinstance(prepared, PreparedRequest)
@@ -62,10 +64,9 @@ class RunningRequests:
     def step(self) -> list[tuple[Prepared, Event]]:
         """One step of each request."""
         sequences = [prepared.sequence for prepared in self._requests.values()]
-        groups = [[sequence] for sequence in sequences] if self._loop.exact else [sequences]
         events: list[tuple[Prepared, Event]] = []
-        for emitted in self._workers.map(self._moved, groups):
-            events += [(self._requests[id(sequence)], event) for sequence, event in emitted]
+        for sequence, event in self._moved(sequences):
+            events.append((self._requests[id(sequence)], event))
         for prepared in [prepared for prepared in self._requests.values() if prepared.sequence.finished]:
             del self._requests[id(prepared.sequence)]
             events.append((prepared, self._result(prepared.sequence)))

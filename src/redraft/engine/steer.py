@@ -107,7 +107,10 @@ def _constrained(
         )
     if state.pinned is not None:
         logits = _with_pins(logits, state.pinned)
-    uniform = torch.stack([state.uniform[state.taken % NOISE_STEPS], source.within(state.steps)])
+    place = state.taken % NOISE_STEPS
+    if state.within is None or place == 0:
+        state.within = source.within(state.steps - place)
+    uniform = torch.stack([state.uniform[place], state.within[place]])
     while True:
         assert sequence.constraint is not None
         automaton = sequence.constraint.automaton

@@ -1,32 +1,173 @@
-"""Threads that move requests side by side.
+"""Requests moved by several processes, each with a copy of a small model.
 
-A small model's step is a thousand operators too short to share: a second thread within one request gains nothing, one
-beside it nearly half as much again. How many threads a request has is fixed with the model, so that company cannot
-change a last bit.
+A small model's step is a thousand operators too short to share. A second thread within a request gains nothing there,
+and threads side by side wait for Python's lock a thousand times a step; processes do neither. How many threads a
+request has is fixed with the model, so company cannot change a last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+import atexit
+import logging
+import multiprocessing
+from collections import OrderedDict, deque
+from multiprocessing.connection import wait
+from typing import Any
 
-# Parameters below which a request is moved by one thread.
+from redraft.core.engine import Prepared
+from redraft.core.events import Event
+from redraft.core.results import Generation
+from redraft.engine.engine import LocalEngine
+from redraft.engine.running import PreparedRequest
+from redraft.engine.worker import packed, serve
+
+_log = logging.getLogger(__name__)
+
+# Parameters below which a model is copied into one process a core.
 SMALL = 2**25
+# Seconds that a step may wait for news, so that who moves the requests can look at its own queue.
+PATIENCE_S = 0.05
+# Constraints that a worker keeps, and conversations that it is known to have met.
+KEPT = 32
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+
+class _Worker:
+    """One process, and what is known of it."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, arguments), name="redraft-worker", daemon=True)
+        self._process.start()
+        theirs.close()
+        self.requests: dict[int, PreparedRequest] = {}
+        self.constraints: OrderedDict[int, Any] = OrderedDict()
+        self.met: deque[list[int]] = deque(maxlen=KEPT)
+
+    def end(self) -> None:
+        self.connection.close()
+        self._process.join(5)
+        self._process.kill()
+
+    def shared(self, prompt: list[int]) -> int:
+        """Tokens at the start of a prompt that a conversation here had too."""
+        return max((_common(prompt, met) for met in self.met), default=0)
 
 
-class Workers:
-    """`count` threads; with one, the caller's own does the work."""
+class RunningWorkers:
+    """See `core.engine.Running`. A request goes where its conversation has been, else where there is least to do."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self._pool = ThreadPoolExecutor(count, "redraft") if count > 1 else None
+    def __init__(self, engine: LocalEngine, arguments: dict[str, Any], count: int) -> None:
+        """`arguments` are those of `load`, with which each of `count` processes makes the engine once more."""
+        self._engine, self._arguments, self._count = engine, arguments, count
+        self._workers: list[_Worker] = []
+        self._number = 0
+        self._ended: list[tuple[Prepared, Event]] = []
+        atexit.register(self.close)
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """The function's results, in the order of the items."""
-        if self._pool is None or len(items) < 2:
-            return [function(item) for item in items]
-        return list(self._pool.map(function, items))
+    def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
+        """The request takes part from the next step on."""
+        assert isinstance(prepared, PreparedRequest)
+        sequence = prepared.sequence
+        sequence.drafts = drafts
+        least = min(len(worker.requests) for worker in self._workers)
+        # A prefix is worth a wait behind two others, not more.
+        able = [worker for worker in self._workers if len(worker.requests) <= least + 2]
+        worker = max(able, key=lambda worker: (worker.shared(sequence.prompt), -len(worker.requests)))
+        self._number += 1
+        worker.requests[self._number] = prepared
+        if sequence.reply.finish is not None:
+            # It was cancelled before it began.
+            self._lost(worker, self._number)
+            return
+        worker.met.append(sequence.prompt)
+        try:
+            self._send_constraint(worker, sequence.constraint)
+            data = packed(sequence, self._engine, dict(worker.constraints))
+            worker.connection.send(("add", self._number, data, drafts))
+        except OSError:
+            del worker.requests[self._number]
+            self._replace(worker)
+            self.add(prepared, drafts=drafts)
+
+    def cancel(self, prepared: Prepared) -> None:
+        """The request takes part no more; its `Generation` comes with one of the next steps."""
+        assert isinstance(prepared, PreparedRequest)
+        for worker in self._workers:
+            for number, one in worker.requests.items():
+                if one is prepared:
+                    try:
+                        worker.connection.send(("cancel", number))
+                    except OSError:
+                        # The next step sees that it is gone.
+                        _log.debug("a worker is gone")
+                    return
+        prepared.sequence.reply.close("cancelled")
+
+    def step(self) -> list[tuple[Prepared, Event]]:
+        """What has happened since the last call; waits a little where nothing has."""
+        events, self._ended = self._ended, []
+        of_connection = {worker.connection: worker for worker in self._workers if worker.requests}
+        for connection in wait(list(of_connection), 0 if events else PATIENCE_S):
+            worker = of_connection[connection]  # type: ignore[index]
+            try:
+                while worker.connection.poll():
+                    events += self._taken(worker, worker.connection.recv())
+            except (EOFError, OSError):
+                self._replace(worker)
+        return events
+
+    def clear(self) -> None:
+        """Gives up every request, without a word of it. The first call starts the processes."""
+        self._workers = self._workers or [_Worker(self._arguments) for _ in range(self._count)]
+        for worker in self._workers:
+            for number in worker.requests:
+                worker.connection.send(("cancel", number))
+            worker.requests.clear()
+        self._ended.clear()
+
+    def close(self) -> None:
+        """Ends the processes."""
+        atexit.unregister(self.close)
+        for worker in self._workers:
+            worker.end()
+
+    def _taken(self, worker: _Worker, news: list[tuple[int, Event]]) -> list[tuple[Prepared, Event]]:
+        events: list[tuple[Prepared, Event]] = []
+        for number, event in news:
+            if number in worker.requests:
+                events.append((worker.requests[number], event))
+                if isinstance(event, Generation):
+                    del worker.requests[number]
+        return events
+
+    def _send_constraint(self, worker: _Worker, constraint: Any) -> None:
+        """A constraint is sent once; what was not used for long is forgotten on both sides."""
+        if constraint is None:
+            return
+        number = next((number for number, known in worker.constraints.items() if known is constraint), None)
+        if number is None:
+            number = self._number
+            worker.connection.send(("constraint", number, packed(constraint, self._engine, {})))
+            worker.constraints[number] = constraint
+            if len(worker.constraints) > KEPT:
+                worker.connection.send(("forget", worker.constraints.popitem(last=False)[0]))
+        worker.constraints.move_to_end(number)
+
+    def _replace(self, worker: _Worker) -> None:
+        """A new process in the place of one that has died; its requests are lost, those of the others are not."""
+        _log.error("a worker process has ended; a new one takes its place")
+        for number in list(worker.requests):
+            self._lost(worker, number, "the process that had this request has ended")
+        worker.end()
+        self._workers[self._workers.index(worker)] = _Worker(self._arguments)
+
+    def _lost(self, worker: _Worker, number: int, reason: str | None = None) -> None:
+        prepared = worker.requests.pop(number)
+        if reason is not None:
+            prepared.sequence.fail(reason)
+        self._ended.append((prepared, self._engine.result(prepared.sequence)))
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

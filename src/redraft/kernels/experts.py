@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -40,19 +41,19 @@ class _Groups:
 
     @classmethod
     def of(cls, index_NA: Int[Tensor, "N A"], num_experts: int, multiple: int = 1) -> _Groups:
-        flat = index_NA.flatten()
-        order = torch.argsort(flat, stable=True)
-        counts = torch.bincount(flat, minlength=num_experts)
+        # In numpy: fifteen operators on a few hundred numbers, whose counts are needed here in any case.
+        flat = index_NA.flatten().cpu().numpy()
+        order = np.argsort(flat, kind="stable")
+        counts = np.bincount(flat, minlength=num_experts)
         slots = (counts + multiple - 1) // multiple * multiple
         # How far each expert's slots lie behind its place in the sorted order.
-        shift = (slots.cumsum(0) - slots) - (counts.cumsum(0) - counts)
-        place = torch.arange(order.numel(), device=order.device) + shift[flat[order]]
-        slot = torch.empty_like(order)
+        shift = (slots.cumsum() - slots) - (counts.cumsum() - counts)
+        place = np.arange(len(order)) + shift[flat[order]]
+        slot, source = np.empty_like(order), np.zeros(slots.sum(), order.dtype)
         slot[order] = place
-        sizes = slots.tolist()
-        source = order.new_zeros(sum(sizes))
         source[place] = order // index_NA.shape[1]
-        return cls(source, slot, sizes)
+        device = index_NA.device
+        return cls(torch.from_numpy(source).to(device), torch.from_numpy(slot).to(device), slots.tolist())
 
 
 def experts(

@@ -20,7 +20,9 @@ def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: 
     if torch.is_grad_enabled() and x.requires_grad:
         return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return]
     if runs_natively("rows", x, *(() if weight is None else (weight,))):
-        return _native_forward(x, weight, eps)[0]
+        out = torch.empty_like(x)
+        _native(x, weight, eps, out, None)
+        return out
     return _forward(x, weight, eps)[0]
 
 
@@ -36,9 +38,15 @@ def _forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tens
 
 def _native_forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     out, inverse = torch.empty_like(x), torch.empty(*x.shape[:-1], 1)
-    scale = None if weight is None else weight.detach().float().contiguous()
-    call("rows", "rms_norm", x, KINDS[x.dtype], scale, inverse.numel(), x.shape[-1], eps, out, inverse)
+    _native(x, None if weight is None else weight.detach(), eps, out, inverse)
     return out, inverse
+
+
+def _native(x: Tensor, weight: Tensor | None, eps: float, out: Tensor, inverse: Tensor | None) -> None:
+    if weight is not None and weight.dtype != torch.float32:
+        weight = weight.float()
+    D = x.shape[-1]
+    call("rows", "rms_norm", x, KINDS[x.dtype], weight, x.numel() // D, D, eps, out, inverse)
 
 
 class _RmsNorm(torch.autograd.Function):

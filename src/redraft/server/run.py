@@ -25,8 +25,9 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     app = create_app(engine, settings)
     bound = _bound(settings)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=30, lifespan="on"
-    )
+        app, log_level="warning", access_log=False, server_header=False, date_header=False, timeout_keep_alive=30,
+        lifespan="on",
+    )  # fmt: skip
     port = bound.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     fragment = "" if settings.api_key is None else f"#key={settings.api_key}"
@@ -40,6 +41,8 @@ def _bound(settings: Settings) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host, settings.port))
+        # From here on nobody is turned away, though the answer may take the moment until all is up.
+        bound.listen(256)
     except OSError as error:
         bound.close()
         raise OptionError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
@@ -54,16 +57,21 @@ class _Server(uvicorn.Server):
         self._scheduler, self._drain_s = scheduler, drain_s
         self._draining: asyncio.Task[None] | None = None
         self._events: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's."""
         self._events = asyncio.get_running_loop()
         await super().startup(sockets)
 
+    async def main_loop(self) -> None:
+        """Waits for the end; uvicorn's own looks ten times a second."""
+        await self._ended.wait()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal."""
         if self._events is None or self._scheduler.draining:
-            super().handle_exit(sig, frame)
+            self._end(sig, frame)
             return
         self._scheduler.draining = True
         self._events.call_soon_threadsafe(self._begin, sig, frame)
@@ -71,6 +79,11 @@ class _Server(uvicorn.Server):
     def _begin(self, sig: int, frame: FrameType | None) -> None:
         async def drain() -> None:
             await self._scheduler.drain(self._drain_s)
-            super(_Server, self).handle_exit(sig, frame)
+            self._end(sig, frame)
 
         self._draining = asyncio.get_running_loop().create_task(drain())
+
+    def _end(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._events is not None:
+            self._events.call_soon_threadsafe(self._ended.set)

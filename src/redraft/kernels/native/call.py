@@ -36,9 +36,9 @@ def runs_natively(name: str, *tensors: Tensor, kinds: Container[torch.dtype] = F
 
 
 def _converted(argument: Tensor | int | float | None) -> object:
-    if argument is None:
-        return ctypes.c_void_p(None)
     if isinstance(argument, Tensor):
         assert argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
+    if argument is None:
+        return None
     return ctypes.c_int64(argument) if isinstance(argument, int) else ctypes.c_float(argument)
