@@ -7,11 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redraft.core.automaton import DEAD, TokenAutomaton
 from redraft.kernels.constrained import draw
+from redraft.kernels.native.build import library
 from redraft.sampler.constrained import ends, feasible
 
 S, V, L = 3, 5, 4
@@ -54,8 +55,17 @@ def cases(draw_from):
     return table, accepting, logits, float(rng.choice([0.4, 0.8, 2.0]))
 
 
+@pytest.fixture(params=["native", "reference"])
+def form(request, monkeypatch):
+    if request.param == "reference":
+        monkeypatch.setattr("redraft.kernels.constrained.runs_natively", lambda *arguments, **kinds: False)
+    elif library("paths") is None:
+        pytest.skip("no compiler here")
+
+
 @given(cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.usefixtures("form")
 def test_argmax_and_entropies_are_those_of_the_joint_distribution(case):
     table, accepting, logits, temperature = case
     probabilities = torch.softmax(logits.double() / temperature, -1).numpy()
@@ -74,12 +84,17 @@ def test_argmax_and_entropies_are_those_of_the_joint_distribution(case):
             marginals[place, token] += weight / total
     entropy = -np.where(marginals > 0, marginals * np.log(np.where(marginals > 0, marginals, 1)), 0).sum(-1)
     np.testing.assert_allclose(got.entropy.numpy(), entropy, rtol=0, atol=1e-9)
+    own = np.where(marginals > 0, probabilities, 0)
+    own /= own.sum(-1, keepdims=True)
+    local = -np.where(own > 0, own * np.log(np.where(own > 0, own, 1)), 0).sum(-1)
+    np.testing.assert_allclose(got.local.numpy(), local, rtol=0, atol=1e-9)
     cold = draw(logits, 0.0, automaton, 0, end, L, torch.rand(2, L))
     assert torch.equal(cold.argmax, cold.sample)
     assert torch.equal(cold.argmax, got.argmax)
     assert not cold.entropy.any()
 
 
+@pytest.mark.usefixtures("form")
 def test_samples_have_the_joint_distributions_frequencies():
     """Chi-square with the 99.99% bound of the normal approximation."""
     rng = np.random.default_rng(5)
@@ -101,6 +116,7 @@ def test_samples_have_the_joint_distributions_frequencies():
     assert statistic < freedom + 3.7 * (2 * freedom) ** 0.5
 
 
+@pytest.mark.usefixtures("form")
 def test_a_constraint_that_the_model_gives_no_mass_still_holds():
     """The only text that matches has probability e^-9000: float64 alone would lose it."""
     table = np.array([[1, DEAD], [1, DEAD]])
@@ -131,6 +147,7 @@ def test_the_budget_bounds_where_a_canvas_may_end():
     assert np.isfinite(end).tolist() == [False, True, True], "one token is left for what follows"
 
 
+@pytest.mark.usefixtures("form")
 def test_what_lies_behind_the_budget_is_fill():
     table, accepting = np.array([[0, 0, 0, 0, 0]] * S), np.ones(S, bool)
     automaton = automaton_of(table, accepting)
@@ -139,3 +156,35 @@ def test_what_lies_behind_the_budget_is_fill():
     assert got.sample[2:].tolist() == [0, 0]
     assert got.entropy[2:].tolist() == [0.0, 0.0]
     assert len(got.entropy) == L
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_native_form_is_the_definition(seed, monkeypatch):
+    """On an automaton of many states and sets, with logits of a real model's spread and some barred."""
+    rng = np.random.default_rng(seed)
+    states, vocabulary, length = 40, 60, 12
+    table = np.where(rng.random((states, vocabulary)) < 0.15, rng.integers(0, states, (states, vocabulary)), DEAD)
+    table[:, 0] = rng.integers(0, states, states)
+    automaton = automaton_of(table, np.ones(states, bool))
+    logits = torch.from_numpy(rng.normal(size=(length, vocabulary)) * 12).float()
+    logits[torch.from_numpy(rng.random((length, vocabulary)) < 0.2)] = -torch.inf
+    logits[:, 0] = -30.0
+    end, uniform = np.where(rng.random(states) < 0.7, 0.0, -np.inf), torch.from_numpy(rng.random((2, length)))
+    native = draw(logits, 0.6, automaton, 0, end, length, uniform)
+    monkeypatch.setattr("redraft.kernels.constrained.runs_natively", lambda *arguments, **kinds: False)
+    defined = draw(logits, 0.6, automaton, 0, end, length, uniform)
+    assert torch.equal(native.argmax, defined.argmax)
+    assert torch.equal(native.sample, defined.sample)
+    torch.testing.assert_close(native.entropy, defined.entropy, rtol=0, atol=1e-9)
+    torch.testing.assert_close(native.local, defined.local, rtol=0, atol=1e-9)
+
+
+def test_where_nothing_is_left_it_says_so(monkeypatch):
+    automaton = automaton_of(np.array([[1, DEAD], [DEAD, 1]]), np.array([False, True]))
+    nothing = torch.tensor([[0.0, 1.0], [-torch.inf, -torch.inf]])
+    end = np.array([-np.inf, 0.0])
+    with pytest.raises(ValueError, match="no sequence"):
+        draw(nothing, 1.0, automaton, 0, end, 2, torch.rand(2, 2))
+    monkeypatch.setattr("redraft.kernels.constrained.runs_natively", lambda *arguments, **kinds: False)
+    with pytest.raises(ValueError, match="no sequence"):
+        draw(nothing, 1.0, automaton, 0, end, 2, torch.rand(2, 2))

@@ -72,8 +72,8 @@ def steer(
         drawn = _constrained(model, hidden, sequence, state, temperature, source)
         argmax.copy_(drawn.argmax)
         sample.copy_(drawn.sample)
-        # A constraint can make a canvas look settled whose tokens the model would still move about.
-        entropy.copy_(torch.maximum(entropy, drawn.entropy.to(entropy.dtype)))
+        # The joint distribution can make a canvas look settled whose tokens the model would still move about.
+        entropy.copy_(torch.maximum(drawn.local, drawn.entropy))
     elif state.barred is not None:
         places = torch.nonzero(state.barred)[:, 0]
         logits = model.logits(hidden[None, places])[0]

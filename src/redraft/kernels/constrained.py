@@ -24,6 +24,8 @@ from redraft.kernels.native.call import call, runs_natively
 
 # L positions, V vocabulary, S states, C classes, K sets of classes
 
+_NOTHING = "no sequence that the automaton takes is left"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CanvasDraw:
@@ -33,11 +35,13 @@ class CanvasDraw:
         argmax: the likeliest sequence that the automaton takes.
         sample: a draw from all of them.
         entropy: nats, of each position's marginal under the constraint.
+        local: nats, of each position's own distribution over the tokens that any sequence could have there.
     """
 
     argmax: Int[Tensor, "L"]
     sample: Int[Tensor, "L"]
     entropy: Float[Tensor, "L"]
+    local: Float[Tensor, "L"]
 
 
 def draw(
@@ -63,14 +67,16 @@ def draw(
     L = len(logits)
     rows, device = logits[:used], logits.device
     if runs_natively("paths", rows, kinds=(torch.float32,)):
-        argmax, sample, entropy = _native(rows, temperature, automaton, state, end, uniform[:, :used])
+        argmax, sample, entropy, local = _native(rows, temperature, automaton, state, end, uniform[:, :used])
     else:
-        argmax, sample, entropy = _reference(rows, temperature, automaton, state, end, uniform[:, :used])
+        argmax, sample, entropy, local = _reference(rows, temperature, automaton, state, end, uniform[:, :used])
     filled = torch.full((L - used,), automaton.fill, dtype=torch.long, device=device)
+    sure = entropy.new_zeros(L - used)
     return CanvasDraw(
         argmax=torch.cat([argmax, filled]),
         sample=torch.cat([sample, filled]),
-        entropy=torch.cat([entropy, entropy.new_zeros(L - used)]),
+        entropy=torch.cat([entropy, sure]),
+        local=torch.cat([local, sure]),
     )
 
 
@@ -81,22 +87,25 @@ def _reference(
     state: int,
     end: NDArray[np.float64],
     uniform: Float[Tensor, "2 L"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(argmax, sample, entropy), each [L], the definition."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(argmax, sample, entropy, local), each [L], the definition."""
     edges, rows = automaton.edges, logits.double()
     scores = rows if temperature == 0 else torch.log_softmax(rows / temperature, dim=-1)
     largest = largest_of_classes(scores, automaton)
     best = recursions.best_path(recursions.best_of_sets(largest, edges), edges, state, end)
+    if best is None:
+        raise ValueError(_NOTHING)
     argmax = _tokens(scores, automaton, best, None)
     if temperature == 0:
-        return argmax, argmax, rows.new_zeros(len(rows))
+        return argmax, argmax, rows.new_zeros(len(rows)), rows.new_zeros(len(rows))
     mass, level = _masses(scores, largest, automaton)
     weights = recursions.log_sum(mass[:, edges.member], edges.begin, np.diff(edges.begins))
     backward = recursions.backward(weights, edges, end)
     path = recursions.sampled_path(weights, edges, state, backward, uniform[0].double().cpu().numpy())
     sample = _tokens(scores, automaton, path, uniform[1])
-    entropy = recursions.entropies(weights, edges, state, backward, mass, level)
-    return argmax, sample, torch.from_numpy(entropy).to(logits.device)
+    found = recursions.entropies(weights, edges, state, backward, mass, level)
+    entropy, local = (torch.from_numpy(values).to(logits.device) for values in found)
+    return argmax, sample, entropy, local
 
 
 def _native(
@@ -106,12 +115,12 @@ def _native(
     state: int,
     end: NDArray[np.float64],
     uniform: Float[Tensor, "2 L"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(argmax, sample, entropy), each [L], in one call."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(argmax, sample, entropy, local), each [L], in one call."""
     L, V = logits.shape
     edges = automaton.edges
     argmax, sample = torch.empty(2, L, dtype=torch.long)
-    entropy = torch.zeros(L, dtype=torch.float64)
+    entropy, local = torch.zeros(2, L, dtype=torch.float64)
     scale = torch.tensor([1.0 / temperature if temperature else 0.0], dtype=torch.float64)
     table = [torch.from_numpy(x) for x in (automaton.offsets, edges.target, edges.kinds)]
     sets = [torch.from_numpy(x) for x in (edges.begins, edges.member)]
@@ -119,10 +128,11 @@ def _native(
     call(
         "paths", "canvas_paths", logits, L, V, scale, of_token, automaton.num_classes, *table, automaton.num_states,
         *sets, len(edges.begin), last, state, uniform.double().contiguous(), argmax, sample, entropy,
+        local,
     )  # fmt: skip
     if int(argmax[0]) < 0:
-        raise ValueError("no sequence that the automaton takes is left")
-    return argmax, argmax if temperature == 0 else sample, entropy
+        raise ValueError(_NOTHING)
+    return argmax, argmax if temperature == 0 else sample, entropy, local
 
 
 def _class_index(automaton: TokenAutomaton, like: Tensor) -> Int[Tensor, "L V"]:

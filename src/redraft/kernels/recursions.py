@@ -69,9 +69,11 @@ def _outgoing(edges: Edges, state: int) -> slice:
     return slice(int(begin), int(end))
 
 
-def best_path(weights: NDArray[np.float64], edges: Edges, state: int, end: NDArray[np.float64]) -> list[int]:
-    """The set of each position of the best sequence."""
+def best_path(weights: NDArray[np.float64], edges: Edges, state: int, end: NDArray[np.float64]) -> list[int] | None:
+    """The set of each position of the best sequence; None where there is none."""
     best = best_backward(weights, edges, end)
+    if not np.isfinite(best[0, state]):
+        return None
     path = []
     for i in range(len(weights)):
         out = _outgoing(edges, state)
@@ -108,9 +110,12 @@ def entropies(
     backward: NDArray[np.float64],
     mass: NDArray[np.float64],
     level: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """[L] nats. A token's marginal is its own probability times a factor r that its whole class shares, so
-    H = - sum over classes of P(class) (log r + the mean log p within it)."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """([L] nats, of the marginals; [L] nats, of each position's own distribution over the tokens that are possible).
+
+    A token's marginal is its own probability times a factor r that its whole class shares, so
+    H = - sum over classes of P(class) (log r + the mean log p within it).
+    """
     forward = _forward(weights, edges, state, backward.shape[1])
     around = forward[:, edges.source] + backward[1:, edges.target] - backward[0, state]
     by_set = np.argsort(edges.kinds, kind="stable")
@@ -124,4 +129,8 @@ def entropies(
     marginal = np.exp(factor + mass[:, classes])
     known = marginal > 0
     entropy = -np.where(known, marginal * np.where(known, factor + level[:, classes], 0.0), 0.0).sum(-1)
-    return np.maximum(entropy, 0.0)
+    own = np.where(np.isfinite(factor), mass[:, classes], LOG_ZERO)
+    total = np.logaddexp.reduce(own, axis=-1, keepdims=True)
+    share = np.exp(own - total)
+    local = total[:, 0] - np.where(share > 0, share * level[:, classes], 0.0).sum(-1)
+    return np.maximum(entropy, 0.0), np.maximum(local, 0.0)

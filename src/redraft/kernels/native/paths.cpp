@@ -130,11 +130,13 @@ extern "C" {
 // end         [S] log weight of each state behind the last position
 // state       before the first position
 // uniform     [2, L] draws in [0, 1): of the edge, and of the token on it
-// argmax, sample [L], entropy [L] in nats: out. The first of `argmax` is -1 where no sequence leads to an end.
+// argmax, sample [L], entropy, local [L] in nats: out; see `CanvasDraw`. The first of `argmax` is -1 where no sequence
+//             leads to an end.
 void canvas_paths(const float* logits, int64_t L, int64_t V, const double* scale, const int32_t* class_of, int64_t C,
                   const int64_t* offsets, const int64_t* target, const int64_t* kinds, int64_t S,
                   const int64_t* set_begin, const int64_t* member, int64_t K, const double* end, int64_t state,
-                  const double* uniform, int64_t* argmax, int64_t* sample, double* entropy, int64_t threads) {
+                  const double* uniform, int64_t* argmax, int64_t* sample, double* entropy, double* local,
+                  int64_t threads) {
   const Automaton a{class_of, V, C, S, K, offsets, target, kinds, set_begin, member};
   const bool sums = *scale > 0.0;
   const double factor = sums ? *scale : 1.0;
@@ -251,14 +253,20 @@ void canvas_paths(const float* logits, int64_t L, int64_t V, const double* scale
           pass == 0 ? of_class.see(member[j], e) : of_class.add(member[j], m, e);
       }
     of_class.finish();
-    double total = 0.0;
+    double total = 0.0, top = -INFINITY;
+    for (int64_t c = 0; c < C; ++c)
+      if (of_class.sum.m[c] != 0.0) top = std::max(top, rows[i].log_mass[c]);
+    double all = 0.0, mean = 0.0;
     for (int64_t c = 0; c < C; ++c) {
       if (of_class.sum.m[c] == 0.0 || mass.m[i * C + c] == 0.0) continue;
       const double log_r = log_of(of_class.sum.m[c], of_class.sum.e[c]) - log_all;
       const double marginal = std::exp(log_r + rows[i].log_mass[c]);
       if (marginal > 0.0) total -= marginal * (log_r + rows[i].level[c]);
+      const double share = std::exp(rows[i].log_mass[c] - top);
+      all += share, mean += share * rows[i].level[c];
     }
     entropy[i] = std::max(total, 0.0);
+    local[i] = std::max(top + std::log(all) - mean / all, 0.0);
     std::swap(forward, next);
   }
 }
