@@ -1,4 +1,4 @@
-"""Processes that share the requests: the same texts, whoever writes them, and one that dies takes only its own along."""
+"""Processes that share the requests write the same texts, and one that dies takes only its own requests along."""
 
 from __future__ import annotations
 
