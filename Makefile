@@ -34,8 +34,8 @@ test-full: $(BIN)/.redraft-dev browser  ## the suite, whole
 	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest
 
 check: $(BIN)/.redraft-dev  ## style, types, frozen help text
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/pyright
 	$(BIN)/python -m pytest tests/test_architecture.py tests/unit/test_cli_help.py
 

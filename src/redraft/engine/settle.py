@@ -46,12 +46,16 @@ class Settle:
 
     def _empty_at(self, sequence: Sequence, state: CanvasState, canvas: list[int]) -> int | None:
         """Where end-of-turn stands when the reply would show nothing at all; None when it shows something."""
-        if not sequence.options.retry_empty or sequence.constraint is not None or state.pinned is not None:
+        if not sequence.options.retry_empty or state.pinned is not None:
             return None
         place = next((i for i, token in enumerate(canvas) if token in sequence.reply.end_ids), None)
         if place is None:
             return None
         written = sequence.reply.token_ids + canvas[:place]
+        if sequence.constraint is not None:
+            automaton = sequence.constraint.automaton
+            if automaton.is_complete(automaton.advance(automaton.start, written)):
+                return None
         if not written:
             return place
         if sequence.reply.tokenizer is None:
