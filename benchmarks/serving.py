@@ -100,7 +100,7 @@ def _overhead(port: int, engine: Any) -> dict[str, float]:
 
 
 def _idle(pid: int, seconds: float = 10) -> float:
-    """CPU seconds per second of a server that nobody asks anything."""
+    """CPU seconds per second of a server, its workers included, that nobody asks anything."""
     before = _cpu_s(pid)
     time.sleep(seconds)
     return round((_cpu_s(pid) - before) / seconds, 4)
@@ -108,7 +108,10 @@ def _idle(pid: int, seconds: float = 10) -> float:
 
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(
+        _cpu_s(int(child)) for child in children
+    )
 
 
 def _many(port: int, clients: int, seeds: list[int]) -> list[tuple[int, dict[str, Any]]]:

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,13 @@ def test_many_clients(workers):
         assert threads < 64, f"{threads} threads are left"
         print(f"\n{COUNT} requests, {CLIENTS} clients, {workers} workers: resident {resident} MB, {threads} threads")
         assert resident[1] < (1.05 if FULL else 1.15) * resident[0]
+        long = {"response_format": {"type": "regex", "pattern": "[a-z ]{150}"}, "max_tokens": 400}
+        with ThreadPoolExecutor(8) as pool:
+            last = [pool.submit(one, port, {**requests[0], **long}, None) for _ in range(8)]
+            wait_until(lambda: b"redraft_queue 8.0" in ask(port, "GET", "/metrics")[1], 20)
+            process.terminate()
+            assert {len(future.result() or "") for future in last} == {150}, "what runs may finish"
+        assert process.wait(30) in (0, -signal.SIGTERM)
 
 
 def test_killed_and_started_again():

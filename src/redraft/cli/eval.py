@@ -58,7 +58,7 @@ def tool_calls(
 
     rows = read_rows(data)
     with _writer(errors) as on_wrong:
-        engine = show.load(model, device, dtype, threads, quantize, workers)
+        engine = show.load(model, device, dtype, threads, quantize, workers=workers)
         with show.progress("tool-calls") as on_progress:
             measures = evaluate(
                 engine, rows, seed=seed, limit=limit, options=options, on_progress=on_progress, on_wrong=on_wrong

@@ -28,6 +28,9 @@ def serve(
     max_waiting: Annotated[int, typer.Option(help="Replies that may wait for a place.", min=1)] = 128,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.", min=0.1)] = 600,
     drain: Annotated[float, typer.Option(help="Seconds that running requests get at the end.", min=0)] = 30,
+    prefix_cache: Annotated[
+        int, typer.Option(help="MiB that the prompts of earlier turns may keep.", min=0, metavar="MIB")
+    ] = 512,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -59,4 +62,5 @@ def serve(
         drain_s=drain,
         log_prompts=log_prompts,
     )
-    run(show.load(model, device, dtype, threads, quantize, workers), settings, announce=show.print_note)
+    engine = show.load(model, device, dtype, threads, quantize, workers=workers, prefix_cache_mb=prefix_cache)
+    run(engine, settings, announce=show.print_note)

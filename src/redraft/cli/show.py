@@ -130,13 +130,13 @@ def load(
     dtype: str,
     threads: int | None,
     quantize: str | None = None,
-    workers: int | None = 1,
+    **more: Any,
 ) -> Engine:
     """The engine, loaded under a spinner."""
     with status(f"loading {model}"):
         import redraft
 
-        return redraft.load(model, device=device, dtype=dtype, quantize=quantize, threads=threads, workers=workers)
+        return redraft.load(model, device=device, dtype=dtype, quantize=quantize, threads=threads, **more)
 
 
 def read_text() -> str:

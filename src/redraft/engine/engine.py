@@ -18,7 +18,7 @@ from redraft.engine.defaults import Defaults
 from redraft.engine.infill import holes_of, pattern_of
 from redraft.engine.loop import CanvasLoop
 from redraft.engine.outcome import outcome
-from redraft.engine.prefix import PrefixCache
+from redraft.engine.prefix import BUDGET_BYTES, PrefixCache
 from redraft.engine.running import PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
 from redraft.model.model import DiffusionGemma
@@ -37,6 +37,7 @@ class LocalEngine:
         directory: Path,
         exact: bool,
         max_context: int | None = None,
+        prefix_cache_bytes: int = BUDGET_BYTES,
     ) -> None:
         self.model = model
         self._workers: Running | None = None
@@ -45,7 +46,7 @@ class LocalEngine:
         defaults = Defaults.of(directory, model.config, self.tokenizer)
         self.max_context = max_context or model.config.max_position_embeddings
         self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context)
-        self.prefixes = PrefixCache()
+        self.prefixes = PrefixCache(prefix_cache_bytes)
         self._loop = CanvasLoop(model, exact=exact, on_encoded=self._remember)
         self._name, self._directory = name, directory
 

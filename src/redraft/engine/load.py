@@ -26,6 +26,7 @@ def load(
     threads: int | None = None,
     workers: int | None = 1,
     max_context: int | None = None,
+    prefix_cache_mb: int = 512,
     revision: str | None = None,
 ) -> LocalEngine:
     """An engine for a model.
@@ -39,6 +40,7 @@ def load(
         workers: processes that move requests under way together, each with the model and its share of the threads, on
             a CPU; None takes one a thread for a small model, and this process alone for others.
         max_context: tokens of prompt and reply together; None takes the checkpoint's.
+        prefix_cache_mb: MiB of keys and values that earlier conversations may keep, shared among the workers.
         revision: of a Hub id.
 
     Raises:
@@ -59,6 +61,8 @@ def load(
         raise OptionError(f"workers must be at least 1, got {workers}")
     if max_context is not None and max_context < 1:
         raise OptionError(f"max_context must be at least 1, got {max_context}")
+    if prefix_cache_mb < 0:
+        raise OptionError(f"prefix_cache_mb must be at least 0, got {prefix_cache_mb}")
     directory = locate(model, revision)
     chosen = _device(device)
     kind = _DTYPES.get(dtype) or auto_dtype(chosen)
@@ -68,7 +72,14 @@ def load(
         keep_freed_memory()
     # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
     exact = chosen.type == "cpu"
-    engine = LocalEngine(loaded, name=str(model), directory=directory, exact=exact, max_context=max_context)
+    engine = LocalEngine(
+        loaded,
+        name=str(model),
+        directory=directory,
+        exact=exact,
+        max_context=max_context,
+        prefix_cache_bytes=prefix_cache_mb * 2**20,
+    )
     count = workers or (torch.get_num_threads() if loaded.num_parameters < SMALL else 1)
     if exact and count > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
@@ -79,6 +90,7 @@ def load(
             "quantize": quantize,
             "threads": torch.get_num_threads(),
             "max_context": max_context,
+            "prefix_cache_mb": prefix_cache_mb // count,
         }
         engine.share(RunningWorkers(engine, arguments, count))
     return engine

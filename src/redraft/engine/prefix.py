@@ -47,7 +47,7 @@ class PrefixCache:
             self._snapshots[key] = kept
             self._lengths[len(key)] += 1
             self.nbytes += kept.nbytes
-            while len(self._snapshots) > 1 and self.nbytes > self.budget_bytes:
+            while self._snapshots and self.nbytes > self.budget_bytes:
                 self._drop(next(iter(self._snapshots)))
 
     def _drop(self, key: tuple[int, ...]) -> None:
