@@ -197,6 +197,19 @@ def test_a_selected_part_is_written_anew(page):
     until(page, lambda: "[[...]]" in page.find_element(By.ID, "fill-note").text)
 
 
+def test_what_is_selected_in_a_reply_goes_to_the_infill_view(page):
+    say(page, "how do i bake bread")
+    page.execute_script("getSelection().selectAllChildren(document.querySelector('.answer'))")
+    page.execute_script("getSelection().extend(document.querySelector('.answer').firstChild, 10)")
+    selected = page.execute_script("return String(getSelection())")
+    assert len(selected) == 10
+    until(page, lambda: all_of(page, ".edit"))[0].click()
+    draft = page.find_element(By.ID, "draft")
+    assert draft.is_displayed()
+    assert (draft.get_property("selectionStart"), draft.get_property("selectionEnd")) == (0, 10)
+    assert draft.get_property("value").startswith(selected)
+
+
 def test_a_narrow_screen_scrolls_only_down(page):
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
         "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True,

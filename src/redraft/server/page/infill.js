@@ -35,10 +35,11 @@ const redraft = async (model) => {
   return `${stats.denoising_steps} steps, ${stats.total_s.toFixed(2)} s` + (answer.filled.length ? "" : ", cut short");
 };
 
-// Puts a text into the view.
-export const edit = (text) => {
+// Puts a text into the view, with a part of it selected.
+export const edit = (text, part) => {
   past.length = 0;
-  show(text, 0, 0);
+  const at = Math.max(text.indexOf(part), 0);
+  show(text, at, text.startsWith(part, at) ? at + part.length : at);
 };
 
 // Wires the view to a model.

@@ -33,9 +33,12 @@ const showTurn = (user) => {
 const addEdit = (reply) => {
   if (!reply.record.content) return;
   const button = make("button", { type: "button", textContent: "Redraft a part", className: "edit" });
+  // A press would take the selection away.
+  button.addEventListener("mousedown", (event) => event.preventDefault());
   button.addEventListener("click", () => {
+    const part = String(getSelection());
     view("infill");
-    infill.edit(reply.record.content);
+    infill.edit(reply.record.content, part);
   });
   reply.element.append(button);
 };
