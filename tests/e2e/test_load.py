@@ -52,7 +52,8 @@ def texts_alone() -> list[str]:
 
 def resident_mb(pid: int) -> float:
     """Of a process and its children."""
-    children = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    # A process is listed with the thread that started it.
+    children = [int(p) for path in Path(f"/proc/{pid}/task").glob("*/children") for p in path.read_text().split()]
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20 + sum(map(resident_mb, children))
 
