@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import pickle
 import signal
 from multiprocessing.connection import Connection
@@ -14,8 +13,6 @@ from redraft.core.events import Event
 from redraft.engine.engine import LocalEngine
 from redraft.engine.running import PreparedRequest
 from redraft.engine.sequence import Sequence
-
-_log = logging.getLogger(__name__)
 
 
 def packed(value: Any, engine: LocalEngine, constraints: dict[int, Any]) -> bytes:

@@ -8,6 +8,7 @@ request has is fixed with the model, so company cannot change a last bit.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import multiprocessing
 from collections import OrderedDict, deque
@@ -121,8 +122,10 @@ class RunningWorkers:
         """Gives up every request, without a word of it. The first call starts the processes."""
         self._workers = self._workers or [_Worker(self._arguments) for _ in range(self._count)]
         for worker in self._workers:
-            for number in worker.requests:
-                worker.connection.send(("cancel", number))
+            # One that has died is replaced by the next request that is sent to it.
+            with contextlib.suppress(OSError):
+                for number in worker.requests:
+                    worker.connection.send(("cancel", number))
             worker.requests.clear()
         self._ended.clear()
 
