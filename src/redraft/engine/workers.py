@@ -51,8 +51,8 @@ class _Worker:
         self._process.kill()
 
     def shared(self, prompt: list[int]) -> int:
-        """Tokens at the start of a prompt that a conversation here had too."""
-        return max((_common(prompt, met) for met in self.met), default=0)
+        """Tokens of the longest prompt here that this one goes on from; a prefix is reused whole or not at all."""
+        return max((len(met) for met in self.met if prompt[: len(met)] == met), default=0)
 
 
 class RunningWorkers:
@@ -170,7 +170,3 @@ class RunningWorkers:
         if reason is not None:
             prepared.sequence.fail(reason)
         self._ended.append((prepared, self._engine.result(prepared.sequence)))
-
-
-def _common(a: list[int], b: list[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
