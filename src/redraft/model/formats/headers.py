@@ -1,0 +1,101 @@
+"""What safetensors files say of their tensors before any of them is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from redraft.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from redraft.model.checkpoint import TensorFiles
+
+_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One tensor of a file.
+
+    Attributes:
+        name: in the file.
+        dtype: as safetensors spells it: "BF16", "F8_E4M3", "U8".
+        shape: of the stored numbers, which for packed ones is not the model's.
+        nbytes: in the file.
+        read: (None) -> the tensor; (e) -> its part e along the first dimension alone.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    read: Callable[[int | None], Tensor]
+
+
+def entries(files: TensorFiles) -> dict[str, Entry]:
+    """The tensors of these files by name. Reads headers only; the files stay open as long as an entry lives.
+
+    Raises:
+        CheckpointError: a file whose header cannot be read.
+    """
+    found: dict[str, Entry] = {}
+    for file_name in sorted(set(files.file_of.values())):
+        for entry in _entries_of(files.directory / file_name):
+            if files.file_of.get(entry.name) == file_name:
+                found[entry.name] = entry
+    return found
+
+
+def _entries_of(path: Path) -> Iterator[Entry]:
+    header, mapped = _header(path), _Mapped(path)
+    for name, fields in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = fields["data_offsets"]
+        yield Entry(
+            name=name,
+            dtype=fields["dtype"],
+            shape=tuple(fields["shape"]),
+            nbytes=end - begin,
+            read=mapped.reader(name),
+        )
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            if length > path.stat().st_size:
+                raise ValueError("its header is longer than the file")
+            return json.loads(file.read(length))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): download or copy it again") from None
+
+
+class _Mapped:
+    """A memory-mapped file, opened at the first read: parsing a header of 47,000 tensors for each would take hours."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: Any = None
+
+    def reader(self, name: str) -> Callable[[int | None], Tensor]:
+        def read(part: int | None) -> Tensor:
+            file = self._opened()
+            return file.get_tensor(name) if part is None else file.get_slice(name)[part : part + 1][0]
+
+        return read
+
+    def _opened(self) -> Any:
+        if self._file is None:
+            try:
+                self._file = safe_open(str(self._path), framework="pt", device="cpu")
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{self._path} cannot be read ({error}): download or copy it again") from None
+        return self._file
