@@ -15,6 +15,7 @@ from redraft.cli.bench import bench
 from redraft.cli.chat import chat
 from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
+from redraft.cli.plan import plan
 from redraft.cli.presets import presets
 from redraft.cli.run import run
 from redraft.cli.serve import serve
@@ -49,6 +50,7 @@ app.command()(serve)
 app.command()(train)
 app.add_typer(eval_app, name="eval")
 app.command()(bench)
+app.command()(plan)
 app.command()(presets)
 
 

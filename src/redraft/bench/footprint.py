@@ -1,0 +1,162 @@
+"""What a model takes in memory in each of the forms it can be held in, counted from its config alone."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from redraft.engine.load import auto_dtype
+from redraft.engine.prefill import ENCODE_CHUNK
+from redraft.kernels.head import MAX_TILE_BYTES
+from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
+from redraft.model.cache import LayerCache, SequenceCache
+from redraft.model.config import ModelConfig
+from redraft.model.model import DiffusionGemma
+
+# Python with torch and its kernels, before there is a model: resident bytes on Linux, CPU build.
+PROCESS_BYTES = 350 * 10**6
+# What a GPU's driver and libraries keep on the device; an estimate, it differs by vendor and version.
+DEVICE_BYTES = 600 * 10**6
+# The int4 form: weights of a row that share one scale byte.
+INT4_GROUP = 32
+_SCALE_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How weights are held.
+
+    Attributes:
+        name: as `--quantize` or `--dtype` call it.
+        expert_bits, dense_bits: of one weight of an expert and of any other matrix.
+        quantised: whether each row of a matrix has a float32 scale beside it.
+    """
+
+    name: str
+    expert_bits: int
+    dense_bits: int
+    quantised: bool
+
+    def activation_bytes(self, on_cpu: bool) -> int:
+        """Bytes of one number of what is not quantised: activations, keys and values, norms, scalars and the router."""
+        if self.name == "float32" or (on_cpu and self.name == "int4"):
+            return 4
+        if self.name == "bfloat16" or not on_cpu:
+            return 2
+        return auto_dtype(torch.device("cpu")).itemsize
+
+
+FORMS = (
+    Form(name="float32", expert_bits=32, dense_bits=32, quantised=False),
+    Form(name="bfloat16", expert_bits=16, dense_bits=16, quantised=False),
+    Form(name="fp8", expert_bits=8, dense_bits=8, quantised=True),
+    Form(name="int8", expert_bits=8, dense_bits=8, quantised=True),
+    Form(name="int4", expert_bits=4, dense_bits=8, quantised=True),
+)
+
+
+@functools.lru_cache(maxsize=4)
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every weight, by name; nothing is allocated."""
+    with torch.device("meta"):
+        model = DiffusionGemma(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
+
+
+def weight_bytes(config: ModelConfig, form: Form, *, on_cpu: bool) -> tuple[int, int]:
+    """(bytes of the experts, bytes of all other weights)."""
+    experts = others = 0
+    for name, shape in tensor_shapes(config).items():
+        size = _tensor_bytes(name, shape, form, form.activation_bytes(on_cpu))
+        if ".experts." in name:
+            experts += size
+        else:
+            others += size
+    return experts, others
+
+
+def _tensor_bytes(name: str, shape: tuple[int, ...], form: Form, rest: int) -> int:
+    count = math.prod(shape)
+    if not form.quantised or len(shape) == 1 or ".router." in name:
+        return count * rest
+    rows = count // shape[-1]
+    if ".experts." not in name or form.expert_bits == form.dense_bits:
+        return count * form.dense_bits // 8 + rows * _SCALE_BYTES
+    # A row that is no whole number of groups has a last one that is short; two codes share a byte.
+    groups = rows * -(-shape[-1] // INT4_GROUP)
+    return rows * -(-shape[-1] * form.expert_bits // 8) + groups + rows * _SCALE_BYTES
+
+
+def kv_bytes(config: ModelConfig, *, context: int, batch: int, itemsize: int) -> int:
+    """Bytes that the caches of `batch` sequences have allocated once `context` positions are encoded in the engine's
+    pieces and a canvas lies behind them. Buffers grow by doubling, so this may be nearly twice what is in use."""
+    dtype = {4: torch.float32, 2: torch.bfloat16}[itemsize]
+    seen: dict[tuple[int, int, int | None], int] = {}
+    total = 0
+    for layer in SequenceCache(config, dtype, torch.device("meta")).layers:
+        key = (layer.keys.shape[0], layer.keys.shape[2], layer.keep)
+        if key not in seen:
+            seen[key] = _grown(layer, context, config.canvas_length)
+        total += seen[key]
+    return batch * total
+
+
+def _grown(layer: LayerCache, context: int, canvas: int) -> int:
+    for new in _pieces(context):
+        positions = layer.keys.new_empty(layer.keys.shape[0], new, layer.keys.shape[2])
+        layer.append(positions, positions)
+    positions = layer.keys.new_empty(layer.keys.shape[0], canvas, layer.keys.shape[2])
+    layer.with_canvas(positions, positions, None)
+    return layer.keys.nbytes + layer.values.nbytes
+
+
+def _pieces(context: int) -> Iterator[int]:
+    for first in range(0, context, ENCODE_CHUNK):
+        yield min(ENCODE_CHUNK, context - first)
+
+
+def workspace_bytes(config: ModelConfig, form: Form, *, context: int, batch: int, on_cpu: bool) -> dict[str, int]:
+    """What a forward needs besides weights and cache, by name; an estimate.
+
+    The larger of a denoising step and of encoding a piece of the prompt counts. Each term is the largest set of
+    intermediate results that live at one time in that part; parts follow one another, but freed memory stays with the
+    process, so they are added up.
+    """
+    a, D = form.activation_bytes(on_cpu), config.hidden_size
+    # What comes out of products of integers on a CPU is float32.
+    wide = 4 if on_cpu and form.quantised else a
+    # On a CPU each request goes through the products alone.
+    canvas = config.canvas_length * (1 if on_cpu else batch)
+    rows = max(canvas, min(ENCODE_CHUNK, context))
+    slots = rows * config.top_k_experts + (15 * config.num_experts if on_cpu else 0)
+    layer = max(config.layers, key=lambda layer: (layer.window is None, layer.head_dim * layer.num_key_value_heads))
+    seen = context + config.canvas_length
+    queries, keys = config.num_attention_heads * layer.head_dim, layer.num_key_value_heads * layer.head_dim
+    piece = min(ENCODE_CHUNK, context)
+    group = config.num_attention_heads // layer.num_key_value_heads
+    return {
+        # The residual, its normed copies, and what the branches of a layer hand back.
+        "hidden": 6 * rows * D * a,
+        # Queries as projected, rotated and grouped, and the result; keys and values joined with the prefix.
+        "attention": 4 * rows * queries * wide + 2 * seen * keys * a,
+        # The causal mask for the heads of a group, as it comes and as attention adds it.
+        "mask": group * piece * seen * (1 + a),
+        "dense": 3 * rows * config.intermediate_size * wide,
+        # Gathered rows, gate and up, their product, results by expert and joined.
+        "experts": slots * (D * a + 3 * config.moe_intermediate_size * wide + 2 * D * wide),
+        "head": _head_bytes(config, form, canvas, wide) if on_cpu else 6 * MAX_TILE_BYTES,
+        "process": PROCESS_BYTES if on_cpu else DEVICE_BYTES,
+    }
+
+
+def _head_bytes(config: ModelConfig, form: Form, rows: int, wide: int) -> int:
+    """Logits and probabilities of one tile, block sums of all in float32 and three times in float64, soft embedding."""
+    rows = min(rows, MAX_ROWS)
+    kind = torch.int8 if form.quantised else torch.bfloat16 if form.name == "bfloat16" else torch.float32
+    tile = min(TILE_COLUMNS[kind], config.vocab_size)
+    blocks = -(-config.vocab_size // BLOCK)
+    return rows * (2 * tile * max(4, wide) + blocks * (4 + 3 * 8) + 3 * config.hidden_size * 4)

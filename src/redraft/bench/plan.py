@@ -1,0 +1,268 @@
+"""What fits where, in which form, and how fast a step can be at best: from a config, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redraft.bench.catalogue import Device, find_devices, these_accelerators, this_cpu
+from redraft.bench.floor import Part, part_floors_s, step_parts
+from redraft.bench.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
+from redraft.bench.machine import measure_machine
+from redraft.bench.shapes import shape_config
+from redraft.core.errors import InputError
+from redraft.model.checkpoint import TensorFiles
+from redraft.model.config import ModelConfig
+from redraft.model.locate import locate
+
+# Denoising steps of a canvas: what clean text takes on average, a cap in use, half of the default's cap, and that cap.
+STEPS = (12, 16, 24, 48)
+# Of 128 experts, those that the rows of a canvas of clean text choose in a layer. Source: DiffusionGemma's report.
+TYPICAL_SHARE_TOUCHED = 84 / 128
+# Streamed experts arrive in one buffer while the other is used.
+STREAM_BUFFERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is planned for.
+
+    Attributes:
+        config: of the model.
+        context: cached positions of each sequence.
+        batch: sequences at a time.
+        disk_bytes_per_s: at which experts are read that no memory holds.
+    """
+
+    config: ModelConfig
+    context: int
+    batch: int
+    disk_bytes_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Seconds of one forward: what the device computes, part by part, and the experts that it must wait for."""
+
+    parts_s: dict[str, float]
+    stream_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Experts stream while others are computed, so the slower of the two counts."""
+        return max(sum(self.parts_s.values()), self.stream_s)
+
+
+def plan(
+    *,
+    model: str | None,
+    shape: str | None,
+    devices: Sequence[str],
+    context: int,
+    batch: int,
+    memory_bytes: int | None,
+    disk_bytes_per_s: float,
+    measure: bool,
+) -> dict[str, Any]:
+    """The document that `redraft plan --json` prints.
+
+    Args:
+        model: name of a checkpoint; exclusive with `shape`.
+        shape: a named shape; with neither, the released model's.
+        devices: of the catalogue, by name; none means all.
+        context: cached positions of each sequence.
+        batch: sequences at a time.
+        memory_bytes: no device is taken to have more than this.
+        disk_bytes_per_s: at which experts are read that no memory holds.
+        measure: whether to measure this machine, which takes three seconds.
+
+    Raises:
+        InputError: a model, shape or device that is not there.
+    """
+    if model is not None and shape is not None:
+        raise InputError("--model and --shape exclude each other: drop one of them")
+    chosen = find_devices(devices)
+    config, described = _model(model, shape)
+    request = Request(config=config, context=context, batch=batch, disk_bytes_per_s=disk_bytes_per_s)
+    machine = measure_machine() if measure else None
+    here = this_cpu(machine)
+    everywhere = [device.limited(memory_bytes) for device in (here, *these_accelerators(), *chosen)]
+    return {
+        "model": described,
+        "context": context,
+        "batch": batch,
+        "machine": {"name": here.name, "memory_bytes": here.memory_bytes}
+        | ({"measured": machine.to_dict()} if machine else {"measured": None}),
+        "devices": [device_plan(request, device) for device in everywhere],
+    }
+
+
+def _model(model: str | None, shape: str | None) -> tuple[ModelConfig, dict[str, Any]]:
+    stored = None
+    if model is None:
+        config = shape_config(shape or "full")
+    else:
+        directory = locate(model)
+        config = ModelConfig.from_directory(directory)
+        stored = stored_bytes(directory)
+    experts, others = weight_bytes(config, FORMS[0], on_cpu=True)
+    return config, {
+        "name": model or shape or "full",
+        "parameters": (experts + others) // 4,
+        "expert_parameters": experts // 4,
+        "layers": config.num_hidden_layers,
+        "experts": config.num_experts,
+        "canvas_length": config.canvas_length if config.has_canvas else None,
+        "stored_bytes": stored,
+    }
+
+
+def stored_bytes(directory: Path) -> int | None:
+    """Bytes of all tensors in a directory's safetensors files, from their headers; None where there are none.
+
+    Raises:
+        CheckpointError: a file that is missing or cut short.
+    """
+    if not any(directory.glob("*.safetensors*")):
+        return None
+    total = 0
+    for name in set(TensorFiles.of(directory).file_of.values()):
+        with (directory / name).open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        spans = [entry["data_offsets"] for tensor, entry in header.items() if tensor != "__metadata__"]
+        total += sum(end - begin for begin, end in spans)
+    return total
+
+
+def device_plan(request: Request, device: Device) -> dict[str, Any]:
+    """Every form on one device, with what others report of it."""
+    described = device.to_dict()
+    return {
+        name: described[name]
+        for name in ("key", "name", "is_cpu", "memory_bytes", "read_bytes_per_s", "operations_per_s")
+    } | {
+        "host_bytes_per_s": device.host_bytes_per_s,
+        "forms": [form_plan(request, device, form) for form in FORMS],
+        "published": described["published"],
+        "sources": described["sources"],
+    }
+
+
+def form_plan(request: Request, device: Device, form: Form) -> dict[str, Any]:
+    """Memory and speed of one form on one device; speeds are None where it cannot run or rates are unknown."""
+    config, on_cpu = request.config, device.is_cpu
+    experts, others = weight_bytes(config, form, on_cpu=on_cpu)
+    itemsize = form.activation_bytes(on_cpu)
+    cache = kv_bytes(config, context=request.context, batch=request.batch, itemsize=itemsize)
+    work = workspace_bytes(config, form, context=request.context, batch=request.batch, on_cpu=on_cpu)
+    total = experts + others + cache + sum(work.values())
+    share = resident_share(device.memory_bytes - (total - experts), experts, config.num_hidden_layers)
+    row: dict[str, Any] = {
+        "form": form.name,
+        "weights_bytes": experts + others,
+        "kv_bytes": cache,
+        "workspace_bytes": sum(work.values()),
+        "workspace_parts": work,
+        "total_bytes": total,
+        "fits": share == 1.0,
+        "resident_expert_share": share,
+    }
+    return row | (_speeds(request, device, form, share) if share is not None else dict.fromkeys(_SPEEDS))
+
+
+def resident_share(room: int, experts: int, layers: int) -> float | None:
+    """Which share of the experts stays in memory: whole layers of them, beside buffers for those that stream.
+
+    Args:
+        room: bytes that are left for experts.
+        experts: bytes of all.
+        layers: that they belong to.
+
+    Returns:
+        None where not even the buffers fit.
+    """
+    if room >= experts:
+        return 1.0
+    kept = room // (experts // layers) - STREAM_BUFFERS
+    return kept / layers if kept >= 0 else None
+
+
+_SPEEDS = (
+    "step_floor_s",
+    "step_floor_typical_s",
+    "step_parts",
+    "stream_s",
+    "tokens_per_second",
+    "autoregressive_tokens_per_second",
+)
+
+
+def _speeds(request: Request, device: Device, form: Form, share: float) -> dict[str, Any]:
+    """The floors of a step and the rates that follow from them; those of all sequences together."""
+    config, batch, canvas = request.config, request.batch, request.config.canvas_length
+    one = _speed(request, device, form, share, positions=1, causal=True)
+    if one is None:
+        return dict.fromkeys(_SPEEDS)
+    found: dict[str, Any] = dict.fromkeys(_SPEEDS) | {"autoregressive_tokens_per_second": batch / one.seconds}
+    if not config.has_canvas:
+        return found
+    few = round(TYPICAL_SHARE_TOUCHED * config.num_experts)
+    step = _speed(request, device, form, share, positions=canvas)
+    typical = _speed(request, device, form, share, positions=canvas, touched=few)
+    commit = _speed(request, device, form, share, positions=canvas, causal=True, headless=True)
+    assert step and typical and commit
+    return found | {
+        "step_floor_s": step.seconds,
+        "step_floor_typical_s": typical.seconds,
+        "step_parts": step.parts_s,
+        "stream_s": step.stream_s,
+        "tokens_per_second": {str(steps): batch * canvas / (steps * step.seconds + commit.seconds) for steps in STEPS},
+    }
+
+
+def _speed(
+    request: Request,
+    device: Device,
+    form: Form,
+    share: float,
+    *,
+    positions: int,
+    touched: int | None = None,
+    causal: bool = False,
+    headless: bool = False,
+) -> Speed | None:
+    """One forward; None where the device's rates are unknown."""
+    rates, bandwidth = device.operations_per_s, device.read_bytes_per_s
+    if bandwidth is None or ("float32" if form.name == "float32" else "bfloat16") not in rates:
+        return None
+    parts: list[Part] = step_parts(
+        request.config,
+        form.name,
+        positions=positions,
+        context=request.context,
+        batch=request.batch,
+        experts_touched=touched,
+        activation_bytes=form.activation_bytes(device.is_cpu),
+        causal=causal,
+    )
+    parts = [part for part in parts if part.name != "head" or not headless]
+    read = sum(part.bytes_read for part in parts if part.name == "experts")
+    link = device.host_bytes_per_s or request.disk_bytes_per_s
+    return Speed(parts_s=part_floors_s(parts, rates, bandwidth, form.name), stream_s=read * (1 - share) / link)
+
+
+def best_form(device: dict[str, Any]) -> dict[str, Any] | None:
+    """The fastest form that fits a device's memory; where none fits, the fastest that streams.
+
+    Of two that are equally fast the one with more bits counts.
+    """
+    rows = [row for row in device["forms"] if row["autoregressive_tokens_per_second"] is not None]
+    rows = [row for row in rows if row["fits"]] or rows
+    return max(rows, key=lambda row: (round(_rate(row), 1), row["weights_bytes"]), default=None)
+
+
+def _rate(row: dict[str, Any]) -> float:
+    return row["tokens_per_second"]["16"] if row["tokens_per_second"] else row["autoregressive_tokens_per_second"]
