@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,10 @@ def _bars(axes: Any, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
             axes.plot([least, most], [place + 0.19] * 2, "o-", color="#e08a1e", mec="white", ms=7, lw=2, label=label)
             labelled = True
     axes.set_yticks(list(places), [_name(device, form) for device, form in rows])
-    axes.set_xlabel("tokens a second, one at a time bounded by bandwidth, a canvas by bandwidth or products")
-    axes.set_xlim(right=2.2 * max(diffusion))
+    axes.set_xlabel("tokens a second")
+    # Bars on a logarithmic scale have no natural foot: a power of ten well below the shortest.
+    axes.set_xlim(10.0 ** math.floor(math.log10(min(*diffusion, *alone)) - 0.3), 2.2 * max(diffusion))
+    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:,g}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.legend(loc="lower right", frameon=False, fontsize=9)

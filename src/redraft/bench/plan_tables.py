@@ -117,6 +117,5 @@ def _number(value: float) -> str:
 
 
 def _gigabytes(value: int) -> str:
-    return (
-        f"{value / _GB:.1f}" if value >= _GB else f"{value / _GB:.2f}" if value >= _GB / 100 else f"{value / _GB:.3f}"
-    )
+    size = value / _GB
+    return f"{size:.1f}" if size >= 1 else f"{size:.2f}" if size >= 0.01 else f"{size:.3f}"
