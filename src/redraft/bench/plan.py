@@ -146,9 +146,15 @@ def device_plan(request: Request, device: Device) -> dict[str, Any]:
     } | {
         "host_bytes_per_s": device.host_bytes_per_s,
         "forms": [form_plan(request, device, form) for form in FORMS],
-        "published": described["published"],
+        # Others report of the released model; beside another one their figures would mean nothing.
+        "published": described["published"] if _is_released(request.config) else [],
         "sources": described["sources"],
     }
+
+
+def _is_released(config: ModelConfig) -> bool:
+    full = shape_config("full")
+    return all(getattr(config, name) == getattr(full, name) for name in ("layers", "hidden_size", "num_experts"))
 
 
 def form_plan(request: Request, device: Device, form: Form) -> dict[str, Any]:

@@ -17,9 +17,11 @@ CAPTION = "tokens/s at best, at so many denoising steps a canvas, and one token 
 def model_line(document: dict[str, Any]) -> str:
     """What is planned for."""
     model = document["model"]
+    count = model["parameters"]
+    size = f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
     parts = [
-        f"{model['name']}: {model['parameters'] / 1e9:.2f} billion parameters, "
-        f"{100 * model['expert_parameters'] / model['parameters']:.0f} % in experts"
+        f"{model['name']}: {size} parameters, "
+        f"{100 * model['expert_parameters'] / count:.0f} % in experts"
     ]
     if model["stored_bytes"] is not None:
         parts.append(f"stored in {_gigabytes(model['stored_bytes'])} GB")
@@ -102,9 +104,15 @@ def _speeds(row: dict[str, Any]) -> list[str]:
     """Cells of the step's floor, of the rates at each number of steps, and of the autoregressive rate."""
     step, rates = row["step_floor_s"], row["tokens_per_second"]
     alone = row["autoregressive_tokens_per_second"]
-    cells = ["-" if step is None else f"{step:.2f} s" if step >= 1 else f"{1e3 * step:.1f} ms"]
+    cells = ["-" if step is None else _duration(step)]
     cells += [_number(rates[str(steps)]) if rates else "-" for steps in STEPS]
     return [*cells, "-" if alone is None else _number(alone)]
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{1e3 * seconds:.1f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} µs"
 
 
 def _range(entry: dict[str, Any]) -> str:
