@@ -134,7 +134,10 @@ def packed(weights, plain):
     made = [PackedInt8.of(Int8Matrix.of(weight)) for weight in weights]
     if plain:
         data = [Int8Matrix.of(weight).data for weight in weights]
-        made = [PackedInt8(data=d, scale=m.scale, zero=m.zero, packed=False) for d, m in zip(data, made, strict=True)]
+        made = [
+            PackedInt8(data=d, scale=m.scale, columns=m.columns, layout="plain")
+            for d, m in zip(data, made, strict=True)
+        ]
     return made
 
 

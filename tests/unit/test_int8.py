@@ -14,6 +14,7 @@ from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear, integer_mm
 from redraft.kernels.native import build
 
 # (rows, columns, outputs)
+LAYOUTS = ("onednn", "blocks", "plain")
 SHAPES = [(1, 1, 1), (1, 8, 5), (7, 33, 19), (3, 64, 1), (64, 192, 768), (5, 768, 24)]
 
 
@@ -39,13 +40,18 @@ def in_float64(values, scale):
     return values.double() * scale.double()[:, None]
 
 
-def packed_as(weight, packed):
-    made = PackedInt8.of(Int8Matrix.of(weight))
-    if packed and not made.packed:
-        pytest.skip("this CPU's products saturate")
-    return (
-        made if packed else PackedInt8(data=Int8Matrix.of(weight).data, scale=made.scale, zero=made.zero, packed=False)
-    )
+def packed_as(weight, layout):
+    """A packed matrix in one of the layouts, whatever this machine would take."""
+    matrix = Int8Matrix.of(weight)
+    with pytest.MonkeyPatch.context() as patch:
+        if layout != "onednn":
+            patch.setattr(int8, "has_exact_products", lambda: False)
+        if layout == "plain":
+            patch.setattr(int8, "runs_natively", lambda *_, **__: False)
+        made = PackedInt8.of(matrix)
+    if made.layout != layout:
+        pytest.skip(f"no {layout} here")
+    return made
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -74,7 +80,7 @@ def test_a_row_of_zeros_has_scale_zero_and_leaves_others_alone(form):
     assert not values[1].any()
     assert scale[1] == 0
     assert torch.equal(values[::2], quantise_rows(x[::2])[0])
-    assert not int8_linear(x, packed_as(matrix(6, 40), packed=False))[1].any()
+    assert not int8_linear(x, packed_as(matrix(6, 40), "plain"))[1].any()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -97,47 +103,51 @@ def test_layout_does_not_matter(form):
         assert torch.equal(seen, copied)
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("rows", "columns", "outputs"), SHAPES)
-def test_linear_is_the_product_of_what_was_rounded(form, rows, columns, outputs, packed):
+def test_linear_is_the_product_of_what_was_rounded(form, rows, columns, outputs, layout):
     x, weight = matrix(rows, columns), matrix(outputs, columns, seed=1)
     (left, left_scale), (right, right_scale) = quantise_rows(x), quantise_rows(weight)
     expected = in_float64(in_float64(left.double() @ right.double().T, left_scale).T, right_scale).T
-    got = int8_linear(x, packed_as(weight, packed))
+    got = int8_linear(x, packed_as(weight, layout))
     # Sums are exact in int32, or in float32 as they are below 2^24; then each is scaled twice.
     torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_linear_keeps_leading_dimensions_and_dtype(form, packed):
-    x, weight = matrix(6, 33).to(torch.bfloat16), packed_as(matrix(19, 33, seed=1), packed)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_linear_keeps_leading_dimensions_and_dtype(form, layout):
+    x, weight = matrix(6, 33).to(torch.bfloat16), packed_as(matrix(19, 33, seed=1), layout)
     got = int8_linear(x.view(2, 3, 33), weight)
     assert (got.shape, got.dtype) == ((2, 3, 19), torch.bfloat16)
     wide = int8_linear(x.float(), weight)
     assert torch.equal(got.view(6, 19), wide.to(torch.bfloat16))
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("columns", [1, 64, 1040, 4096])
-def test_extremes_do_not_saturate(form, columns, packed):
+def test_extremes_do_not_saturate(form, columns, layout):
     signs = torch.tensor([1.0, -1.0])
     got = int8_linear(
-        signs[:, None].expand(2, columns), packed_as(signs[:, None].expand(2, columns).contiguous(), packed)
+        signs[:, None].expand(2, columns), packed_as(signs[:, None].expand(2, columns).contiguous(), layout)
     )
     torch.testing.assert_close(got, signs[:, None] * signs * columns, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("given", [True, False])
-@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("form", ["native", "torch", "floats", "transposed"])
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8])
 @pytest.mark.parametrize(("rows", "columns", "outputs"), SHAPES)
-def test_integer_products_are_exact(monkeypatch, rows, columns, outputs, kind, exact, given):
-    if not exact:
+def test_integer_products_are_exact(monkeypatch, rows, columns, outputs, kind, form, given):
+    if form not in ("native", "transposed"):
+        monkeypatch.setattr("redraft.kernels.native.call.library", lambda _: None)
+    if form == "floats":
         monkeypatch.setattr(int8, "has_integer_mm", lambda: False)
     generator = torch.Generator().manual_seed(0)
     left = torch.randint(0, 256, (rows, columns), generator=generator).to(kind)
     right = torch.randint(-127, 128, (outputs, columns), generator=generator).to(torch.int8).T
     left[0], right[:, 0] = (255 if kind == torch.uint8 else -127), -127
+    if form == "transposed":
+        right = right.contiguous()
     out = torch.full((rows, outputs), 7, dtype=torch.int32) if given else None
     got = integer_mm(left, right, out=out)
     assert got.dtype == torch.int32
@@ -154,7 +164,7 @@ def test_a_cpu_whose_products_saturate_gets_plain_ones(monkeypatch):
     assert not int8.has_exact_products()
     monkeypatch.setattr(int8, "quantised_linear", product)
     plain = PackedInt8.of(Int8Matrix.of(weight))
-    assert not plain.packed
+    assert plain.layout != "onednn"
     torch.testing.assert_close(int8_linear(x, plain), best, rtol=1e-6, atol=0)
 
 

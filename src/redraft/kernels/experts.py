@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.int8 import PackedInt8, gate_quantised, quantise_unsigned, quantised_linear
+from redraft.kernels.int4 import Int4Matrix, int4_products
+from redraft.kernels.int8 import PackedInt8, gate_quantised, quantise_rows, quantise_unsigned, quantised_linear
 
 # N rows, E experts, A experts per row, D hidden, I expert width
 
@@ -88,6 +89,23 @@ def experts_int8(
     gated, gated_scale = gate_quantised(product, scale[groups.source])
     outputs = _int8_products(gated, groups.counts, down)
     # A row's scale goes into its weight: one pass less over the widest results.
+    weights = weight_NA.float() * gated_scale[groups.slot].view_as(weight_NA)
+    return _weighted(outputs, groups, weights).to(x_ND.dtype)
+
+
+def experts_int4(
+    x_ND: Float[Tensor, "N D"],
+    index_NA: Int[Tensor, "N A"],
+    weight_NA: Float[Tensor, "N A"],
+    gate_up: Int4Matrix,
+    down: Int4Matrix,
+) -> Float[Tensor, "N D"]:
+    """`experts` with int4 weights and int8 rows, as in `experts_int8`."""
+    groups = _Groups.of(index_NA, gate_up.shape[0])
+    values, scale = quantise_rows(x_ND)
+    product = int4_products(values[groups.source], groups.counts, gate_up)
+    gated, gated_scale = gate_quantised(product, scale[groups.source], signed=True)
+    outputs = int4_products(gated, groups.counts, down)
     weights = weight_NA.float() * gated_scale[groups.slot].view_as(weight_NA)
     return _weighted(outputs, groups, weights).to(x_ND.dtype)
 

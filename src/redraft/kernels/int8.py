@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from redraft.kernels.native.call import KINDS, call, runs_natively
 _LARGEST = 127
 # oneDNN multiplies unsigned activations: a signed one is shifted up by this, and the sum corrected.
 _ZERO_POINT = 128
+# Of the blocks of int8.cpp.
+_ROWS, _STEP = 8, 16
+_INTEGERS = (torch.int8, torch.uint8, torch.int32)
 
 # R rows (outputs), K columns (inputs), M rows of activations
 
@@ -50,22 +54,31 @@ class PackedInt8:
     """An `Int8Matrix` in the layout that this machine multiplies fastest; made once, at load.
 
     Attributes:
-        data: oneDNN's own layout if `packed`, else [R, K].
-        zero: [R] int32 zeros, which oneDNN asks for.
+        data: oneDNN's own layout, that of `int8.cpp`, or [R, K].
+        scale: of each row.
+        columns: K.
+        layout: "onednn" where its products are exact, else "blocks" where there is a compiler, else "plain".
     """
 
     data: Tensor
     scale: Float[Tensor, "R"]
-    zero: Int[Tensor, "R"]
-    packed: bool
+    columns: int
+    layout: Literal["onednn", "blocks", "plain"]
 
     @classmethod
     def of(cls, matrix: Int8Matrix) -> PackedInt8:
         """Packs a matrix for `int8_linear`."""
-        packed = matrix.data.device.type == "cpu" and has_exact_products()
-        data = torch.ops.onednn.qlinear_prepack(matrix.data.contiguous(), None) if packed else matrix.data
-        zero = torch.zeros(len(matrix.scale), dtype=torch.int32, device=matrix.data.device)
-        return cls(data=data, scale=matrix.scale.float(), zero=zero, packed=packed)
+        R, K = matrix.data.shape
+        layout = "plain"
+        data = matrix.data.contiguous()
+        if data.device.type == "cpu" and has_exact_products():
+            layout, data = "onednn", torch.ops.onednn.qlinear_prepack(data, None)
+        elif R and runs_natively("int8", data, kinds=(torch.int8,)):
+            layout, padded = "blocks", -(-K // _STEP) * _STEP
+            blocks = torch.empty(-(-R // _ROWS), padded, _ROWS, dtype=torch.int8)
+            call("int8", "int8_pack", data, R, K, padded, blocks)
+            data = blocks
+        return cls(data=data, scale=matrix.scale.float().contiguous(), columns=K, layout=layout)
 
 
 def quantise_rows(x: Float[Tensor, "M K"]) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M"]]:
@@ -91,16 +104,19 @@ def _quantised(x: Tensor, shift: int) -> tuple[Tensor, Tensor]:
 
 
 def gate_quantised(
-    gate_up: Float[Tensor, "M 2I"], row_scale: Float[Tensor, "M"]
+    gate_up: Float[Tensor, "M 2I"], row_scale: Float[Tensor, "M"], *, signed: bool = False
 ) -> tuple[Int[Tensor, "M I"], Float[Tensor, "M"]]:
-    """`quantise_unsigned` of gelu(gate) * up, for rows that `row_scale` has not been applied to."""
+    """gelu(gate) * up, quantised, for rows that `row_scale` has not been applied to.
+
+    As `quantise_rows` has it if `signed`, else as `quantise_unsigned`.
+    """
     M, width = gate_up.shape[0], gate_up.shape[1] // 2
     if M and runs_natively("rows", gate_up, row_scale, kinds=(torch.float32,)):
-        values, scale = torch.empty(M, width, dtype=torch.uint8), torch.empty(M)
-        call("rows", "gate_quantise", gate_up, row_scale, M, width, _ZERO_POINT, values, scale)
+        values, scale = torch.empty(M, width, dtype=torch.int8 if signed else torch.uint8), torch.empty(M)
+        call("rows", "gate_quantise", gate_up, row_scale, M, width, 0 if signed else _ZERO_POINT, values, scale)
         return values, scale
     gate, up = (gate_up * row_scale[:, None]).chunk(2, dim=-1)
-    return quantise_unsigned(F.gelu(gate, approximate="tanh") * up)
+    return _quantised(F.gelu(gate, approximate="tanh") * up, 0 if signed else _ZERO_POINT)
 
 
 def int8_linear(x: Float[Tensor, "... K"], weight: PackedInt8) -> Float[Tensor, "... R"]:
@@ -119,15 +135,23 @@ def quantised_linear(
         scale: of each row; None leaves the rows of the product without it.
         weight: the matrix.
     """
-    if not weight.packed:
+    if weight.layout == "plain":
         return _reference(values, scale, weight)
+    if weight.layout == "blocks":
+        product = torch.empty(len(values), len(weight.scale))
+        shift, padded = (_ZERO_POINT if values.dtype == torch.uint8 else 0), weight.data.shape[1]
+        call(
+            "int8", "int8_product", values.contiguous(), *values.shape, shift, weight.data, weight.scale,
+            len(weight.scale), padded, product,
+        )  # fmt: skip
+        return product if scale is None else product.mul_(scale[:, None])
     product = torch.ops.onednn.qlinear_pointwise(
         values if values.dtype == torch.uint8 else values.view(torch.uint8) ^ _ZERO_POINT,
         1.0,
         _ZERO_POINT,
         weight.data,
         weight.scale,
-        weight.zero,
+        torch.zeros(len(weight.scale), dtype=torch.int32),
         None,
         1.0,
         0,
@@ -154,7 +178,7 @@ def has_exact_products() -> bool:
     matrix = Int8Matrix(data=values.clone(), scale=torch.ones(16))
     try:
         data = torch.ops.onednn.qlinear_prepack(matrix.data, None)
-        weight = PackedInt8(data=data, scale=matrix.scale, zero=torch.zeros(16, dtype=torch.int32), packed=True)
+        weight = PackedInt8(data=data, scale=matrix.scale, columns=64, layout="onednn")
         product = quantised_linear(values, torch.ones(16), weight)
     except (RuntimeError, AttributeError):
         return False
@@ -167,6 +191,14 @@ def integer_mm(
     """The exact int32 product of int8 or uint8 rows with an int8 matrix."""
     if out is None:
         out = left.new_empty(left.shape[0], right.shape[1], dtype=torch.int32)
+    # Where oneDNN's products are not exact, torch's integer ones are thirty times slower.
+    if not has_exact_products() and out.numel() and runs_natively("int8", left, out, kinds=_INTEGERS):
+        if 1 not in right.stride():
+            right = right.contiguous()
+        is_unsigned, K, R = int(left.dtype == torch.uint8), *right.shape
+        column, row = right.stride()
+        call("int8", "integer_product", left, len(left), K, is_unsigned, right, row, column, R, out)
+        return out
     if left.device.type == "cpu" and has_integer_mm():
         return torch._int_mm(left, right, out=out)
     return out.copy_(left.double() @ right.double())

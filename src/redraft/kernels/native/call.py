@@ -20,7 +20,7 @@ def call(name: str, function: str, *arguments: Tensor | int | float | None) -> N
     Args:
         name: of the library.
         function: of its functions, whose last parameter is the number of threads.
-        arguments: contiguous CPU tensors, None for no tensor, integers (int64) and floats (float32), in its order.
+        arguments: CPU tensors, contiguous unless their strides go with them, None for no tensor, integers (int64) and floats (float32), in its order.
     """
     native = library(name)
     assert native is not None
@@ -37,7 +37,6 @@ def runs_natively(name: str, *tensors: Tensor, kinds: Container[torch.dtype] = F
 
 def _converted(argument: Tensor | int | float | None) -> object:
     if isinstance(argument, Tensor):
-        assert argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
     if argument is None:
         return None
