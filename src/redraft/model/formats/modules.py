@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,9 +88,10 @@ def _unquantised(module: str, parts: dict[str, Entry]) -> list[StoredTensor]:
     return [_plain(weight, _logical(module))]
 
 
-def _refuse_left_over(surplus: Any) -> None:
-    for entry in surplus:
-        raise CheckpointError(f"tensor {entry.name!r} is part of a quantised matrix whose other parts are not there")
+def _refuse_left_over(surplus: Iterable[Entry]) -> None:
+    names = sorted(repr(entry.name) for entry in surplus)
+    if names:
+        raise CheckpointError(f"left over {', '.join(names)}: the other parts of a quantised matrix are not there")
 
 
 def _logical(module: str) -> str:
@@ -115,13 +116,11 @@ def _quantised(module: str, form: Form, used: dict[str, Entry], settings: Settin
 
     @torch.no_grad()
     def load(part: int | None) -> Tensor:
-        if part is None or stacked:
-            # What is stored once for the whole stack has no part of its own.
-            own = {
-                name: part if entry.shape[:1] == layout.shape[:1] and stacked else None for name, entry in used.items()
-            }
-            return layout.decode({name: entry.read(own[name]) for name, entry in used.items()})
-        return layout.decode({name: entry.read(None) for name, entry in used.items()})[part]
+        whole_then_part = part is not None and not stacked
+        # What is stored once for a whole stack has no part of its own.
+        own = {key for key, entry in used.items() if stacked and entry.shape[:1] == layout.shape[:1]}
+        matrix = layout.decode({key: entry.read(part if key in own else None) for key, entry in used.items()})
+        return matrix[part] if whole_then_part else matrix
 
     return StoredTensor(
         name=_logical(module),
