@@ -19,10 +19,7 @@ def model_line(document: dict[str, Any]) -> str:
     model = document["model"]
     count = model["parameters"]
     size = f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
-    parts = [
-        f"{model['name']}: {size} parameters, "
-        f"{100 * model['expert_parameters'] / count:.0f} % in experts"
-    ]
+    parts = [f"{model['name']}: {size} parameters, {100 * model['expert_parameters'] / count:.0f} % in experts"]
     if model["stored_bytes"] is not None:
         parts.append(f"stored in {_gigabytes(model['stored_bytes'])} GB")
     parts.append(f"context {document['context']}")
