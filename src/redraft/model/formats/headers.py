@@ -28,6 +28,7 @@ class Entry:
         dtype: as safetensors spells it: "BF16", "F8_E4M3", "U8".
         shape: of the stored numbers, which for packed ones is not the model's.
         nbytes: in the file.
+        path, offset: the file, and where in it the tensor begins.
         read: (None) -> the tensor; (e) -> its part e along the first dimension alone.
     """
 
@@ -35,6 +36,8 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    path: Path
+    offset: int
     read: Callable[[int | None], Tensor]
 
 
@@ -53,7 +56,8 @@ def entries(files: TensorFiles) -> dict[str, Entry]:
 
 
 def _entries_of(path: Path) -> Iterator[Entry]:
-    header, mapped = _header(path), _Mapped(path)
+    header, data = read_header(path)
+    mapped = _Mapped(path)
     for name, fields in header.items():
         if name == "__metadata__":
             continue
@@ -63,19 +67,34 @@ def _entries_of(path: Path) -> Iterator[Entry]:
             dtype=fields["dtype"],
             shape=tuple(fields["shape"]),
             nbytes=end - begin,
+            path=path,
+            offset=data + begin,
             read=mapped.reader(name),
         )
 
 
-def _header(path: Path) -> dict[str, Any]:
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """(the header of a safetensors file, where its data begins).
+
+    Raises:
+        CheckpointError: it does not exist, is cut short, or is no safetensors file.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: redraft reads safetensors checkpoints")
+    size = path.stat().st_size
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-            if length > path.stat().st_size:
+            data = _LENGTH_BYTES + length
+            if data > size:
                 raise ValueError("its header is longer than the file")
-            return json.loads(file.read(length))
-    except (OSError, ValueError) as error:
+            header = json.loads(file.read(length))
+        ends = [fields["data_offsets"][1] for name, fields in header.items() if name != "__metadata__"]
+        if data + max(ends, default=0) != size:
+            raise ValueError(f"its header speaks of {data + max(ends, default=0)} bytes, it has {size}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): download or copy it again") from None
+    return header, data
 
 
 class _Mapped:
