@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from quantised import FORMATS, SAFETENSORS_FORMATS, write_in_format, write_source
 from redraft.core.errors import CheckpointError
-from redraft.model.checkpoint import TensorFiles
+from redraft.model.formats.headers import TensorFiles
 from redraft.model.formats.modules import stored_tensors
 from redraft.model.stored import StoredTensor
 

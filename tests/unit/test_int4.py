@@ -20,7 +20,6 @@ def form(request, monkeypatch):
         monkeypatch.setattr("redraft.kernels.native.call.library", lambda _: None)
     elif build.library("int4") is None:
         pytest.skip("no compiler")
-    return request.param
 
 
 def matrix(rows, columns, seed=0):
@@ -122,15 +121,15 @@ def test_extremes_do_not_overflow(form):
     torch.testing.assert_close(int4_products(values, [5], made), values.float() @ made.dequantised(0).T)
 
 
-def test_a_row_does_not_depend_on_its_company(form):
+def test_a_row_does_not_depend_on_its_company():
+    if build.library("int4") is None:
+        pytest.skip("no compiler, and torch's own products depend on how many rows there are")
     made = stacked(matrix(24, 96), matrix(24, 96, seed=1))
     values = integers(9, 96)
     together = int4_products(values, [4, 5], made)
     for row, expert in ((0, 0), (3, 0), (4, 1), (8, 1)):
         alone = int4_products(values[row : row + 1], [1 - expert, expert], made)
-        # torch's own products depend on how many rows there are.
-        same = torch.equal if form == "native" else torch.allclose
-        assert same(alone[0], together[row])
+        assert torch.equal(alone[0], together[row])
 
 
 def test_experts_agree_with_the_float_ones(form):

@@ -14,8 +14,8 @@ from redraft.bench.footprint import FORMS, Form, kv_bytes, weight_bytes, workspa
 from redraft.bench.machine import measure_machine
 from redraft.bench.shapes import shape_config
 from redraft.core.errors import InputError
-from redraft.model.checkpoint import TensorFiles
 from redraft.model.config import ModelConfig
+from redraft.model.formats.headers import TensorFiles
 from redraft.model.locate import locate
 
 # Denoising steps of a canvas: what clean text takes on average, a cap in use, half of the default's cap, and that cap.

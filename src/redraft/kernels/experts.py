@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int4 import Int4Matrix, int4_products
 from redraft.kernels.int8 import PackedInt8, gate_quantised, quantise_rows, quantise_unsigned, quantised_linear
 
@@ -110,16 +111,33 @@ def experts_int4(
     return _weighted(outputs, groups, weights).to(x_ND.dtype)
 
 
+def experts_float8(
+    x_ND: Float[Tensor, "N D"],
+    index_NA: Int[Tensor, "N A"],
+    weight_NA: Float[Tensor, "N A"],
+    gate_up: Float8Matrix,
+    down: Float8Matrix,
+) -> Float[Tensor, "N D"]:
+    """`experts` with float8 weights, widened one expert at a time."""
+    groups = _Groups.of(index_NA, len(gate_up.data), 1 if x_ND.dtype == torch.float32 else _ROWS)
+    gated = _gated(_products(x_ND[groups.source], groups.counts, gate_up))
+    return _weighted(_products(gated, groups.counts, down), groups, weight_NA)
+
+
 def _gated(gate_up: Float[Tensor, "S 2I"]) -> Float[Tensor, "S I"]:
     gate, up = gate_up.chunk(2, dim=-1)
     return F.gelu(gate, approximate="tanh") * up
 
 
-def _products(rows: Float[Tensor, "S K"], counts: list[int], weights_EOK: Float[Tensor, "E O K"]) -> Tensor:
+def _products(
+    rows: Float[Tensor, "S K"], counts: list[int], weights_EOK: Float[Tensor, "E O K"] | Float8Matrix
+) -> Tensor:
     """Each run of rows times its expert's matrix, into one result."""
-    out = rows.new_empty(len(rows), weights_EOK.shape[1])
-    for part, into, weight in zip(rows.split(counts), out.split(counts), weights_EOK, strict=True):
+    narrow = isinstance(weights_EOK, Float8Matrix)
+    out = rows.new_empty(len(rows), (weights_EOK.data if narrow else weights_EOK).shape[1])
+    for expert, (part, into) in enumerate(zip(rows.split(counts), out.split(counts), strict=True)):
         if len(part):
+            weight = weights_EOK.part(expert).dequantised(rows.dtype) if narrow else weights_EOK[expert]
             torch.mm(part, weight.T, out=into)
     return out
 

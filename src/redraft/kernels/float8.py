@@ -1,12 +1,11 @@
-"""Float8 matrices (e4m3, one scale a row): half the bytes of bfloat16. The products run in the activations' own dtype."""
+"""Float8 matrices (e4m3, one scale a row): half of bfloat16's bytes. Products run in the activations' own dtype."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 _MOST = torch.finfo(torch.float8_e4m3fn).max
@@ -30,8 +29,10 @@ class Float8Matrix:
         """The matrix that the floats stand for."""
         return (self.data.float() * self.scale[..., None]).to(dtype)
 
-    def rows(self, index: Int[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "... K"]:
-        """Some of its rows."""
-        # Indexing of float8 is not everywhere; that of bytes is.
-        data = F.embedding(index, self.data.view(torch.uint8)).view(torch.float8_e4m3fn)
-        return (data.float() * self.scale[index][..., None]).to(dtype)
+    def part(self, expert: int) -> Float8Matrix:
+        """One matrix of a stack."""
+        return Float8Matrix(data=self.data[expert], scale=self.scale[expert])
+
+    def to(self, device: torch.device | str) -> Float8Matrix:
+        """The same on another device."""
+        return Float8Matrix(data=self.data.to(device), scale=self.scale.to(device))

@@ -56,6 +56,10 @@ class Int4Matrix:
         """What it takes in memory."""
         return self.data.nbytes + self.scale.nbytes + self.row_scale.nbytes
 
+    def to(self, device: torch.device | str) -> Int4Matrix:
+        """The same on another device."""
+        return Int4Matrix(data=self.data.to(device), scale=self.scale.to(device), row_scale=self.row_scale.to(device))
+
     def dequantised(self, expert: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "R K"]:
         """The matrix that one expert's integers stand for."""
         _, R, K = self.shape
@@ -64,6 +68,10 @@ class Int4Matrix:
         integers = torch.cat([halves & 15, halves >> 4], dim=2).permute(0, 3, 1, 2, 4).reshape(R, -1, COLUMNS)
         scale = scale_of(self.scale[expert]).permute(0, 2, 1).reshape(R, -1, 1)
         return ((integers.float() - _ZERO) * scale).view(R, K).mul_(self.row_scale[expert][:, None]).to(dtype)
+
+    def all_dequantised(self) -> Float[Tensor, "E R K"]:
+        """All of them, in float32."""
+        return torch.stack([self.dequantised(expert) for expert in range(self.shape[0])])
 
 
 def scale_of(code: UInt8[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -29,10 +29,10 @@ _INTEGERS = (torch.int8, torch.uint8, torch.int32)
 
 @dataclass(frozen=True, kw_only=True)
 class Int8Matrix:
-    """A matrix whose row r is `data[r] * scale[r]`."""
+    """A matrix whose row r is `data[r] * scale[r]`, or a stack of them."""
 
-    data: Int[Tensor, "R K"]
-    scale: Float[Tensor, "R"]
+    data: Int[Tensor, "... R K"]
+    scale: Float[Tensor, "... R"]
 
     @classmethod
     def of(cls, weight: Float[Tensor, "R K"]) -> Int8Matrix:
@@ -40,9 +40,13 @@ class Int8Matrix:
         data, scale = quantise_rows(weight)
         return cls(data=data, scale=scale)
 
-    def dequantised(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "R K"]:
+    def dequantised(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "... R K"]:
         """The matrix that the integers stand for."""
-        return (self.data.float() * self.scale[:, None]).to(dtype)
+        return (self.data.float() * self.scale[..., None]).to(dtype)
+
+    def to(self, device: torch.device | str) -> Int8Matrix:
+        """The same on another device."""
+        return Int8Matrix(data=self.data.to(device), scale=self.scale.to(device))
 
     def rows(self, index: Int[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "... K"]:
         """Some of its rows."""

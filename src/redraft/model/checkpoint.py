@@ -1,25 +1,24 @@
-"""Reading and writing Hugging Face checkpoints: safetensors only, every tensor accounted for."""
+"""From a checkpoint to a model, and back: safetensors in Hugging Face layout."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from redraft.core.errors import CheckpointError, ModelNotFoundError
-from redraft.core.files import read_json
-from redraft.model.config import ModelConfig
+from redraft.core.errors import CheckpointError
+from redraft.model.layout import verify as verify_files
 from redraft.model.model import DiffusionGemma
-from redraft.model.names import Names, names_for
-from redraft.model.quantized import quantize_int8
+from redraft.model.names import names_for
+from redraft.model.offload import stream_experts
+from redraft.model.quantized import place
+from redraft.model.rounding import RECIPES, Form, Recipe, rounded
+from redraft.model.source import Source
+from redraft.model.stored import Matrix, StoredTensor
 
 COPIED_FILES = (
     "generation_config.json",
@@ -35,146 +34,82 @@ SHARD_BYTES = 5 * 10**9
 ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
-class TensorFiles:
-    """The safetensors files of a directory and which of them holds each tensor."""
-
-    directory: Path
-    file_of: Mapping[str, str]
-
-    @classmethod
-    def of(cls, directory: Path) -> TensorFiles:
-        """Reads headers only.
-
-        Raises:
-            CheckpointError: no weights, a shard that is missing, or a file that is cut short.
-        """
-        index = directory / "model.safetensors.index.json"
-        if index.exists():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise CheckpointError(f"{index} has no weight_map")
-            names = sorted(set(weight_map.values()))
-        else:
-            weight_map, names = None, ["model.safetensors"]
-        file_of: dict[str, str] = {}
-        for name in names:
-            with open_file(directory / name) as file:
-                file_of.update(dict.fromkeys(file.keys(), name))
-        for tensor in weight_map or ():
-            if tensor not in file_of:
-                raise CheckpointError(f"{index} lists tensor {tensor!r}, which no file holds")
-        return cls(directory, file_of)
-
-    def read(self, names: list[str]) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor), file by file, memory-mapped."""
-        for file_name in sorted({self.file_of[name] for name in names}):
-            with open_file(self.directory / file_name) as file:
-                for name in names:
-                    if self.file_of[name] == file_name:
-                        yield name, file.get_tensor(name)
-
-
-def open_file(path: Path):
-    """An open safetensors file.
-
-    Raises:
-        CheckpointError: it does not exist, is cut short, or is no safetensors file.
-    """
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist: redraft reads safetensors checkpoints")
-    try:
-        return safe_open(str(path), framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): download or copy it again") from None
-
-
 def load_model(
     directory: str | Path,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    quantize: Literal["int8"] | None = None,
+    quantize: str | None = None,
+    *,
+    streamed: frozenset[int] = frozenset(),
+    verify: bool = False,
 ) -> DiffusionGemma:
-    """The model of a checkpoint directory, in eval mode.
+    """The model of a checkpoint, in eval mode.
 
     Args:
-        directory: Hugging Face layout, one safetensors file or several.
+        directory: Hugging Face layout in any published form, or a GGUF file. What is quantised in our own layout stays
+            so and is mapped from its files; other forms are widened to `dtype`, one tensor at a time.
         device: where the weights go.
-        dtype: what they are converted to.
-        quantize: "int8" rounds the matrices to int8 after that; `dtype` is then that of activations, norms and router.
+        dtype: of activations and of all weights that are not quantised.
+        quantize: "int8", "int4" or "fp8" rounds the matrices as they come.
+        streamed: layers whose experts are left in their files and read whenever they are needed.
+        verify: compare every tensor with its checksum first; for our own layout.
 
     Raises:
-        ModelNotFoundError: no such directory.
-        CheckpointError: a file, a field or a tensor that is missing, surplus or misshapen, by name.
+        ModelNotFoundError: no such directory or file.
+        CheckpointError: a file, a field or a tensor that is missing, surplus, misshapen or corrupted, by name.
     """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise ModelNotFoundError(f"{directory} is not a directory")
-    config = ModelConfig.from_directory(directory)
+    source = Source.open(directory)
+    if verify:
+        if not source.quantised:
+            raise CheckpointError(f"{directory} is not in redraft's quantised layout: there are no checksums to verify")
+        verify_files(sorted({entry.path for entry in source.entries.values()}))
     with torch.device("meta"):
-        model = DiffusionGemma(config)
-    files = TensorFiles.of(directory)
-    names = names_for(config, files.file_of)
-    wanted = {names.of(name): (name, tensor) for name, tensor in model.backbone.state_dict().items()}
-    sources, duplicates = _match(files, names, wanted)
+        model = DiffusionGemma(source.config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
+    tensors = source.parameters(shapes)
+    recipe = None if quantize is None else RECIPES[quantize]
+    kept = {name: tensor for name, tensor in tensors.items() if not _is_streamed(name, streamed)}
+    matrices: dict[str, Matrix] = {}
     loaded: dict[str, Tensor] = {}
-    for file_name, tensor in files.read(list(sources)):
-        name, expected = wanted[sources[file_name]]
-        if tensor.shape != expected.shape:
-            raise CheckpointError(
-                f"{directory}: tensor {file_name!r} has shape {tuple(tensor.shape)}, "
-                f"the config asks for {tuple(expected.shape)}"
-            )
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{directory}: tensor {file_name!r} holds {tensor.dtype}, not floating-point numbers")
-        loaded[name] = _aligned(tensor.to(device=device, dtype=dtype))
-    for file_name, tensor in files.read(list(duplicates)):
-        owner = loaded[wanted[duplicates[file_name]][0]]
-        if not torch.equal(tensor.to(owner), owner):
-            raise CheckpointError(
-                f"{directory}: {file_name!r} differs from {duplicates[file_name]!r}; untied weights are not supported"
-            )
+    for name, tensor in kept.items():
+        form = _form(source, recipe, shapes, name, tensor)
+        if form is not None:
+            matrices[name] = rounded(tensor, form).to(device)
+        else:
+            loaded[name] = _aligned(_floating(directory, tensor).to(device=device, dtype=dtype))
+    if streamed:
+        stream_experts(model.backbone, source, {n: t for n, t in tensors.items() if n not in kept}, dtype)
+    place(model.backbone, matrices, dtype)
     model.backbone.load_state_dict(loaded, assign=True)
     model.backbone.build_rotary(device)
-    model.source = directory
-    if quantize is not None:
-        quantize_int8(model.backbone)
-        model.quantization = quantize
+    model.source = source.path
+    described = source.raw.get("quantization_config") if source.quantised else None
+    model.quantization = described["experts"] if described else quantize
     return model.eval().requires_grad_(False)
+
+
+def _form(source: Source, recipe: Recipe | None, shapes: dict, name: str, tensor: StoredTensor) -> Form | None:
+    if recipe is not None:
+        return recipe.form_of(shapes, name)
+    return tensor.form if source.quantised and tensor.matrix is not None else None  # type: ignore[return-value]
+
+
+def _is_streamed(name: str, streamed: frozenset[int]) -> bool:
+    parts = name.split(".")
+    return len(parts) > 3 and parts[0] == "layers" and parts[2] == "experts" and int(parts[1]) in streamed
+
+
+def _floating(directory: str | Path, tensor: StoredTensor) -> Tensor:
+    found = tensor.read()
+    if not found.is_floating_point():
+        raise CheckpointError(f"{directory}: tensor {tensor.name!r} holds {found.dtype}, not floating-point numbers")
+    return found
 
 
 def _aligned(tensor: Tensor) -> Tensor:
     """The tensor, copied if it starts inside a cache line: the last bits of a product depend on where its operands
     begin, and where that is in a mapped file depends on its neighbours."""
     return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
-
-
-def _match(files: TensorFiles, names: Names, wanted: Mapping[str, object]) -> tuple[dict[str, str], dict[str, str]]:
-    """File tensors that fill a parameter, and second copies of such; raises on what is left over or missing."""
-    sources, duplicates, surplus = {}, {}, []
-    for name in files.file_of:
-        if name.startswith(names.passed_through):
-            continue
-        owner = names.owner(name)
-        if name in wanted:
-            sources[name] = name
-        elif owner in wanted and owner in files.file_of:
-            duplicates[name] = owner
-        elif owner in wanted:
-            sources[name] = owner
-        else:
-            surplus.append(name)
-    if surplus:
-        raise CheckpointError(f"{files.directory}: surplus {_list(surplus)}, which the config has no place for")
-    missing = sorted(set(wanted) - set(sources.values()))
-    if missing:
-        raise CheckpointError(f"{files.directory}: missing {_list(missing)}")
-    return sources, duplicates
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ("tensor " if len(names) == 1 else "tensors ") + ", ".join(repr(n) for n in sorted(names)[:3]) + more
 
 
 def save_checkpoint(
@@ -200,21 +135,27 @@ def save_checkpoint(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     source = Path(source) if source is not None else model.source
-    files = None if source is None else TensorFiles.of(source)
-    names = names_for(model.config, () if files is None else files.file_of)
+    opened = None if source is None else Source.open(source)
+    names = names_for(model.config) if opened is None else opened.names
     tensors = {
         names.of(name): tensor.detach().to("cpu", dtype or model.dtype).contiguous()
         for name, tensor in model.backbone.state_dict().items()
     }
-    if source is not None and files is not None:
-        tensors.update(files.read([name for name in files.file_of if name.startswith(names.passed_through)]))
-        for name in COPIED_FILES:
-            if (source / name).exists() and source.resolve() != directory.resolve():
-                shutil.copyfile(source / name, directory / name)
+    if opened is not None:
+        tensors.update({name: tensor.read() for name, tensor in opened.passed_through().items()})
+        copy_files(opened.path, directory)
     config = model.config.to_dict()
+    config.pop("quantization_config", None)
     config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     _write_shards(tensors, directory, shard_bytes)
+
+
+def copy_files(source: Path, directory: Path) -> None:
+    """Copies what stands beside the weights, tokenizer and templates, to another directory."""
+    for name in COPIED_FILES:
+        if (source / name).exists() and source.resolve() != directory.resolve():
+            shutil.copyfile(source / name, directory / name)
 
 
 def _write_shards(tensors: dict[str, Tensor], directory: Path, shard_bytes: int) -> None:

@@ -1,35 +1,48 @@
-"""The modules of a model whose weights are int8, and the function that puts them in place."""
+"""The modules of a model whose weights are quantised."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from redraft.kernels.experts import experts_int8
+from redraft.kernels.experts import experts_float8, experts_int4, experts_int8
+from redraft.kernels.float8 import Float8Matrix
+from redraft.kernels.int4 import Int4Matrix
 from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear
 from redraft.model.backbone import Backbone
-from redraft.model.feedforward import Experts, Router
+from redraft.model.stored import Matrix
 
 
 class Int8Linear(nn.Module):
     """A bias-free linear layer with int8 weights; activations are quantised as they come."""
 
-    def __init__(self, weight: Float[Tensor, "O I"]) -> None:
+    def __init__(self, matrix: Int8Matrix) -> None:
         super().__init__()
-        self.packed = PackedInt8.of(Int8Matrix.of(weight))
+        self.packed = PackedInt8.of(matrix)
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
         return int8_linear(x, self.packed)
 
 
+class Float8Linear(nn.Module):
+    """A bias-free linear layer with float8 weights, which are widened for each product."""
+
+    def __init__(self, matrix: Float8Matrix) -> None:
+        super().__init__()
+        self.matrix = matrix
+
+    def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
+        return F.linear(x, self.matrix.dequantised(x.dtype))
+
+
 class Int8Experts(nn.Module):
     """All experts of a layer in int8."""
 
-    def __init__(self, gate_up: Float[Tensor, "E 2I D"], down: Float[Tensor, "E D I"]) -> None:
+    def __init__(self, gate_up: Int8Matrix, down: Int8Matrix) -> None:
         super().__init__()
-        self.gate_up = [PackedInt8.of(Int8Matrix.of(weight)) for weight in gate_up]
-        self.down = [PackedInt8.of(Int8Matrix.of(weight)) for weight in down]
+        self.gate_up, self.down = _packed(gate_up), _packed(down)
 
     def forward(
         self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]
@@ -37,30 +50,72 @@ class Int8Experts(nn.Module):
         return experts_int8(x, index, weight, self.gate_up, self.down)
 
 
+class Int4Experts(nn.Module):
+    """All experts of a layer in int4, as they lie in their file."""
+
+    def __init__(self, gate_up: Int4Matrix, down: Int4Matrix) -> None:
+        super().__init__()
+        self.gate_up, self.down = gate_up, down
+
+    def forward(
+        self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]
+    ) -> Float[Tensor, "N D"]:
+        return experts_int4(x, index, weight, self.gate_up, self.down)
+
+
+class Float8Experts(nn.Module):
+    """All experts of a layer in float8, which are widened when a row comes to them."""
+
+    def __init__(self, gate_up: Float8Matrix, down: Float8Matrix) -> None:
+        super().__init__()
+        self.gate_up, self.down = gate_up, down
+
+    def forward(
+        self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]
+    ) -> Float[Tensor, "N D"]:
+        return experts_float8(x, index, weight, self.gate_up, self.down)
+
+
 class Int8Embedding(nn.Module):
     """The embedding, which is also the head, in int8 with one scale a token."""
 
-    def __init__(self, weight: Float[Tensor, "V D"]) -> None:
+    def __init__(self, matrix: Int8Matrix, dtype: torch.dtype) -> None:
         super().__init__()
-        self.matrix = Int8Matrix.of(weight)
-        self.dtype = weight.dtype
+        self.matrix, self.dtype = matrix, dtype
 
     def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
         return self.matrix.rows(token_ids, self.dtype)
 
 
-@torch.no_grad()
-def quantize_int8(backbone: Backbone) -> None:
-    """Replaces a backbone's matrices by int8 ones, module by module; norms, scalars and the router stay as they are.
+_EXPERTS = {Int4Matrix: Int4Experts, Int8Matrix: Int8Experts, Float8Matrix: Float8Experts}
 
-    The router is 0.04% of the weights, and a choice of experts that flips changes everything after it.
+
+def place(backbone: Backbone, matrices: dict[str, Matrix], dtype: torch.dtype) -> None:
+    """Puts modules with these matrices in the place of the backbone's own.
+
+    Args:
+        backbone: whose modules are replaced.
+        matrices: by the names of the parameters; both of a layer's experts, or none.
+        dtype: of activations.
     """
-    backbone.embed_tokens = Int8Embedding(backbone.embed_tokens.weight)  # type: ignore[assignment]
-    for module in list(backbone.modules()):
-        if isinstance(module, Router):
+    for name, matrix in matrices.items():
+        path, _, parameter = name.rpartition(".")
+        if parameter == "down_proj":
             continue
-        for name, child in list(module.named_children()):
-            if isinstance(child, Experts):
-                setattr(module, name, Int8Experts(child.gate_up_proj, child.down_proj))
-            elif isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child.weight))
+        if parameter == "gate_up_proj":
+            module: nn.Module = experts_of(matrix, matrices[f"{path}.down_proj"])
+        elif path == "embed_tokens":
+            module = Int8Embedding(matrix, dtype)  # type: ignore[arg-type]
+        else:
+            module = Int8Linear(matrix) if isinstance(matrix, Int8Matrix) else Float8Linear(matrix)  # type: ignore[arg-type]
+        owner, _, child = path.rpartition(".")
+        setattr(backbone.get_submodule(owner), child, module)
+
+
+def experts_of(gate_up: Matrix, down: Matrix) -> nn.Module:
+    """A layer's experts from their two stacks, which have the same form."""
+    return _EXPERTS[type(gate_up)](gate_up, down)  # type: ignore[arg-type]
+
+
+def _packed(stack: Int8Matrix) -> list[PackedInt8]:
+    return [PackedInt8.of(Int8Matrix(data=d, scale=s)) for d, s in zip(stack.data, stack.scale, strict=True)]

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from redraft.kernels.float8 import Float8Matrix
+from redraft.kernels.int4 import Int4Matrix
+from redraft.kernels.int8 import Int8Matrix
+
+Matrix = Int4Matrix | Int8Matrix | Float8Matrix
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredTensor:
@@ -20,6 +26,7 @@ class StoredTensor:
         files: names in the files that it is made from.
         load: (None) -> the whole tensor in floating point; (e) -> its part e along the first dimension, without
             reading the others where the form allows it.
+        matrix: where the form is one that we multiply by, that matrix as it is stored, mapped from its file.
     """
 
     name: str
@@ -28,6 +35,7 @@ class StoredTensor:
     nbytes: int
     files: tuple[str, ...]
     load: Callable[[int | None], Tensor]
+    matrix: Callable[[], Matrix] | None = None
 
     def read(self, part: int | None = None) -> Tensor:
         """The tensor in floating point, or one part along its first dimension."""

@@ -20,7 +20,8 @@ def call(name: str, function: str, *arguments: Tensor | int | float | None) -> N
     Args:
         name: of the library.
         function: of its functions, whose last parameter is the number of threads.
-        arguments: CPU tensors, contiguous unless their strides go with them, None for no tensor, integers (int64) and floats (float32), in its order.
+        arguments: CPU tensors, contiguous unless their strides go with them; None for no tensor; integers (int64) and
+            floats (float32), in its order.
     """
     native = library(name)
     assert native is not None

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from redraft.core.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from redraft.model.checkpoint import TensorFiles
+from redraft.core.files import read_json
 
 _LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class TensorFiles:
+    """The safetensors files of a directory and which of them holds each tensor."""
+
+    directory: Path
+    file_of: Mapping[str, str]
+
+    @classmethod
+    def of(cls, directory: Path) -> TensorFiles:
+        """Reads headers only.
+
+        Raises:
+            CheckpointError: no weights, a shard that is missing, or a file that is cut short.
+        """
+        index = directory / "model.safetensors.index.json"
+        if index.exists():
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise CheckpointError(f"{index} has no weight_map")
+            names = sorted(set(weight_map.values()))
+        else:
+            weight_map, names = None, ["model.safetensors"]
+        file_of: dict[str, str] = {}
+        for name in names:
+            header, _ = read_header(directory / name)
+            file_of.update(dict.fromkeys((key for key in header if key != "__metadata__"), name))
+        for tensor in weight_map or ():
+            if tensor not in file_of:
+                raise CheckpointError(f"{index} lists tensor {tensor!r}, which no file holds")
+        return cls(directory, file_of)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +12,9 @@ from torch import Tensor
 from redraft.core.errors import CheckpointError
 from redraft.model.formats.experts import stack_experts
 from redraft.model.formats.forms import FORMS, Form, form_of
-from redraft.model.formats.headers import Entry, entries
+from redraft.model.formats.headers import Entry, TensorFiles, entries
 from redraft.model.formats.settings import Settings
 from redraft.model.stored import StoredTensor
-
-if TYPE_CHECKING:
-    from redraft.model.checkpoint import TensorFiles
 
 # What is stored for quantised activations and caches, which are read in floating point here.
 _DROPPED = ("input_scale", "input_global_scale", "input_zero_point", "k_scale", "v_scale")
@@ -43,14 +40,14 @@ def stored_tensors(files: TensorFiles, quantization_config: Mapping[str, Any] | 
     """
     settings = Settings.of(quantization_config)
     modules: dict[str, dict[str, Entry]] = defaultdict(dict)
-    plain: list[Entry] = []
+    others: list[Entry] = []
     for name, entry in entries(files).items():
         module, _, part = name.rpartition(".")
         if part in _PARTS and module:
             modules[module][part] = entry
         else:
-            plain.append(entry)
-    found = [_plain(entry, entry.name) for entry in plain]
+            others.append(entry)
+    found = [plain(entry, entry.name) for entry in others]
     for module, parts in modules.items():
         found += _of_module(module, parts, settings)
     by_name: dict[str, StoredTensor] = {}
@@ -85,7 +82,7 @@ def _unquantised(module: str, parts: dict[str, Entry]) -> list[StoredTensor]:
         return []
     if weight.dtype not in _FLOATS:
         raise CheckpointError(f"tensor {weight.name!r} holds {weight.dtype}, in no form that redraft reads")
-    return [_plain(weight, _logical(module))]
+    return [plain(weight, _logical(module))]
 
 
 def _refuse_left_over(surplus: Iterable[Entry]) -> None:
@@ -99,7 +96,8 @@ def _logical(module: str) -> str:
     return module if module.endswith((".experts.gate_up_proj", ".experts.down_proj")) else f"{module}.weight"
 
 
-def _plain(entry: Entry, name: str) -> StoredTensor:
+def plain(entry: Entry, name: str) -> StoredTensor:
+    """A tensor that is stored as it is, in floating point."""
     return StoredTensor(
         name=name,
         shape=entry.shape,

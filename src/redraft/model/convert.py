@@ -1,0 +1,249 @@
+"""Writes a checkpoint in another form, file by file: to our quantised layout, or back to bfloat16.
+
+One tensor is in memory in floating point at a time, and one file's results: those of one layer. A file appears under
+its name when it is whole, so a run that was cut off goes on where it stopped and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from redraft.core.errors import CheckpointError, OptionError
+from redraft.core.files import read_json
+from redraft.kernels.int4 import BYTES, COLUMNS, ROWS
+from redraft.model.checkpoint import copy_files
+from redraft.model.formats.headers import read_header
+from redraft.model.formats.sidecar import write_beside
+from redraft.model.layout import CHECKSUMS, checksum, parts_of, quantization_config
+from redraft.model.model import DiffusionGemma
+from redraft.model.rounding import Recipe, rounded
+from redraft.model.source import Source
+from redraft.model.stored import StoredTensor
+
+Progress = Callable[[str, int, int], None]
+_INDEX = "model.safetensors.index.json"
+# What a run writes down first: another one that finds something else here does not go on.
+_TASK = "redraft-conversion.json"
+_SCALES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """Attributes:
+    nbytes: of all tensors.
+    files: how many were written, and how many were there already.
+    checksum: SHA-256 over all tensors' checksums, in order of their names.
+    """
+
+    nbytes: int
+    files: tuple[int, int]
+    checksum: str
+
+
+def quantize(
+    source: str | Path | Source,
+    directory: str | Path,
+    recipe: Recipe,
+    *,
+    importance: Mapping[str, Tensor] | None = None,
+    on_progress: Progress | None = None,
+) -> Converted:
+    """Writes a checkpoint's quantised form.
+
+    Args:
+        source: a directory or GGUF file in any form that `load_model` reads, or an open one.
+        directory: made if missing; what an earlier run of the same kind has left there is kept.
+        recipe: the forms.
+        importance: see `redraft.model.rounding.rounded`, by parameter.
+        on_progress: called with a file's name, how many are done and how many there are.
+
+    Raises:
+        CheckpointError: the source cannot be read, or the directory holds something else.
+        OptionError: there is no room for the result.
+    """
+    opened = source if isinstance(source, Source) else Source.open(source)
+    shapes = _shapes(opened)
+    described = quantization_config(recipe.experts, recipe.rest)
+    weights = importance or {}
+
+    def parts(parameter: str | None, tensor: StoredTensor) -> dict[str, Tensor]:
+        form = None if parameter is None else recipe.form_of(shapes, parameter)
+        if form is None:
+            return {tensor.name: tensor.read().contiguous()}
+        return parts_of(tensor.name, rounded(tensor, form, weights.get(parameter or "")))
+
+    def size(parameter: str | None, tensor: StoredTensor) -> int:
+        form = None if parameter is None else recipe.form_of(shapes, parameter)
+        return tensor.nbytes if form is None else _rounded_bytes(tensor.shape, form)
+
+    calibration = "" if importance is None else checksum(torch.cat([w.flatten() for w in weights.values()]))
+    task = described | {"source": _fingerprint(opened), "calibration": calibration}
+    return _write(opened, shapes, Path(directory), parts, size, task, described, on_progress)
+
+
+def export(source: str | Path, directory: str | Path, *, on_progress: Progress | None = None) -> Converted:
+    """Writes a checkpoint of any form in bfloat16, in Hugging Face layout; arguments as in `quantize`.
+
+    Raises:
+        CheckpointError, OptionError: as in `quantize`.
+    """
+    opened = Source.open(source)
+
+    def parts(_: str | None, tensor: StoredTensor) -> dict[str, Tensor]:
+        return {tensor.name: _in_bfloat16(tensor)}
+
+    def size(_: str | None, tensor: StoredTensor) -> int:
+        return 2 * torch.Size(tensor.shape).numel()
+
+    task = {"export": "bfloat16", "source": _fingerprint(opened)}
+    return _write(opened, _shapes(opened), Path(directory), parts, size, task, None, on_progress)
+
+
+def _in_bfloat16(tensor: StoredTensor) -> Tensor:
+    if len(tensor.shape) < 3:
+        return tensor.read().to(torch.bfloat16).contiguous()
+    out = torch.empty(tensor.shape, dtype=torch.bfloat16)
+    for part in range(len(out)):
+        out[part] = tensor.read(part)
+    return out
+
+
+def _rounded_bytes(shape: Sequence[int], form: str) -> int:
+    count = torch.Size(shape).numel()
+    rows = count // shape[-1]
+    codes = count // (ROWS * COLUMNS) * (BYTES + ROWS) if form == "int4" else count
+    return codes + rows * _SCALES
+
+
+def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        state = DiffusionGemma(source.config).backbone.state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _files(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> list[list[tuple[str | None, StoredTensor]]]:
+    """(parameter, tensor) by file: what is no layer's, then layer by layer, then what is not run."""
+    groups: dict[int, list[tuple[str | None, StoredTensor]]] = {}
+    for parameter, tensor in source.parameters(shapes).items():
+        words = parameter.split(".")
+        groups.setdefault(int(words[1]) if words[0] == "layers" else -1, []).append((parameter, tensor))
+    files = [groups[layer] for layer in sorted(groups)]
+    aside: list[tuple[str | None, StoredTensor]] = [(None, tensor) for tensor in source.passed_through().values()]
+    return files + ([aside] if aside else [])
+
+
+def _write(
+    source: Source,
+    shapes: Mapping[str, tuple[int, ...]],
+    directory: Path,
+    parts: Callable[[str | None, StoredTensor], dict[str, Tensor]],
+    size: Callable[[str | None, StoredTensor], int],
+    task: dict[str, Any],
+    described: dict[str, Any] | None,
+    on_progress: Progress | None,
+) -> Converted:
+    files = _files(source, shapes)
+    if source.path.resolve() == directory.resolve():
+        raise OptionError(f"{directory} is the source: give another directory")
+    _claim(directory, task)
+    names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
+    missing = [group for name, group in zip(names, files, strict=True) if not (directory / name).exists()]
+    _check_room(directory, sum(size(*item) for group in missing for item in group))
+    sums: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
+    total = 0
+    for number, (name, group) in enumerate(zip(names, files, strict=True)):
+        if on_progress is not None:
+            on_progress(name, number, len(files))
+        path = directory / name
+        if not path.exists():
+            _write_file(path, _merged(parts(*item) for item in group))
+        header, _ = read_header(path)
+        sums |= json.loads(header["__metadata__"][CHECKSUMS])
+        for tensor, fields in header.items():
+            if tensor != "__metadata__":
+                weight_map[tensor] = name
+                total += fields["data_offsets"][1] - fields["data_offsets"][0]
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (directory / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    # config.json comes last: without it, what is there is no model yet.
+    _write_beside(source, directory, described)
+    if on_progress is not None:
+        on_progress(names[-1], len(files), len(files))
+    overall = hashlib.sha256("\n".join(f"{name} {sums[name]}" for name in sorted(sums)).encode()).hexdigest()
+    return Converted(nbytes=total, files=(len(missing), len(files) - len(missing)), checksum=overall)
+
+
+def _merged(parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: tensor for some in parts for name, tensor in some.items()}
+
+
+def _write_file(path: Path, tensors: dict[str, Tensor]) -> None:
+    sums = {name: checksum(tensor) for name, tensor in sorted(tensors.items())}
+    fresh = path.with_suffix(".part")
+    save_file(tensors, fresh, metadata={"format": "pt", CHECKSUMS: json.dumps(sums)})
+    with fresh.open("rb+") as file:
+        os.fsync(file.fileno())
+    # The library makes files that their owner alone can read.
+    fresh.chmod(0o644)
+    os.replace(fresh, path)
+
+
+def _claim(directory: Path, task: dict[str, Any]) -> None:
+    """Makes the directory this task's, or finds that it is already.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / _TASK
+    if path.exists():
+        if read_json(path) != task:
+            raise CheckpointError(f"{directory} holds part of another conversion: empty it or give another directory")
+        return
+    if any(found.suffix != ".part" for found in directory.iterdir()):
+        raise CheckpointError(f"{directory} is not empty: empty it or give another directory")
+    fresh = path.with_suffix(".part")
+    fresh.write_text(json.dumps(task, indent=2) + "\n", encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _fingerprint(source: Source) -> str:
+    """Of what the source holds, as far as headers tell: a conversion must not go on from another one's files."""
+    held = sorted((t.name, t.form, *t.shape, t.nbytes) for t in source.tensors.values())
+    paths = sorted({entry.path for entry in source.entries.values()} or {source.path})
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
+    return hashlib.sha256(json.dumps([held, stats, dict(source.raw)], sort_keys=True).encode()).hexdigest()
+
+
+def _check_room(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise OptionError(f"{directory} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there")
+
+
+def _write_beside(source: Source, directory: Path, described: dict[str, Any] | None) -> None:
+    """Config, tokenizer and templates."""
+    config = source.config.to_dict()
+    for name in ("quantization_config", "quantization"):
+        config.pop(name, None)
+    if described is not None:
+        config["quantization_config"] = described
+    else:
+        config["dtype"] = "bfloat16"
+    if source.path.suffix == ".gguf":
+        write_beside(source.path, directory)
+    else:
+        copy_files(source.path, directory)
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
