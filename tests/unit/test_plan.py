@@ -10,7 +10,7 @@ import torch
 from redraft.bench import plan as plan_module
 from redraft.bench.catalogue import Device, catalogue, find_devices, this_cpu
 from redraft.bench.floor import part_floors_s, step_parts
-from redraft.bench.footprint import FORMS, kv_bytes, weight_bytes, workspace_bytes
+from redraft.engine.footprint import FORMS, kv_bytes, weight_bytes, workspace_bytes
 from redraft.bench.machine import Machine
 from redraft.bench.plan import Request, best_form, form_plan, resident_share, stored_bytes
 from redraft.bench.plan_tables import catalogue_table, forms_table, source_lines

@@ -14,7 +14,7 @@ from redraft.bench.run import Plan, measure
 from redraft.bench.shapes import shape_directory
 from redraft.bench.subjects import Spec
 from redraft.core.errors import InputError
-from redraft.engine.load import auto_dtype
+from redraft.engine.device import auto_dtype
 from redraft.model.config import ModelConfig
 from redraft.model.locate import locate
 from redraft.text.chat import ChatTemplate
@@ -47,7 +47,7 @@ def bench(
         steps: denoising steps of a canvas (fixed work); None lets the model stop by itself.
         prompt: text; None takes random ids.
         prompt_tokens: how many.
-        dtype: whose figures stand at the top of the report: "auto", "float32", "bfloat16" or "int8".
+        dtype: whose figures stand at the top of the report: "auto", "float32", "bfloat16", "int8" or "int4".
         against: "transformers" or None.
         settings: of transformers: "default", or "all" to try its experts and its compiled step too.
         repetitions: measured generations of each subject.
@@ -63,8 +63,10 @@ def bench(
         raise InputError("--layers cuts a --shape; a model has the layers it has")
     if threads is not None:
         torch.set_num_threads(threads)
-    changes = {} if layers is None else {"num_hidden_layers": layers}
-    directory = shape_directory(shape, **changes) if shape is not None else locate(model or "mini")
+    if dtype == "auto":
+        # The released shape is meant to be run in int4; nothing else fits a machine of common size.
+        dtype = "int4" if shape == "full" and against is None else _name(auto_dtype(torch.device("cpu")))
+    directory = _directory(model, shape, layers, dtype, on_progress)
     config = ModelConfig.from_directory(directory)
     ids = None if prompt is None else _prompt_ids(directory, prompt)
     plan = Plan(
@@ -78,12 +80,11 @@ def bench(
     )
     on_progress("measuring the machine", 0, 1)
     machine = measure_machine()
-    kind = str(auto_dtype(torch.device("cpu"))).removeprefix("torch.") if dtype == "auto" else dtype
-    specs = _ours(directory, machine.threads, kind, against is not None)
+    specs = _ours(directory, machine.threads, dtype, against is not None)
     if against is not None:
         specs += _theirs(directory, machine.threads, settings)
     found = measure(specs, plan, on_progress)
-    report = build_report(found, plan, machine, config, shape or model or "mini", kind)
+    report = build_report(found, plan, machine, config, shape or model or "mini", dtype)
     report["machine"]["others_share_at_end"] = others_share()
     return report
 
@@ -96,10 +97,26 @@ def _prompt_ids(directory: Path, prompt: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text))
 
 
+def _directory(model: str | None, shape: str | None, layers: int | None, dtype: str, on_progress: Progress) -> Path:
+    if shape is None:
+        return locate(model or "mini")
+    changes = {} if layers is None else {"num_hidden_layers": layers}
+    return shape_directory(shape, "int4" if dtype == "int4" else None, on_progress, **changes)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _ours(directory: Path, threads: int, kind: str, every: bool) -> list[Spec]:
-    """redraft in all three kinds where there is something to compare with, else in the one that was asked for."""
-    float_kind = str(auto_dtype(torch.device("cpu"))).removeprefix("torch.")
-    kinds = {"float32": ("float32", None), "bfloat16": ("bfloat16", None), "int8": (float_kind, "int8")}
+    """redraft in float32, bfloat16 and int8 where there is something to compare with, and in what was asked for."""
+    float_kind = _name(auto_dtype(torch.device("cpu")))
+    kinds = {
+        "float32": ("float32", None),
+        "bfloat16": ("bfloat16", None),
+        "int8": (float_kind, "int8"),
+        "int4": (float_kind, "int4"),
+    }
     if kind not in kinds:
         raise InputError(f"--dtype must be auto, {', '.join(kinds)}; got {kind!r}")
     return [
@@ -112,7 +129,7 @@ def _ours(directory: Path, threads: int, kind: str, every: bool) -> list[Spec]:
             threads=threads,
         )
         for name, (dtype, quantize) in kinds.items()
-        if every or name == kind
+        if name == kind or (every and name != "int4")
     ]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from redraft.bench.catalogue import Device, find_devices, these_accelerators, this_cpu
 from redraft.bench.floor import Part, part_floors_s, step_parts
-from redraft.bench.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
 from redraft.bench.machine import measure_machine
 from redraft.bench.shapes import shape_config
 from redraft.core.errors import InputError
+from redraft.engine.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
 from redraft.model.config import ModelConfig
 from redraft.model.formats.headers import TensorFiles
 from redraft.model.locate import locate

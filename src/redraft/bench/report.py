@@ -13,11 +13,11 @@ from redraft.bench.run import Measured, Plan
 from redraft.bench.subjects import Spec
 from redraft.model.config import ModelConfig
 
-KINDS = ("float32", "bfloat16", "int8")
+KINDS = ("float32", "bfloat16", "int8", "int4")
 
 
 def kind_of(spec: Spec) -> str:
-    """ "float32", "bfloat16" or "int8": what the products of a subject are made in."""
+    """ "float32", "bfloat16", "int8" or "int4": what the products of a subject are made in."""
     return spec.quantize or spec.dtype
 
 
@@ -37,7 +37,7 @@ def build_report(
         machine: as measured at the start.
         config: of the model.
         model: its name.
-        kind: whose figures stand at the top: "float32", "bfloat16" or "int8".
+        kind: whose figures stand at the top: one of `KINDS`.
     """
     ours = {kind_of(m.spec): m for m in found if m.spec.library == "redraft" and m.results}
     theirs = {m.spec.dtype: m for m in found if is_default(m.spec) and m.results}
@@ -59,6 +59,9 @@ def build_report(
         "floor_s": floors[kind],
         "fraction_of_floor": floors[kind] / step if step else None,
         "tokens_per_second": chosen.median("tokens") / chosen.median("total_s") if chosen else None,
+        "commit_s": chosen.commit_s if chosen else None,
+        "autoregressive_token_s": chosen.token_s if chosen else None,
+        "load_s": chosen.load_s if chosen else None,
         "peak_memory_bytes": int(chosen.median("peak_memory_bytes")) if chosen else None,
         "ratio": _ratios(ours, theirs),
         "memory_ratio": _memory(ours, theirs),
@@ -113,6 +116,8 @@ def _subject(measured: Measured, floors: dict[str, float], parts: dict[str, list
         "fraction_of_floor": floors[kind_of(spec)] / step,
         "peak_memory_bytes": int(measured.median("peak_memory_bytes")),
         "extra_memory_bytes": int(measured.median("extra_memory_bytes")),
+        "commit_s": measured.commit_s,
+        "autoregressive_token_s": measured.token_s,
         "parts_s": measured.parts,
         "roofline": _roofline(measured.parts or {}, parts[kind_of(spec)]),
     }
@@ -134,11 +139,21 @@ def subjects_table(report: dict[str, Any]) -> Table:
     """One row a subject: the step with its spread, where its time goes, how near the floor, memory."""
     table = Table(box=None, pad_edge=False)
     table.add_column("subject")
-    for heading in ("ms / step", "least - most", "encode ms", "tokens/s", "of floor", "peak MB", "where a step goes"):
+    for heading in (
+        "ms / step",
+        "least - most",
+        "encode ms",
+        "commit ms",
+        "ms / token",
+        "tokens/s",
+        "of floor",
+        "peak MB",
+        "where a step goes",
+    ):
         table.add_column(heading, justify="left" if heading.startswith("where") else "right")
     for row in report["subjects"]:
         if "failed" in row:
-            table.add_row(row["name"], "-", "-", "-", "-", "-", "-", f"failed: {row['failed']}")
+            table.add_row(row["name"], *8 * ["-"], f"failed: {row['failed']}")
             continue
         parts = sorted((row["parts_s"] or {}).items(), key=lambda part: -part[1])
         table.add_row(
@@ -146,12 +161,18 @@ def subjects_table(report: dict[str, Any]) -> Table:
             f"{1e3 * row['step_s']:.0f}",
             f"{1e3 * row['step_s_least']:.0f} - {1e3 * row['step_s_largest']:.0f}",
             f"{1e3 * row['encode_s']:.0f}",
+            _ms(row["commit_s"]),
+            _ms(row["autoregressive_token_s"]),
             f"{row['tokens_per_second']:.1f}",
             f"{100 * row['fraction_of_floor']:.0f} %",
             f"{row['peak_memory_bytes'] / 2**20:.0f}",
             "  ".join(f"{name} {1e3 * seconds:.0f}" for name, seconds in parts if seconds >= 1e-3),
         )
     return table
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e3 * seconds:.0f}"
 
 
 def machine_lines(report: dict[str, Any]) -> list[str]:

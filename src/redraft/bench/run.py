@@ -52,6 +52,8 @@ class Measured:
     spec: Spec
     results: list[Result] = field(default_factory=list)
     parts: dict[str, float] | None = None
+    commit_s: float | None = None
+    token_s: float | None = None
     load_s: float | None = None
     failed: str | None = None
 
@@ -142,6 +144,7 @@ def measure(
                     continue
                 if with_parts:
                     measured.parts = result.parts
+                    measured.commit_s, measured.token_s = result.commit_s, result.token_s
                 elif not warming:
                     measured.results.append(result)
     return found

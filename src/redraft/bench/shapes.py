@@ -15,7 +15,11 @@ from redraft.core.errors import InputError
 from redraft.core.files import cache_directory
 from redraft.model.checkpoint import save_checkpoint
 from redraft.model.config import ModelConfig
+from redraft.model.convert import Progress
+from redraft.model.convert import quantize as write_quantized
 from redraft.model.model import DiffusionGemma
+from redraft.model.random import random_source
+from redraft.model.rounding import RECIPES
 from redraft.model.scratch import generation_config, initialise, scratch_config
 
 # `mid` is what a laptop does in a second a step; `full` is the released checkpoint's text model.
@@ -52,16 +56,30 @@ def shape_config(name: str, **changes: int) -> ModelConfig:
     return scratch_config(shape | _SPECIAL, shape.pop("canvas_length"))
 
 
-def shape_directory(name: str, **changes: int) -> Path:
-    """A checkpoint of this shape with random bfloat16 weights and no tokenizer; made on first use.
+def shape_directory(
+    name: str, quantize: str | None = None, on_progress: Progress | None = None, **changes: int
+) -> Path:
+    """A checkpoint of this shape with random weights and no tokenizer; made on first use.
+
+    Args:
+        name: of the shape.
+        quantize: a form of our quantised layout, written as such; None writes bfloat16.
+        on_progress: see `convert.quantize`.
+        changes: sizes that replace the shape's own.
 
     Raises:
         InputError: no such shape, or weights that would not fit this machine's memory or disk.
     """
     config = shape_config(name, **changes)
-    sizes = json.dumps(SHAPES[name] | changes, sort_keys=True)
+    sizes = json.dumps(SHAPES[name] | changes, sort_keys=True) + (quantize or "")
     directory = cache_directory("shapes") / f"{name}-{hashlib.sha256(sizes.encode()).hexdigest()[:12]}"
     if (directory / "config.json").exists():
+        return directory
+    defaults = json.dumps(generation_config(0, 2, [1])) + "\n"
+    if quantize is not None:
+        # Resumes where an earlier run was cut off; config.json comes last.
+        write_quantized(random_source(config, name), directory, RECIPES[quantize], on_progress=on_progress)
+        (directory / "generation_config.json").write_text(defaults, encoding="utf-8")
         return directory
     with torch.device("meta"):
         count = sum(parameter.numel() for parameter in DiffusionGemma(config).parameters())
@@ -71,8 +89,7 @@ def shape_directory(name: str, **changes: int) -> Path:
     fresh = directory.with_name(directory.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     save_checkpoint(model, fresh, dtype=torch.bfloat16)
-    defaults = generation_config(0, 2, [1])
-    (fresh / "generation_config.json").write_text(json.dumps(defaults) + "\n", encoding="utf-8")
+    (fresh / "generation_config.json").write_text(defaults, encoding="utf-8")
     os.replace(fresh, directory)
     return directory
 

@@ -14,6 +14,8 @@ from redraft.bench.parts import PartTimer
 
 # Below any mean entropy: a run of fixed work never stops early. The reference refuses 0.
 NEVER_CONFIDENT = 1e-30
+# Of the causal mode.
+_TOKENS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Spec:
         library: "redraft" or "transformers".
         directory: of the checkpoint.
         dtype: "float32" or "bfloat16".
-        quantize: of redraft: None or "int8".
+        quantize: of redraft: None, "int8" or "int4"; "int4" finds what is stored as such.
         experts: of transformers: which implementation of the experts; None is its default.
         compiled: of transformers: a static cache, which makes it compile its step.
         threads: CPU threads.
@@ -70,6 +72,7 @@ class Result:
         peak_memory_bytes: of the process while it generated, weights included.
         extra_memory_bytes: how far that is above what the process held before.
         parts: seconds a step by part of the model, if asked for.
+        commit_s, token_s: with them, of redraft: encoding a canvas, and a token of the causal mode.
     """
 
     total_s: float
@@ -80,6 +83,8 @@ class Result:
     peak_memory_bytes: int
     extra_memory_bytes: int
     parts: dict[str, float] | None = None
+    commit_s: float | None = None
+    token_s: float | None = None
 
 
 class Subject(Protocol):
@@ -117,7 +122,24 @@ class Redraft:
             peak_memory_bytes=peak_bytes(),
             extra_memory_bytes=max(0, peak_bytes() - before),
             parts=timer.seconds_per_step(stats.denoising_steps, stats.denoise_s) if work.parts else None,
+            commit_s=self._commit_s(work) if work.parts else None,
+            token_s=self._token_s(work) if work.parts else None,
         )
+
+    def _commit_s(self, work: Work) -> float:
+        model = self.engine.model
+        cache = model.new_cache()
+        model.encode(torch.tensor([work.prompt]), cache)
+        canvas = torch.randint(model.config.vocab_size, (1, model.config.canvas_length))
+        started = time.perf_counter()
+        model.encode(canvas, cache)
+        return time.perf_counter() - started
+
+    def _token_s(self, work: Work) -> float:
+        # The prompt is in the prefix cache: the generation before this one had it.
+        options: dict[str, Any] = {"mode": "autoregressive", "max_new_tokens": _TOKENS, "temperature": 1.0}
+        stats = self.engine.generate(list(work.prompt), seed=work.seed, **options).stats
+        return stats.total_s / max(1, stats.generated_tokens)
 
 
 class Transformers:

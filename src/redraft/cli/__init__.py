@@ -17,6 +17,7 @@ from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
 from redraft.cli.plan import plan
 from redraft.cli.presets import presets
+from redraft.cli.quantize import export, quantize
 from redraft.cli.run import run
 from redraft.cli.serve import serve
 from redraft.cli.train import train
@@ -51,6 +52,8 @@ app.command()(train)
 app.add_typer(eval_app, name="eval")
 app.command()(bench)
 app.command()(plan)
+app.command()(quantize)
+app.command()(export)
 app.command()(presets)
 
 

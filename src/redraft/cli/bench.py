@@ -10,7 +10,7 @@ import typer
 from redraft.cli.options import Json, Threads
 from redraft.core.errors import InputError
 
-Dtype = Annotated[str, typer.Option(help='"auto", "float32", "bfloat16" or "int8".', metavar="NAME")]
+Dtype = Annotated[str, typer.Option(help='"auto", "float32", "bfloat16", "int8" or "int4".', metavar="NAME")]
 
 
 def bench(

@@ -8,7 +8,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from redraft.cli.options import Device, Dtype, Live, Model, Quantize, Quiet, Threads, with_generation_options
+from redraft.cli.options import (
+    Device,
+    Dtype,
+    Live,
+    Memory,
+    Model,
+    Quantize,
+    Quiet,
+    Threads,
+    Verify,
+    with_generation_options,
+)
 from redraft.core.errors import InputError, RedraftError
 
 if TYPE_CHECKING:
@@ -30,6 +41,8 @@ def chat(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    memory: Memory = None,
+    verify: Verify = False,
     threads: Threads = None,
     live: Live = None,
     quiet: Quiet = False,
@@ -39,7 +52,7 @@ def chat(
     from redraft.cli import show
     from redraft.cli.live import console_for_drawing
 
-    engine = show.load(model, device, dtype, threads, quantize)
+    engine = show.load(model, device, dtype, threads, quantize, memory_gb=memory, verify=verify)
     interactive = sys.stdin.isatty()
     talk = Talk(
         engine=engine,

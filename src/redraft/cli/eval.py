@@ -10,7 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Help, Json, Model, Quantize, Threads, Workers, with_generation_options
+from redraft.cli.options import (
+    Device,
+    Dtype,
+    Help,
+    Json,
+    Memory,
+    Model,
+    Quantize,
+    Threads,
+    Verify,
+    Workers,
+    with_generation_options,
+)
 from redraft.core.errors import InputError
 
 app = typer.Typer(help="Judge a model on a task.", rich_markup_mode=None)
@@ -46,6 +58,8 @@ def tool_calls(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    memory: Memory = None,
+    verify: Verify = False,
     threads: Threads = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -58,7 +72,7 @@ def tool_calls(
 
     rows = read_rows(data)
     with _writer(errors) as on_wrong:
-        engine = show.load(model, device, dtype, threads, quantize, workers=workers)
+        engine = show.load(model, device, dtype, threads, quantize, memory_gb=memory, verify=verify, workers=workers)
         with show.progress("tool-calls") as on_progress:
             measures = evaluate(
                 engine, rows, seed=seed, limit=limit, options=options, on_progress=on_progress, on_wrong=on_wrong

@@ -16,13 +16,21 @@ import typer
 from redraft.core.errors import InputError
 from redraft.core.options import GenerationOptions
 
-Model = Annotated[str, typer.Option(help='"mini", a directory or a Hub id.', metavar="NAME")]
+Model = Annotated[str, typer.Option(help='"mini", a directory, a GGUF file or a Hub id.', metavar="NAME")]
 Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME")]
 Dtype = Annotated[str, typer.Option(help='"auto", "float32" or "bfloat16".', metavar="NAME")]
 Quantize = Annotated[
-    str | None, typer.Option(help='"int8": matrices in int8, activations as --dtype says.', metavar="NAME")
+    str | None,
+    typer.Option(help='"int8", "int4" (experts int4, the rest int8) or "fp8": round as it loads.', metavar="NAME"),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; unset, torch decides.", min=1, metavar="N")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        help="GB of memory to use; experts beyond it stay on disk. Unset, what is free.", min=0.1, metavar="GB"
+    ),
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Check a quantised model's checksums as it loads.")]
 Workers = Annotated[
     int | None,
     typer.Option(help="Processes that share the requests; unset, one a thread for a small model.", min=1, metavar="N"),

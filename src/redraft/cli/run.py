@@ -6,7 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Json, Live, Model, Quantize, Quiet, Threads, with_generation_options
+from redraft.cli.options import (
+    Device,
+    Dtype,
+    Json,
+    Live,
+    Memory,
+    Model,
+    Quantize,
+    Quiet,
+    Threads,
+    Verify,
+    with_generation_options,
+)
 from redraft.core.errors import InputError
 
 
@@ -17,6 +29,8 @@ def run(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    memory: Memory = None,
+    verify: Verify = False,
     threads: Threads = None,
     live: Live = None,
     as_json: Json = False,
@@ -31,7 +45,7 @@ def run(
         raise InputError("--live and --json exclude each other: drop one of them")
     prompt = show.read_text() if text == "-" else text
     changes = options or {}
-    engine = show.load(model, device, dtype, threads, quantize)
+    engine = show.load(model, device, dtype, threads, quantize, memory_gb=memory, verify=verify)
     if as_json:
         generation = engine.generate(prompt, **changes)
         show.print_json(generation.to_dict())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Model, Quantize, Threads, Workers
+from redraft.cli.options import Device, Dtype, Memory, Model, Quantize, Threads, Verify, Workers
 
 
 def serve(
@@ -35,6 +35,8 @@ def serve(
     device: Device = "auto",
     dtype: Dtype = "auto",
     quantize: Quantize = None,
+    memory: Memory = None,
+    verify: Verify = False,
     threads: Threads = None,
     workers: Workers = None,
 ) -> None:
@@ -62,5 +64,15 @@ def serve(
         drain_s=drain,
         log_prompts=log_prompts,
     )
-    engine = show.load(model, device, dtype, threads, quantize, workers=workers, prefix_cache_mb=prefix_cache)
+    engine = show.load(
+        model,
+        device,
+        dtype,
+        threads,
+        quantize,
+        memory_gb=memory,
+        verify=verify,
+        workers=workers,
+        prefix_cache_mb=prefix_cache,
+    )
     run(engine, settings, announce=show.print_note)

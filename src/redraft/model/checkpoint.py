@@ -35,7 +35,7 @@ ALIGNMENT = 64
 
 
 def load_model(
-    directory: str | Path,
+    directory: str | Path | Source,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     quantize: str | None = None,
@@ -46,8 +46,9 @@ def load_model(
     """The model of a checkpoint, in eval mode.
 
     Args:
-        directory: Hugging Face layout in any published form, or a GGUF file. What is quantised in our own layout stays
-            so and is mapped from its files; other forms are widened to `dtype`, one tensor at a time.
+        directory: Hugging Face layout in any published form, a GGUF file, or either open already. What is in our own
+            quantised layout stays so and is mapped from its files; other forms are widened to `dtype`, one tensor at a
+            time.
         device: where the weights go.
         dtype: of activations and of all weights that are not quantised.
         quantize: "int8", "int4" or "fp8" rounds the matrices as they come.
@@ -58,10 +59,12 @@ def load_model(
         ModelNotFoundError: no such directory or file.
         CheckpointError: a file, a field or a tensor that is missing, surplus, misshapen or corrupted, by name.
     """
-    source = Source.open(directory)
+    source = directory if isinstance(directory, Source) else Source.open(directory)
     if verify:
         if not source.quantised:
-            raise CheckpointError(f"{directory} is not in redraft's quantised layout: there are no checksums to verify")
+            raise CheckpointError(
+                f"{source.path} is not in redraft's quantised layout: there are no checksums to verify"
+            )
         verify_files(sorted({entry.path for entry in source.entries.values()}))
     with torch.device("meta"):
         model = DiffusionGemma(source.config)
@@ -76,7 +79,7 @@ def load_model(
         if form is not None:
             matrices[name] = rounded(tensor, form).to(device)
         else:
-            loaded[name] = _aligned(_floating(directory, tensor).to(device=device, dtype=dtype))
+            loaded[name] = _aligned(_floating(source.path, tensor).to(device=device, dtype=dtype))
     if streamed:
         stream_experts(model.backbone, source, {n: t for n, t in tensors.items() if n not in kept}, dtype)
     place(model.backbone, matrices, dtype)
@@ -99,10 +102,10 @@ def _is_streamed(name: str, streamed: frozenset[int]) -> bool:
     return len(parts) > 3 and parts[0] == "layers" and parts[2] == "experts" and int(parts[1]) in streamed
 
 
-def _floating(directory: str | Path, tensor: StoredTensor) -> Tensor:
+def _floating(path: Path, tensor: StoredTensor) -> Tensor:
     found = tensor.read()
     if not found.is_floating_point():
-        raise CheckpointError(f"{directory}: tensor {tensor.name!r} holds {found.dtype}, not floating-point numbers")
+        raise CheckpointError(f"{path}: tensor {tensor.name!r} holds {found.dtype}, not floating-point numbers")
     return found
 
 

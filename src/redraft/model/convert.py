@@ -26,7 +26,7 @@ from redraft.model.checkpoint import copy_files
 from redraft.model.formats.headers import read_header
 from redraft.model.formats.sidecar import write_beside
 from redraft.model.layout import CHECKSUMS, checksum, parts_of, quantization_config
-from redraft.model.model import DiffusionGemma
+from redraft.model.model import shapes_of
 from redraft.model.rounding import Recipe, rounded
 from redraft.model.source import Source
 from redraft.model.stored import StoredTensor
@@ -73,7 +73,7 @@ def quantize(
         OptionError: there is no room for the result.
     """
     opened = source if isinstance(source, Source) else Source.open(source)
-    shapes = _shapes(opened)
+    shapes = shapes_of(opened.config)
     described = quantization_config(recipe.experts, recipe.rest)
     weights = importance or {}
 
@@ -107,7 +107,7 @@ def export(source: str | Path, directory: str | Path, *, on_progress: Progress |
         return 2 * torch.Size(tensor.shape).numel()
 
     task = {"export": "bfloat16", "source": _fingerprint(opened)}
-    return _write(opened, _shapes(opened), Path(directory), parts, size, task, None, on_progress)
+    return _write(opened, shapes_of(opened.config), Path(directory), parts, size, task, None, on_progress)
 
 
 def _in_bfloat16(tensor: StoredTensor) -> Tensor:
@@ -124,12 +124,6 @@ def _rounded_bytes(shape: Sequence[int], form: str) -> int:
     rows = count // shape[-1]
     codes = count // (ROWS * COLUMNS) * (BYTES + ROWS) if form == "int4" else count
     return codes + rows * _SCALES
-
-
-def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        state = DiffusionGemma(source.config).backbone.state_dict()
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _files(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> list[list[tuple[str | None, StoredTensor]]]:
@@ -211,6 +205,9 @@ def _claim(directory: Path, task: dict[str, Any]) -> None:
     if path.exists():
         if read_json(path) != task:
             raise CheckpointError(f"{directory} holds part of another conversion: empty it or give another directory")
+        # What a run that was killed was writing.
+        for left in (*directory.glob("*.part"), *directory.glob(".tmp*")):
+            left.unlink()
         return
     if any(found.suffix != ".part" for found in directory.iterdir()):
         raise CheckpointError(f"{directory} is not empty: empty it or give another directory")

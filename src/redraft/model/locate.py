@@ -18,7 +18,7 @@ def locate(model: str | Path, revision: str | None = None) -> Path:
         ModelNotFoundError: there is none; says where was looked.
     """
     directory = Path(model).expanduser()
-    if directory.is_dir():
+    if directory.is_dir() or (directory.suffix == ".gguf" and directory.is_file()):
         return directory
     bundled = BUNDLED / str(model)
     if re.fullmatch(r"[\w.-]+", str(model)) and (bundled / "config.json").exists():
@@ -26,7 +26,9 @@ def locate(model: str | Path, revision: str | None = None) -> Path:
     if _HUB_ID.fullmatch(str(model)):
         return _cached(str(model), revision)
     names = ", ".join(sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))) or "none"
-    raise ModelNotFoundError(f"no model {str(model)!r}: not a directory, not a Hub id, not bundled ({names})")
+    raise ModelNotFoundError(
+        f"no model {str(model)!r}: not a directory, not a GGUF file, not a Hub id, not bundled ({names})"
+    )
 
 
 def _cached(hub_id: str, revision: str | None) -> Path:

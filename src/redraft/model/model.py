@@ -153,3 +153,10 @@ class DiffusionGemma(nn.Module):
             soft_embedding=stats.soft_embedding.view(B, L, D),
             dropped_mass=stats.dropped_mass.view(B, L),
         )
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter and buffer of the backbone, by name; nothing is allocated."""
+    with torch.device("meta"):
+        state = DiffusionGemma(config).backbone.state_dict()
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -34,7 +34,8 @@ _DTYPES = {
     "I8": torch.int8,
     "F8_E4M3": torch.float8_e4m3fn,
 }
-_BUFFERS = 2
+# One is in use while the next layer arrives in the other.
+BUFFERS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class ExpertReader:
         self.places, self._drop = places, drop
         self._next = dict(zip(places, [*list(places)[1:], next(iter(places))], strict=True))
         size = max(place.nbytes for place in places.values())
-        self._buffers = [torch.empty(size, dtype=torch.uint8) for _ in range(min(_BUFFERS, len(places)))]
+        self._buffers = [torch.empty(size, dtype=torch.uint8) for _ in range(min(BUFFERS, len(places)))]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="experts")
         self._coming: tuple[int, Future[dict[tuple[str, str], Tensor]]] | None = None
         self._turn = 0

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from redraft.engine.load import auto_dtype
+from redraft.engine.device import auto_dtype
 from redraft.engine.prefill import ENCODE_CHUNK
 from redraft.kernels.head import MAX_TILE_BYTES
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
 from redraft.model.cache import LayerCache, SequenceCache
 from redraft.model.config import ModelConfig
-from redraft.model.model import DiffusionGemma
+from redraft.model.model import shapes_of
 
 # Python with torch and its kernels, before there is a model: resident bytes on Linux, CPU build.
 PROCESS_BYTES = 350 * 10**6
@@ -59,12 +59,7 @@ FORMS = (
 )
 
 
-@functools.lru_cache(maxsize=4)
-def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every weight, by name; nothing is allocated."""
-    with torch.device("meta"):
-        model = DiffusionGemma(config)
-    return {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
+tensor_shapes = functools.lru_cache(maxsize=4)(shapes_of)
 
 
 def weight_bytes(config: ModelConfig, form: Form, *, on_cpu: bool) -> tuple[int, int]:

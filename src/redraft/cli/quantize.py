@@ -1,0 +1,91 @@
+"""`redraft quantize` and `redraft export`: a checkpoint in another form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from redraft.cli.options import Json
+
+if TYPE_CHECKING:
+    from redraft.model.convert import Converted
+
+_Source = Annotated[str, typer.Argument(help='"mini", a directory, a GGUF file or a Hub id.', metavar="SRC")]
+_Directory = Annotated[Path, typer.Argument(help="Made if missing; a run that was cut off goes on.", metavar="DST")]
+
+
+def quantize(
+    source: _Source,
+    directory: _Directory,
+    experts: Annotated[str, typer.Option(help='"int4", "int8" or "fp8".', metavar="FORM")] = "int4",
+    rest: Annotated[
+        str, typer.Option(help='"int8" or "fp8": attention, dense MLP; the embedding is int8.', metavar="FORM")
+    ] = "int8",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Texts, one a line: columns of experts weigh what runs through them.",
+            exists=True,
+            dir_okay=False,
+            metavar="FILE.txt",
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; unset, all.", min=1, metavar="N")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint with quantised weights; it loads at once, and takes a quarter of the memory."""
+    import torch
+
+    from redraft.core.errors import OptionError
+    from redraft.engine.calibration import importance
+    from redraft.model.convert import quantize as convert
+    from redraft.model.locate import locate
+    from redraft.model.rounding import Recipe
+
+    if experts not in ("int4", "int8", "fp8"):
+        raise OptionError(f"--experts {experts!r}: 'int4', 'int8' or 'fp8'")
+    if rest not in ("int8", "fp8"):
+        raise OptionError(f"--rest {rest!r}: 'int8' or 'fp8'")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    path = locate(source)
+    from redraft.cli import show
+
+    weights = None
+    if calibrate is not None:
+        with show.status("calibrating"):
+            weights = importance(path, calibrate.read_text(encoding="utf-8").splitlines())
+    with show.stages("quantize") as on_progress:
+        recipe = Recipe(experts=experts, rest=rest)  # type: ignore[arg-type]
+        found = convert(path, directory, recipe, importance=weights, on_progress=on_progress)
+    _report(found, directory, as_json=as_json)
+
+
+def export(source: _Source, directory: _Directory, as_json: Json = False) -> None:
+    """Write a checkpoint of any form in bfloat16, in Hugging Face layout, for every other tool."""
+    from redraft.cli import show
+    from redraft.model.convert import export as convert
+    from redraft.model.locate import locate
+
+    with show.stages("export") as on_progress:
+        found = convert(locate(source), directory, on_progress=on_progress)
+    _report(found, directory, as_json=as_json)
+
+
+def _report(found: Converted, directory: Path, *, as_json: bool) -> None:
+    from redraft.cli import show
+
+    if as_json:
+        made, kept = found.files
+        show.print_json(
+            {
+                "directory": str(directory),
+                "bytes": found.nbytes,
+                "files": {"written": made, "kept": kept},
+                "sha256": found.checksum,
+            }
+        )
+        return
+    print(f"{directory}: {found.nbytes / 1e9:.2f} GB in {sum(found.files)} files, sha256 {found.checksum}")
