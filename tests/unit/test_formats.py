@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from quantised import FORMATS, SAFETENSORS_FORMATS, write_in_format, write_source
 from redraft.core.errors import CheckpointError
-from redraft.model.formats.headers import TensorFiles
+from redraft.model.formats.headers import TensorFiles, entries
 from redraft.model.formats.modules import stored_tensors
 from redraft.model.stored import StoredTensor
 
@@ -56,7 +56,7 @@ def written(source, tmp_path):
 
 def stored_in(directory: Path) -> dict[str, StoredTensor]:
     config = json.loads((directory / "config.json").read_text())
-    return stored_tensors(TensorFiles.of(directory), config.get("quantization_config"))
+    return stored_tensors(entries(TensorFiles.of(directory)), config.get("quantization_config"))
 
 
 def edit(directory: Path, change) -> None:
@@ -123,7 +123,7 @@ def test_headers_alone_are_read(written, monkeypatch):
     directory = written("nvfp4")
     files = TensorFiles.of(directory)
     monkeypatch.setattr("redraft.model.formats.headers.safe_open", None)
-    assert stored_tensors(files, None)[f"{EXPERTS}gate_up_proj"].form == "nvfp4"
+    assert stored_tensors(entries(files), None)[f"{EXPERTS}gate_up_proj"].form == "nvfp4"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,9 @@ def test_scales_for_other_columns_are_refused(written):
 def test_symmetric_zero_points_tell_their_version(source, tmp_path, packing):
     expected = write_in_format(source, tmp_path, "auto-round")
     config = json.loads((tmp_path / "config.json").read_text())["quantization_config"] | {"packing_format": packing}
-    decoded = stored_tensors(TensorFiles.of(tmp_path), config)["model.decoder.layers.0.mlp.up_proj.weight"].read()
+    decoded = stored_tensors(entries(TensorFiles.of(tmp_path)), config)[
+        "model.decoder.layers.0.mlp.up_proj.weight"
+    ].read()
     assert torch.equal(decoded, expected["model.decoder.layers.0.mlp.up_proj.weight"])
 
 

@@ -10,18 +10,19 @@ import torch
 from redraft.bench import plan as plan_module
 from redraft.bench.catalogue import Device, catalogue, find_devices, this_cpu
 from redraft.bench.floor import part_floors_s, step_parts
-from redraft.engine.footprint import FORMS, kv_bytes, weight_bytes, workspace_bytes
 from redraft.bench.machine import Machine
 from redraft.bench.plan import Request, best_form, form_plan, resident_share, stored_bytes
 from redraft.bench.plan_tables import catalogue_table, forms_table, source_lines
 from redraft.bench.shapes import shape_config
 from redraft.cli import main
 from redraft.core.errors import InputError
-from redraft.kernels.int8 import Int8Matrix, PackedInt8
+from redraft.engine.footprint import FORMS, kv_bytes, tensor_shapes, weight_bytes, workspace_bytes
 from redraft.model.config import ModelConfig
+from redraft.model.layout import parts_of
 from redraft.model.locate import BUNDLED
 from redraft.model.model import DiffusionGemma
-from redraft.model.quantized import Int8Embedding, Int8Experts, Int8Linear, quantize_int8
+from redraft.model.random import random_source
+from redraft.model.rounding import RECIPES, rounded
 from redraft.model.scratch import initialise
 
 MACHINE = Machine(
@@ -74,32 +75,23 @@ def test_weights_are_those_of_the_model(name, dtype):
     assert sum(weight_bytes(model.config, FORM[name], on_cpu=True)) == real
 
 
-def test_int8_weights_are_those_of_a_quantised_model():
-    model = tiny_model()
-    quantize_int8(model.backbone)
-    matrices: list[Int8Matrix | PackedInt8] = []
-    for module in model.backbone.modules():
-        if isinstance(module, Int8Linear):
-            matrices.append(module.packed)
-        elif isinstance(module, Int8Embedding):
-            matrices.append(module.matrix)
-        elif isinstance(module, Int8Experts):
-            matrices += [*module.gate_up, *module.down]
-    rest = sum(tensor.numel() for tensor in model.backbone.state_dict().values())
-    expected = sum(m.data.numel() + m.scale.nbytes for m in matrices) + rest * FORM["int8"].activation_bytes(True)
-    assert sum(weight_bytes(model.config, FORM["int8"], on_cpu=True)) == expected
-    on_gpu = sum(weight_bytes(model.config, FORM["fp8"], on_cpu=False))
-    assert on_gpu == expected + rest * (2 - FORM["int8"].activation_bytes(True))
-
-
-def test_int4_counts_codes_group_scales_and_row_scales():
-    # 16 inputs to the down projection are one short group.
-    config = shape_config("tiny")
-    experts, others = weight_bytes(config, FORM["int4"], on_cpu=True)
-    rows_up, rows_down = 6 * 4 * 2 * 16, 6 * 4 * 64
-    assert experts == rows_up * (64 // 2 + 2 + 4) + rows_down * (16 // 2 + 1 + 4)
-    in_float32 = weight_bytes(config, FORM["float32"], on_cpu=True)[1]
-    assert weight_bytes(config, FORM["int8"], on_cpu=False)[1] < others < in_float32
+@pytest.mark.parametrize("name", ["int8", "int4", "fp8"])
+@pytest.mark.parametrize("width", [16, 32])
+def test_weights_of_a_quantised_form_are_those_of_its_matrices(name, width):
+    # 16 columns do not divide into int4 blocks: those experts are int8.
+    config = shape_config("tiny", moe_intermediate_size=width)
+    shapes = tensor_shapes(config)
+    expected = {True: 0, False: 0}
+    for parameter, tensor in random_source(config, "tiny").parameters(shapes).items():
+        form = RECIPES[name].form_of(shapes, parameter)
+        if form is None:
+            size = tensor.read().numel() * FORM[name].activation_bytes(on_cpu=True)
+        else:
+            size = sum(part.nbytes for part in parts_of("x", rounded(tensor, form)).values())
+        expected[".experts." in parameter] += size
+        if ".experts." in parameter and name == "int4":
+            assert form == ("int8" if width == 16 else "int4")
+    assert weight_bytes(config, FORM[name], on_cpu=True) == (expected[True], expected[False])
 
 
 def test_the_released_shape_has_the_published_size():

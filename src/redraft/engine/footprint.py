@@ -16,14 +16,12 @@ from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
 from redraft.model.cache import LayerCache, SequenceCache
 from redraft.model.config import ModelConfig
 from redraft.model.model import shapes_of
+from redraft.model.rounding import RECIPES, rounded_bytes
 
 # Python with torch and its kernels, before there is a model: resident bytes on Linux, CPU build.
 PROCESS_BYTES = 350 * 10**6
 # What a GPU's driver and libraries keep on the device; an estimate, it differs by vendor and version.
 DEVICE_BYTES = 600 * 10**6
-# The int4 form: weights of a row that share one scale byte.
-INT4_GROUP = 32
-_SCALE_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,25 +63,16 @@ tensor_shapes = functools.lru_cache(maxsize=4)(shapes_of)
 def weight_bytes(config: ModelConfig, form: Form, *, on_cpu: bool) -> tuple[int, int]:
     """(bytes of the experts, bytes of all other weights)."""
     experts = others = 0
-    for name, shape in tensor_shapes(config).items():
-        size = _tensor_bytes(name, shape, form, form.activation_bytes(on_cpu))
+    shapes = tensor_shapes(config)
+    recipe = RECIPES.get(form.name)
+    for name, shape in shapes.items():
+        rounded = None if recipe is None else recipe.form_of(shapes, name)
+        size = rounded_bytes(shape, rounded) if rounded else math.prod(shape) * form.activation_bytes(on_cpu)
         if ".experts." in name:
             experts += size
         else:
             others += size
     return experts, others
-
-
-def _tensor_bytes(name: str, shape: tuple[int, ...], form: Form, rest: int) -> int:
-    count = math.prod(shape)
-    if not form.quantised or len(shape) == 1 or ".router." in name:
-        return count * rest
-    rows = count // shape[-1]
-    if ".experts." not in name or form.expert_bits == form.dense_bits:
-        return count * form.dense_bits // 8 + rows * _SCALE_BYTES
-    # A row that is no whole number of groups has a last one that is short; two codes share a byte.
-    groups = rows * -(-shape[-1] // INT4_GROUP)
-    return rows * -(-shape[-1] * form.expert_bits // 8) + groups + rows * _SCALE_BYTES
 
 
 def kv_bytes(config: ModelConfig, *, context: int, batch: int, itemsize: int) -> int:

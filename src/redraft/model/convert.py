@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from torch import Tensor
 
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.core.files import read_json
-from redraft.kernels.int4 import BYTES, COLUMNS, ROWS
 from redraft.model.checkpoint import copy_files
 from redraft.model.formats.headers import read_header
 from redraft.model.formats.sidecar import write_beside
 from redraft.model.layout import CHECKSUMS, checksum, parts_of, quantization_config
 from redraft.model.model import shapes_of
-from redraft.model.rounding import Recipe, rounded
+from redraft.model.rounding import Recipe, rounded, rounded_bytes
 from redraft.model.source import Source
 from redraft.model.stored import StoredTensor
 
@@ -35,7 +34,6 @@ Progress = Callable[[str, int, int], None]
 _INDEX = "model.safetensors.index.json"
 # What a run writes down first: another one that finds something else here does not go on.
 _TASK = "redraft-conversion.json"
-_SCALES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +83,7 @@ def quantize(
 
     def size(parameter: str | None, tensor: StoredTensor) -> int:
         form = None if parameter is None else recipe.form_of(shapes, parameter)
-        return tensor.nbytes if form is None else _rounded_bytes(tensor.shape, form)
+        return tensor.nbytes if form is None else rounded_bytes(tensor.shape, form)
 
     calibration = "" if importance is None else checksum(torch.cat([w.flatten() for w in weights.values()]))
     task = described | {"source": _fingerprint(opened), "calibration": calibration}
@@ -117,13 +115,6 @@ def _in_bfloat16(tensor: StoredTensor) -> Tensor:
     for part in range(len(out)):
         out[part] = tensor.read(part)
     return out
-
-
-def _rounded_bytes(shape: Sequence[int], form: str) -> int:
-    count = torch.Size(shape).numel()
-    rows = count // shape[-1]
-    codes = count // (ROWS * COLUMNS) * (BYTES + ROWS) if form == "int4" else count
-    return codes + rows * _SCALES
 
 
 def _files(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> list[list[tuple[str | None, StoredTensor]]]:

@@ -90,7 +90,9 @@ def _quantised(name: str, parts: Mapping[str, Entry]) -> StoredTensor:
     shape = _shape(parts, form)
 
     def matrix() -> Matrix:
-        data, scale = parts[form].read(None), parts["row_scale"].read(None)
+        # Int8 matrices are packed anew, so their pages are not kept; the embedding is multiplied as it lies.
+        keeps = form != "int8" or name.endswith("embed_tokens.weight")
+        data, scale = parts[form].read(None) if keeps else parts[form].copied(), parts["row_scale"].copied()
         if form == "int4":
             return Int4Matrix(data=data, scale=parts["int4_scale"].read(None), row_scale=scale)
         return Int8Matrix(data=data, scale=scale) if form == "int8" else Float8Matrix(data=data, scale=scale)

@@ -21,19 +21,11 @@ from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int4 import Int4Matrix
 from redraft.kernels.int8 import Int8Matrix
 from redraft.model.backbone import Backbone
-from redraft.model.formats.headers import Entry
+from redraft.model.formats.headers import DTYPES, Entry
 from redraft.model.quantized import experts_of
 from redraft.model.source import Source
 from redraft.model.stored import StoredTensor
 
-_DTYPES = {
-    "F32": torch.float32,
-    "BF16": torch.bfloat16,
-    "F16": torch.float16,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E4M3": torch.float8_e4m3fn,
-}
 # One is in use while the next layer arrives in the other.
 BUFFERS = 2
 
@@ -88,24 +80,20 @@ class ExpertReader:
         parts, at, raw = {}, 0, memoryview(buffer.numpy().data)
         for key, entry in place.parts.items():
             piece = raw[at : at + entry.nbytes]
-            _read_into(entry, piece, drop=self._drop)
-            parts[key] = buffer[at : at + entry.nbytes].view(_DTYPES[entry.dtype]).view(entry.shape)
+            entry.read_into(piece)
+            if self._drop:
+                # Read in a circle, pages that do not all fit would push each other out before they are read again.
+                forget(entry)
+            parts[key] = buffer[at : at + entry.nbytes].view(DTYPES[entry.dtype]).view(entry.shape)
             at += entry.nbytes
         self.bytes_read += at
         return parts
 
 
-def _read_into(entry: Entry, piece: memoryview, *, drop: bool) -> None:
-    with entry.path.open("rb", buffering=0) as file:
-        file.seek(entry.offset)
-        done = 0
-        while done < len(piece):
-            count = file.readinto(piece[done:])
-            if not count:
-                raise CheckpointError(f"{entry.path} has become shorter: tensor {entry.name!r} cannot be read")
-            done += count
-        if drop and hasattr(os, "posix_fadvise"):
-            # Read in a circle, pages that do not all fit would push each other out before they are read again.
+def forget(entry: Entry) -> None:
+    """Lets the system reuse the memory that holds a tensor's part of its file."""
+    if hasattr(os, "posix_fadvise"):
+        with entry.path.open("rb") as file:
             os.posix_fadvise(file.fileno(), entry.offset, entry.nbytes, os.POSIX_FADV_DONTNEED)
 
 
@@ -155,7 +143,7 @@ def stream_experts(
         own = found.setdefault(layer, {})
         for file_name in tensor.files:
             entry = source.entries.get(file_name)
-            if entry is None or entry.dtype not in _DTYPES or not (source.quantised or file_name == tensor.name):
+            if entry is None or entry.dtype not in DTYPES or not (source.quantised or file_name == tensor.name):
                 raise CheckpointError(
                     f"{source.path}: experts in the form {tensor.form!r} cannot be left on disk: "
                     "run `redraft quantize` first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import Int4Matrix, quantise_int4
+from redraft.kernels.int4 import BYTES, COLUMNS, ROWS, Int4Matrix, quantise_int4
 from redraft.kernels.int8 import Int8Matrix
 from redraft.model.stored import Matrix, StoredTensor
 
@@ -72,3 +73,10 @@ def rounded(tensor: StoredTensor, form: Form, importance: Tensor | None = None) 
     return _MATRICES[form](  # type: ignore[call-arg]
         data=torch.stack([m.data for m in matrices]), scale=torch.stack([m.scale for m in matrices])
     )
+
+
+def rounded_bytes(shape: tuple[int, ...], form: Form) -> int:
+    """What a matrix, or a stack of them, takes in a form: codes, scales, and a float32 for each row."""
+    count = math.prod(shape)
+    codes = count // (ROWS * COLUMNS) * (BYTES + ROWS) if form == "int4" else count
+    return codes + 4 * (count // shape[-1])

@@ -47,8 +47,8 @@ class Source:
     entries: Mapping[str, Entry]
 
     @classmethod
-    def open(cls, path: str | Path) -> Source:
-        """Opens a directory in Hugging Face layout, or a GGUF file.
+    def open(cls, path: str | Path, *, mapped: bool = True) -> Source:
+        """Opens a directory in Hugging Face layout, or a GGUF file; for `mapped`, see `entries`.
 
         Raises:
             ModelNotFoundError: there is neither.
@@ -66,8 +66,11 @@ class Source:
         quantised = isinstance(described, Mapping) and described.get("quant_method") == METHOD
         if quantised and described is not None:
             check_version(described, path / "config.json")
-        found = entries(files)
-        tensors = quantised_tensors(found) if quantised else stored_tensors(files, described)
+        found = entries(files, mapped=mapped)
+        try:
+            tensors = quantised_tensors(found) if quantised else stored_tensors(found, described)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
         names = names_for(config, tensors)
         return cls(path=path, config=config, raw=raw, tensors=tensors, names=names, quantised=quantised, entries=found)
 

@@ -11,6 +11,8 @@ namespace {
 
 // A matrix comes in blocks of 8 rows; inside a block lie 16 bytes for each pair of columns, two for each row.
 constexpr int64_t ROWS = 8, STEP = 16;
+// Fewer rows than this do not repay the packing of a matrix.
+constexpr int64_t FEW = 8;
 
 // T rows of x, widened to int16, times one block.
 template <int T>
@@ -55,6 +57,13 @@ void exact(const int16_t* x, int64_t columns, const int8_t* block, int64_t width
   int32_t sums[T][ROWS];
   tile<T>(x, columns, block, sums);
   for (int t = 0; t < T; ++t) std::memcpy(out + t * outputs, sums[t], width * sizeof(int32_t));
+}
+
+int32_t dot(const int16_t* x, const int8_t* row, int64_t columns) {
+  int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t k = 0; k < columns; ++k) sum += x[k] * static_cast<int16_t>(row[k]);
+  return sum;
 }
 
 // One block of a matrix whose element (r, k) lies at r * row + k * column, with zeros where it ends.
@@ -130,14 +139,20 @@ void integer_product(const uint8_t* x, int64_t rows, int64_t columns, int64_t is
   {
     int8_t* const packed = new int8_t[padded * ROWS];
     widen(x, rows, columns, is_unsigned != 0, 0, padded, wide);
+    if (rows < FEW && column == 1) {
 #pragma omp for schedule(static)
-    for (int64_t block = 0; block < blocks_of(outputs); ++block) {
-      const int64_t width = width_of(outputs, block);
-      pack(matrix + block * ROWS * row, row, column, width, columns, padded, packed);
-      int32_t* const into = out + block * ROWS;
-      int64_t s = 0;
-      for (; s + 4 <= rows; s += 4) exact<4>(wide + s * padded, padded, packed, width, outputs, into + s * outputs);
-      for (; s < rows; ++s) exact<1>(wide + s * padded, padded, packed, width, outputs, into + s * outputs);
+      for (int64_t r = 0; r < outputs; ++r)
+        for (int64_t s = 0; s < rows; ++s) out[s * outputs + r] = dot(wide + s * padded, matrix + r * row, columns);
+    } else {
+#pragma omp for schedule(static)
+      for (int64_t block = 0; block < blocks_of(outputs); ++block) {
+        const int64_t width = width_of(outputs, block);
+        pack(matrix + block * ROWS * row, row, column, width, columns, padded, packed);
+        int32_t* const into = out + block * ROWS;
+        int64_t s = 0;
+        for (; s + 4 <= rows; s += 4) exact<4>(wide + s * padded, padded, packed, width, outputs, into + s * outputs);
+        for (; s < rows; ++s) exact<1>(wide + s * padded, padded, packed, width, outputs, into + s * outputs);
+      }
     }
     delete[] packed;
   }

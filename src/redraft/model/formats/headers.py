@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -15,6 +16,20 @@ from redraft.core.errors import CheckpointError
 from redraft.core.files import read_json
 
 _LENGTH_BYTES = 8
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,7 @@ class Entry:
         shape: of the stored numbers, which for packed ones is not the model's.
         nbytes: in the file.
         path, offset: the file, and where in it the tensor begins.
-        read: (None) -> the tensor; (e) -> its part e along the first dimension alone.
+        read: (None) -> the tensor, mapped where files are; (e) -> its part e along the first dimension alone.
     """
 
     name: str
@@ -70,37 +85,66 @@ class Entry:
     offset: int
     read: Callable[[int | None], Tensor]
 
+    def read_into(self, buffer: memoryview, at: int = 0) -> None:
+        """Fills a buffer with the tensor's bytes from `at` on; nothing is mapped.
 
-def entries(files: TensorFiles) -> dict[str, Entry]:
-    """The tensors of these files by name. Reads headers only; the files stay open as long as an entry lives.
+        Raises:
+            CheckpointError: the file has become shorter.
+        """
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self.offset + at)
+            done = 0
+            while done < len(buffer):
+                count = file.readinto(buffer[done:])
+                if not count:
+                    raise CheckpointError(f"{self.path} has become shorter: tensor {self.name!r} cannot be read")
+                done += count
+
+    def copied(self, part: int | None = None) -> Tensor:
+        """What `read` gives, in memory of its own: the file's pages do not stay with the process."""
+        shape = self.shape if part is None else self.shape[1:]
+        found = torch.empty(shape, dtype=DTYPES[self.dtype])
+        raw = found.view(-1).view(torch.uint8) if found.dim() else found.view(1).view(torch.uint8)
+        self.read_into(raw.numpy().data, 0 if part is None else part * found.nbytes)
+        return found
+
+
+def entries(files: TensorFiles, *, mapped: bool = True) -> dict[str, Entry]:
+    """The tensors of these files by name. Reads headers only; mapped files stay open as long as an entry lives.
+
+    Args:
+        files: of a directory.
+        mapped: whether tensors share memory with their files; without it, `read` copies, and takes no address space
+            for what is not read.
 
     Raises:
         CheckpointError: a file whose header cannot be read.
     """
     found: dict[str, Entry] = {}
     for file_name in sorted(set(files.file_of.values())):
-        for entry in _entries_of(files.directory / file_name):
+        for entry in _entries_of(files.directory / file_name, mapped):
             if files.file_of.get(entry.name) == file_name:
                 found[entry.name] = entry
     return found
 
 
-def _entries_of(path: Path) -> Iterator[Entry]:
+def _entries_of(path: Path, mapped: bool) -> Iterator[Entry]:
     header, data = read_header(path)
-    mapped = _Mapped(path)
+    file = _Mapped(path)
     for name, fields in header.items():
         if name == "__metadata__":
             continue
         begin, end = fields["data_offsets"]
-        yield Entry(
+        entry = Entry(
             name=name,
             dtype=fields["dtype"],
             shape=tuple(fields["shape"]),
             nbytes=end - begin,
             path=path,
             offset=data + begin,
-            read=mapped.reader(name),
+            read=file.reader(name),
         )
+        yield entry if mapped or entry.dtype not in DTYPES else replace(entry, read=entry.copied)
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from redraft.core.errors import CheckpointError
 from redraft.model.formats.experts import stack_experts
 from redraft.model.formats.forms import FORMS, Form, form_of
-from redraft.model.formats.headers import Entry, TensorFiles, entries
+from redraft.model.formats.headers import Entry
 from redraft.model.formats.settings import Settings
 from redraft.model.stored import StoredTensor
 
@@ -24,14 +24,16 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 _FORM_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def stored_tensors(files: TensorFiles, quantization_config: Mapping[str, Any] | None) -> dict[str, StoredTensor]:
+def stored_tensors(
+    entries: Mapping[str, Entry], quantization_config: Mapping[str, Any] | None
+) -> dict[str, StoredTensor]:
     """The tensors of a checkpoint by the names that transformers gives them, owner prefix included.
 
     Plain tensors keep their name and dtype. Quantised matrices become float32 `X.weight`. Experts that are stored one
     by one, or gate apart from up, become `experts.gate_up_proj` and `experts.down_proj`. Headers alone are read.
 
     Args:
-        files: of the checkpoint.
+        entries: of its files.
         quantization_config: of its `config.json`, where MLX calls it `quantization`.
 
     Raises:
@@ -41,7 +43,7 @@ def stored_tensors(files: TensorFiles, quantization_config: Mapping[str, Any] | 
     settings = Settings.of(quantization_config)
     modules: dict[str, dict[str, Entry]] = defaultdict(dict)
     others: list[Entry] = []
-    for name, entry in entries(files).items():
+    for name, entry in entries.items():
         module, _, part = name.rpartition(".")
         if part in _PARTS and module:
             modules[module][part] = entry
@@ -54,9 +56,7 @@ def stored_tensors(files: TensorFiles, quantization_config: Mapping[str, Any] | 
     for tensor in stack_experts(found):
         other = by_name.setdefault(tensor.name, tensor)
         if other is not tensor:
-            raise CheckpointError(
-                f"{files.directory}: {tensor.name!r} is stored twice: {other.files[0]!r} and {tensor.files[0]!r}"
-            )
+            raise CheckpointError(f"{tensor.name!r} is stored twice: {other.files[0]!r} and {tensor.files[0]!r}")
     return by_name
 
 
