@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.core.files import read_json
 from redraft.model.checkpoint import copy_files
-from redraft.model.formats.headers import read_header
+from redraft.model.formats.headers import STEM, read_header
 from redraft.model.formats.sidecar import write_beside
+from redraft.model.formats.writer import write_safetensors
 from redraft.model.layout import CHECKSUMS, checksum, parts_of, quantization_config
 from redraft.model.model import shapes_of
 from redraft.model.rounding import Recipe, rounded, rounded_bytes
@@ -31,7 +31,6 @@ from redraft.model.source import Source
 from redraft.model.stored import StoredTensor
 
 Progress = Callable[[str, int, int], None]
-_INDEX = "model.safetensors.index.json"
 # What a run writes down first: another one that finds something else here does not go on.
 _TASK = "redraft-conversion.json"
 
@@ -142,7 +141,9 @@ def _write(
     if source.path.resolve() == directory.resolve():
         raise OptionError(f"{directory} is the source: give another directory")
     _claim(directory, task)
-    names = [f"model-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
+    # Under names that other tools look for, they would take the tensors for random ones and go on.
+    stem = STEM if described is not None else "model"
+    names = [f"{stem}-{number:05d}-of-{len(files):05d}.safetensors" for number in range(1, len(files) + 1)]
     missing = [group for name, group in zip(names, files, strict=True) if not (directory / name).exists()]
     _check_room(directory, sum(size(*item) for group in missing for item in group))
     sums: dict[str, str] = {}
@@ -161,7 +162,7 @@ def _write(
                 weight_map[tensor] = name
                 total += fields["data_offsets"][1] - fields["data_offsets"][0]
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    (directory / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (directory / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     # config.json comes last: without it, what is there is no model yet.
     _write_beside(source, directory, described)
     if on_progress is not None:
@@ -177,11 +178,7 @@ def _merged(parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
 def _write_file(path: Path, tensors: dict[str, Tensor]) -> None:
     sums = {name: checksum(tensor) for name, tensor in sorted(tensors.items())}
     fresh = path.with_suffix(".part")
-    save_file(tensors, fresh, metadata={"format": "pt", CHECKSUMS: json.dumps(sums)})
-    with fresh.open("rb+") as file:
-        os.fsync(file.fileno())
-    # The library makes files that their owner alone can read.
-    fresh.chmod(0o644)
+    write_safetensors(fresh, tensors, {"format": "pt", CHECKSUMS: json.dumps(sums)})
     os.replace(fresh, path)
 
 
@@ -197,7 +194,7 @@ def _claim(directory: Path, task: dict[str, Any]) -> None:
         if read_json(path) != task:
             raise CheckpointError(f"{directory} holds part of another conversion: empty it or give another directory")
         # What a run that was killed was writing.
-        for left in (*directory.glob("*.part"), *directory.glob(".tmp*")):
+        for left in directory.glob("*.part"):
             left.unlink()
         return
     if any(found.suffix != ".part" for found in directory.iterdir()):

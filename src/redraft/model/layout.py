@@ -26,11 +26,11 @@ from redraft.model.stored import Matrix, StoredTensor
 
 METHOD, VERSION = "redraft", 1
 CHECKSUMS = "redraft_sha256"
-# The parts of each form beside its key, and the dtype of that.
+# The parts of each form beside its key.
 _PARTS = {"int4": ("int4_scale", "row_scale"), "int8": ("row_scale",), "fp8": ("row_scale",)}
-_DTYPES = {"int4": "U8", "int8": "I8", "fp8": "F8_E4M3"}
+_DTYPES = {"int4": "U8", "int4_scale": "U8", "int8": "I8", "fp8": "F8_E4M3", "row_scale": "F32"}
 _CHUNK_BYTES = 1 << 24
-_SUFFIXES = {*_PARTS, *(part for parts in _PARTS.values() for part in parts)}
+_SUFFIXES = set(_DTYPES)
 
 
 def quantization_config(experts: str, rest: str) -> dict[str, Any]:
@@ -85,8 +85,9 @@ def _quantised(name: str, parts: Mapping[str, Entry]) -> StoredTensor:
         raise CheckpointError(
             f"tensor {f'{name}.{missing[0] if missing else form}'!r} is missing or has surplus partners"
         )
-    if parts[form].dtype != _DTYPES[form]:
-        raise CheckpointError(f"tensor {parts[form].name!r} holds {parts[form].dtype}, expected {_DTYPES[form]}")
+    for part, entry in parts.items():
+        if entry.dtype != _DTYPES[part]:
+            raise CheckpointError(f"tensor {entry.name!r} holds {entry.dtype}, expected {_DTYPES[part]}")
     shape = _shape(parts, form)
 
     def matrix() -> Matrix:

@@ -13,6 +13,7 @@ from torch import Tensor
 from redraft.kernels.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
 from redraft.kernels.int8 import Int8Matrix
 from redraft.model.config import ModelConfig
+from redraft.model.layout import quantization_config
 from redraft.model.model import shapes_of
 from redraft.model.names import names_for
 from redraft.model.rounding import RECIPES
@@ -40,7 +41,7 @@ def random_source(config: ModelConfig, name: str, seed: int = 0) -> Source:
     return Source(
         path=Path(f"{name} (random)"),
         config=config,
-        raw=config.raw,
+        raw=config.raw | {"quantization_config": quantization_config(recipe.experts, recipe.rest)},
         tensors=tensors,
         names=names,
         quantised=True,

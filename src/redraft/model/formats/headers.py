@@ -16,6 +16,8 @@ from redraft.core.errors import CheckpointError
 from redraft.core.files import read_json
 
 _LENGTH_BYTES = 8
+# What files in our own layout are called; those of other tools are called model.
+STEM = "redraft"
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -46,7 +48,8 @@ class TensorFiles:
         Raises:
             CheckpointError: no weights, a shard that is missing, or a file that is cut short.
         """
-        index = directory / "model.safetensors.index.json"
+        own = directory / f"{STEM}.safetensors.index.json"
+        index = own if own.exists() else directory / "model.safetensors.index.json"
         if index.exists():
             weight_map = read_json(index).get("weight_map")
             if not isinstance(weight_map, dict):
