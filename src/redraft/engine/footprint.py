@@ -18,8 +18,8 @@ from redraft.model.config import ModelConfig
 from redraft.model.model import shapes_of
 from redraft.model.rounding import RECIPES, rounded_bytes
 
-# Python with torch and its kernels, before there is a model: resident bytes on Linux, CPU build.
-PROCESS_BYTES = 350 * 10**6
+# Python with torch, its kernels and what they keep, without a model: resident bytes on Linux, CPU build.
+PROCESS_BYTES = 315 * 10**6
 # What a GPU's driver and libraries keep on the device; an estimate, it differs by vendor and version.
 DEVICE_BYTES = 600 * 10**6
 
@@ -116,7 +116,6 @@ def workspace_bytes(config: ModelConfig, form: Form, *, context: int, batch: int
     # On a CPU each request goes through the products alone.
     canvas = config.canvas_length * (1 if on_cpu else batch)
     rows = max(canvas, min(ENCODE_CHUNK, context))
-    slots = rows * config.top_k_experts + (15 * config.num_experts if on_cpu else 0)
     layer = max(config.layers, key=lambda layer: (layer.window is None, layer.head_dim * layer.num_key_value_heads))
     seen = context + config.canvas_length
     queries, keys = config.num_attention_heads * layer.head_dim, layer.num_key_value_heads * layer.head_dim
@@ -130,11 +129,22 @@ def workspace_bytes(config: ModelConfig, form: Form, *, context: int, batch: int
         # The causal mask for the heads of a group, as it comes and as attention adds it.
         "mask": group * piece * seen * (1 + a),
         "dense": 3 * rows * config.intermediate_size * wide,
-        # Gathered rows, gate and up, their product, results by expert and joined.
-        "experts": slots * (D * a + 3 * config.moe_intermediate_size * wide + 2 * D * wide),
+        "experts": _expert_bytes(config, form, rows, a, wide, on_cpu),
         "head": _head_bytes(config, form, canvas, wide) if on_cpu else 6 * MAX_TILE_BYTES,
         "process": PROCESS_BYTES if on_cpu else DEVICE_BYTES,
     }
+
+
+def _expert_bytes(config: ModelConfig, form: Form, rows: int, activation: int, wide: int, on_cpu: bool) -> int:
+    """Gathered rows, gate and up, their product, and the results, which are joined from pieces in int8."""
+    D, I = config.hidden_size, config.moe_intermediate_size
+    slots = rows * config.top_k_experts
+    if on_cpu and form.name in ("int8", "int4"):
+        pieces = 2 if form.name == "int8" else 1
+        slots += 15 * config.num_experts if form.name == "int8" else 0
+        return slots * (D + 2 * I * 4 + I + pieces * D * 4)
+    slots += 15 * config.num_experts if on_cpu else 0
+    return slots * (D * activation + 3 * I * wide + 2 * D * wide)
 
 
 def _head_bytes(config: ModelConfig, form: Form, rows: int, wide: int) -> int:

@@ -84,9 +84,9 @@ def load(
     if chosen.type == "cpu":
         budget = None if memory_gb is None else int(memory_gb * 1e9)
         streamed = streamed_layers(source, dtype=kind, quantize=quantize, memory_bytes=budget, max_context=max_context)
-        if streamed:
-            # A process that is short of memory may be short of address space.
-            source = Source.open(path, mapped=False)
+    if streamed or not source.is_held_as(kind, quantize):
+        # What is converted must not stay mapped beside its copy; and who is short of memory may be short of addresses.
+        source = Source.open(path, mapped=False)
     loaded = load_model(source, chosen, kind, quantize, streamed=streamed, verify=verify)
     if chosen.type == "cpu":
         # Not before: what loading took and freed would stay.

@@ -124,6 +124,12 @@ class Source:
             self._check_twin(twin, owner)
         return sources
 
+    def is_held_as(self, dtype: torch.dtype, quantize: str | None) -> bool:
+        """Whether a model's matrices, in this dtype and rounded so, are those of the files themselves."""
+        if quantize is not None:
+            return False
+        return self.quantised or all(t.form == str(dtype).removeprefix("torch.") for t in self.tensors.values())
+
     def passed_through(self) -> dict[str, StoredTensor]:
         """The tensors of parts that are not run."""
         return {n: tensor for n, tensor in self.tensors.items() if n.startswith(self.names.passed_through)}
