@@ -115,7 +115,7 @@ def write_gguf(
             read.append(torch.from_numpy(np.array(gguf.quants.dequantize(blocks, chosen))).reshape(piece.shape))
         expected[name] = torch.cat(read, dim=1) if len(read) > 1 else read[0]
     full = next(layer["head_dim"] for layer in text["per_layer_config"].values())
-    turning = round(full // 2 * text["rope_parameters"]["full_attention"]["partial_rotary_factor"])
+    turning = round(full // 2 * _rope(text, "full_attention")["partial_rotary_factor"])
     frequencies = np.full(full // 2, 1e30, np.float32)
     frequencies[:turning] = 1.0
     writer.add_tensor("rope_freqs.weight", frequencies)
@@ -124,6 +124,13 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return expected
+
+
+def _rope(text: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What turns in layers of a kind: as the config has it, or by the model's defaults."""
+    defaults = {"full_attention": 1e6, "sliding_attention": 1e4}
+    given = (text.get("rope_parameters") or {}).get(kind, {})
+    return {"rope_theta": defaults[kind], "partial_rotary_factor": 0.25} | given
 
 
 def _type_of(name: str, tensor: Tensor, fmt: str) -> Type:
@@ -157,8 +164,8 @@ def _add_metadata(writer: GGUFWriter, text: Mapping[str, Any], canvas_length: in
     writer.add_sliding_window_pattern(sliding)
     writer.add_causal_attention(False)
     writer.add_layer_norm_rms_eps(text["rms_norm_eps"])
-    writer.add_rope_freq_base(text["rope_parameters"]["full_attention"]["rope_theta"])
-    writer.add_float32(f"{ARCHITECTURE}.rope.freq_base_swa", text["rope_parameters"]["sliding_attention"]["rope_theta"])
+    writer.add_rope_freq_base(_rope(text, "full_attention")["rope_theta"])
+    writer.add_float32(f"{ARCHITECTURE}.rope.freq_base_swa", _rope(text, "sliding_attention")["rope_theta"])
     writer.add_final_logit_softcapping(30.0)
     writer.add_uint32("diffusion.canvas_length", canvas_length)
     writer.add_quantization_version(2)
