@@ -36,6 +36,7 @@ def bench(
     settings: str,
     repetitions: int,
     threads: int | None,
+    memory_gb: float | None = None,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Measures one model and returns the report; see `build_report`.
@@ -52,6 +53,7 @@ def bench(
         settings: of transformers: "default", or "all" to try its experts and its compiled step too.
         repetitions: measured generations of each subject.
         threads: CPU threads of each subject.
+        memory_gb: of redraft's process; experts beyond it stay on disk.
         on_progress: see `measure`.
 
     Raises:
@@ -80,7 +82,7 @@ def bench(
     )
     on_progress("measuring the machine", 0, 1)
     machine = measure_machine()
-    specs = _ours(directory, machine.threads, dtype, against is not None)
+    specs = _ours(directory, machine.threads, dtype, against is not None, memory_gb)
     if against is not None:
         specs += _theirs(directory, machine.threads, settings)
     found = measure(specs, plan, on_progress)
@@ -108,7 +110,7 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _ours(directory: Path, threads: int, kind: str, every: bool) -> list[Spec]:
+def _ours(directory: Path, threads: int, kind: str, every: bool, memory_gb: float | None) -> list[Spec]:
     """redraft in float32, bfloat16 and int8 where there is something to compare with, and in what was asked for."""
     float_kind = _name(auto_dtype(torch.device("cpu")))
     kinds = {
@@ -126,6 +128,7 @@ def _ours(directory: Path, threads: int, kind: str, every: bool) -> list[Spec]:
             directory=str(directory),
             dtype=dtype,
             quantize=quantize,
+            memory_gb=memory_gb,
             threads=threads,
         )
         for name, (dtype, quantize) in kinds.items()

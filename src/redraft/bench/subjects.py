@@ -30,6 +30,7 @@ class Spec:
         quantize: of redraft: None, "int8" or "int4"; "int4" finds what is stored as such.
         experts: of transformers: which implementation of the experts; None is its default.
         compiled: of transformers: a static cache, which makes it compile its step.
+        memory_gb: of redraft: see `redraft.load`; None lets it take what there is.
         threads: CPU threads.
     """
 
@@ -40,6 +41,7 @@ class Spec:
     quantize: str | None = None
     experts: str | None = None
     compiled: bool = False
+    memory_gb: float | None = None
     threads: int
 
 
@@ -99,7 +101,14 @@ class Redraft:
     def __init__(self, spec: Spec) -> None:
         from redraft.engine.load import load
 
-        self.engine = load(spec.directory, device="cpu", dtype=spec.dtype, quantize=spec.quantize, threads=spec.threads)
+        self.engine = load(
+            spec.directory,
+            device="cpu",
+            dtype=spec.dtype,
+            quantize=spec.quantize,
+            threads=spec.threads,
+            memory_gb=spec.memory_gb,
+        )
 
     def run(self, work: Work) -> Result:
         options: dict[str, Any] = {"max_new_tokens": work.max_new_tokens, "seed": work.seed}

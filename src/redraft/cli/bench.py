@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli.options import Json, Threads
+from redraft.cli.options import Json, Memory, Threads
 from redraft.core.errors import InputError
 
 Dtype = Annotated[str, typer.Option(help='"auto", "float32", "bfloat16", "int8" or "int4".', metavar="NAME")]
@@ -29,6 +29,7 @@ def bench(
     ] = "all",
     repetitions: Annotated[int, typer.Option(help="Measured generations of each.", min=1, metavar="N")] = 3,
     threads: Threads = None,
+    memory: Memory = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the step by part and the roofline into this file.", metavar="FILE.png")
     ] = None,
@@ -56,6 +57,7 @@ def bench(
             settings=settings,
             repetitions=repetitions,
             threads=threads,
+            memory_gb=memory,
             on_progress=on_progress,
         )
     if plot is not None:

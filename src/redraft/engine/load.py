@@ -80,11 +80,14 @@ def load(
     if chosen.type != "cpu" and (memory_gb is not None or (workers or 1) > 1):
         raise OptionError(f"{'memory_gb' if memory_gb is not None else 'workers'} is for CPUs; the device is {chosen}")
     source = Source.open(path)
+    if quantize is not None and source.forms == (RECIPES[quantize].experts, RECIPES[quantize].rest):
+        # It is stored so.
+        quantize = None
     streamed: frozenset[int] = frozenset()
     if chosen.type == "cpu":
         budget = None if memory_gb is None else int(memory_gb * 1e9)
         streamed = streamed_layers(source, dtype=kind, quantize=quantize, memory_bytes=budget, max_context=max_context)
-    if streamed or not source.is_held_as(kind, quantize):
+    if streamed or quantize is not None or not source.is_held_as(kind):
         # What is converted must not stay mapped beside its copy; and who is short of memory may be short of addresses.
         source = Source.open(path, mapped=False)
     loaded = load_model(source, chosen, kind, quantize, streamed=streamed, verify=verify)

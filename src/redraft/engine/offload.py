@@ -17,8 +17,7 @@ _SHARE = 0.95
 
 def form_in_memory(source: Source, dtype: torch.dtype, quantize: str | None) -> Form:
     """How the weights of a checkpoint will be held."""
-    described = source.raw.get("quantization_config") if source.quantised else None
-    name = quantize or (described["experts"] if described else str(dtype).removeprefix("torch."))
+    name = quantize or (source.forms[0] if source.forms else str(dtype).removeprefix("torch."))
     return next(form for form in FORMS if form.name == name)
 
 

@@ -86,8 +86,7 @@ def load_model(
     model.backbone.load_state_dict(loaded, assign=True)
     model.backbone.build_rotary(device)
     model.source = source.path
-    described = source.raw.get("quantization_config") if source.quantised else None
-    model.quantization = described["experts"] if described else quantize
+    model.quantization = quantize or (source.forms[0] if source.forms else None)
     return model.eval().requires_grad_(False)
 
 

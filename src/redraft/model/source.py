@@ -124,10 +124,14 @@ class Source:
             self._check_twin(twin, owner)
         return sources
 
-    def is_held_as(self, dtype: torch.dtype, quantize: str | None) -> bool:
-        """Whether a model's matrices, in this dtype and rounded so, are those of the files themselves."""
-        if quantize is not None:
-            return False
+    @property
+    def forms(self) -> tuple[str, str] | None:
+        """The forms of experts and the rest in our own layout; None for any other."""
+        described = self.raw["quantization_config"] if self.quantised else None
+        return None if described is None else (described["experts"], described["rest"])
+
+    def is_held_as(self, dtype: torch.dtype) -> bool:
+        """Whether a model's matrices in this dtype are those of the files themselves."""
         return self.quantised or all(t.form == str(dtype).removeprefix("torch.") for t in self.tensors.values())
 
     def passed_through(self) -> dict[str, StoredTensor]:
