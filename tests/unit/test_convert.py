@@ -181,12 +181,15 @@ def _index(directory: Path) -> None:
     (directory / "redraft.safetensors.index.json").write_text(json.dumps({"weight_map": found}))
 
 
-def test_a_newer_layout_is_refused(tmp_path, quantised):
+@pytest.mark.parametrize(
+    ("field", "value", "said"), [("version", 2, "version 2"), ("experts", None, "experts is None")]
+)
+def test_a_layout_that_is_newer_or_says_too_little_is_refused(tmp_path, quantised, field, value, said):
     directory = copy_of(quantised, tmp_path / "copy")
     config = json.loads((directory / "config.json").read_text())
-    config["quantization_config"]["version"] = 2
+    config["quantization_config"][field] = value
     (directory / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="version 2"):
+    with pytest.raises(CheckpointError, match=said):
         redraft.load_model(directory)
 
 

@@ -38,17 +38,23 @@ def quantization_config(experts: str, rest: str) -> dict[str, Any]:
     return {"quant_method": METHOD, "version": VERSION, "experts": experts, "rest": rest}
 
 
-def check_version(config: Mapping[str, Any], source: object) -> None:
-    """Refuses a layout that is newer than this code.
+def check_described(config: Mapping[str, Any], source: object) -> None:
+    """Refuses a layout that is newer than this code, or that does not say what it is.
 
     Raises:
-        CheckpointError: names both versions.
+        CheckpointError: names both versions, or the field.
     """
     version = config.get("version")
     if version != VERSION:
         raise CheckpointError(
             f"{source}: quantised layout version {version!r}, this redraft reads {VERSION}: update redraft"
         )
+    for name in ("experts", "rest"):
+        if config.get(name) not in _PARTS:
+            known = ", ".join(map(repr, _PARTS))
+            raise CheckpointError(
+                f"{source}: quantization_config.{name} is {config.get(name)!r}, expected one of {known}"
+            )
 
 
 def parts_of(name: str, matrix: Matrix) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from redraft.core.files import read_json
 from redraft.model.config import ModelConfig
 from redraft.model.formats.headers import Entry, TensorFiles, entries
 from redraft.model.formats.modules import stored_tensors
-from redraft.model.layout import METHOD, check_version, quantised_tensors
+from redraft.model.layout import METHOD, check_described, quantised_tensors
 from redraft.model.names import Names, names_for
 from redraft.model.stored import StoredTensor
 
@@ -65,7 +65,7 @@ class Source:
         described = raw.get("quantization_config") or raw.get("quantization")
         quantised = isinstance(described, Mapping) and described.get("quant_method") == METHOD
         if quantised and described is not None:
-            check_version(described, path / "config.json")
+            check_described(described, path / "config.json")
         found = entries(files, mapped=mapped)
         try:
             tensors = quantised_tensors(found) if quantised else stored_tensors(found, described)
