@@ -11,7 +11,7 @@ from redraft.bench import plan as plan_module
 from redraft.bench.catalogue import Device, catalogue, find_devices, this_cpu
 from redraft.bench.floor import part_floors_s, step_parts
 from redraft.bench.machine import Machine
-from redraft.bench.plan import Request, best_form, form_plan, resident_share, stored_bytes
+from redraft.bench.plan import Request, best_form, form_plan, resident_share
 from redraft.bench.plan_tables import catalogue_table, forms_table, source_lines
 from redraft.bench.shapes import shape_config
 from redraft.cli import main
@@ -277,8 +277,10 @@ def test_a_checkpoint_is_read_by_its_headers(measured, capsys):
     assert model["canvas_length"] == ModelConfig.from_directory(BUNDLED / "mini").canvas_length
 
 
-def test_a_directory_without_weights_can_be_planned(tmp_path):
-    assert stored_bytes(tmp_path) is None
+def test_a_directory_without_weights_can_be_planned(tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((BUNDLED / "mini" / "config.json").read_bytes())
+    assert main(["plan", "--model", str(tmp_path), "--quick", "--device", "h100", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["stored_bytes"] is None
 
 
 @pytest.mark.parametrize(

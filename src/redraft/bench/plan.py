@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from redraft.bench.catalogue import Device, find_devices, these_accelerators, this_cpu
@@ -15,8 +13,8 @@ from redraft.bench.shapes import shape_config
 from redraft.core.errors import InputError
 from redraft.engine.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
 from redraft.model.config import ModelConfig
-from redraft.model.formats.headers import TensorFiles
 from redraft.model.locate import locate
+from redraft.model.source import Source
 
 # Denoising steps of a canvas: what clean text takes on average, a cap in use, half of the default's cap, and that cap.
 STEPS = (12, 16, 24, 48)
@@ -105,9 +103,13 @@ def _model(model: str | None, shape: str | None) -> tuple[ModelConfig, dict[str,
     if model is None:
         config = shape_config(shape or "full")
     else:
-        directory = locate(model)
-        config = ModelConfig.from_directory(directory)
-        stored = stored_bytes(directory)
+        path = locate(model)
+        if path.is_dir() and not any(path.glob("*.safetensors*")):
+            # A config alone can be planned for.
+            config = ModelConfig.from_directory(path)
+        else:
+            source = Source.open(path)
+            config, stored = source.config, sum(tensor.nbytes for tensor in source.tensors.values())
     experts, others = weight_bytes(config, FORMS[0], on_cpu=True)
     return config, {
         "name": model or shape or "full",
@@ -118,23 +120,6 @@ def _model(model: str | None, shape: str | None) -> tuple[ModelConfig, dict[str,
         "canvas_length": config.canvas_length if config.has_canvas else None,
         "stored_bytes": stored,
     }
-
-
-def stored_bytes(directory: Path) -> int | None:
-    """Bytes of all tensors in a directory's safetensors files, from their headers; None where there are none.
-
-    Raises:
-        CheckpointError: a file that is missing or cut short.
-    """
-    if not any(directory.glob("*.safetensors*")):
-        return None
-    total = 0
-    for name in set(TensorFiles.of(directory).file_of.values()):
-        with (directory / name).open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        spans = [entry["data_offsets"] for tensor, entry in header.items() if tensor != "__metadata__"]
-        total += sum(end - begin for begin, end in spans)
-    return total
 
 
 def device_plan(request: Request, device: Device) -> dict[str, Any]:
