@@ -1,0 +1,157 @@
+"""The head on a GPU: one product with the vocabulary, whose tiles leave their share of a softmax behind.
+
+Raw logits stay in scratch memory, rounded to the embedding's dtype as a matrix product rounds them, so that
+statistics, draw and soft embedding see the same numbers. Four passes follow each other:
+
+- `logits_kernel`: logits of a tile, and its largest logit, mass, entropy moment and argmax, for each row;
+- `finish_kernel`: a row's results out of its tiles' sums; the draw finds its tile by inverse CDF, then its token;
+- `weights_kernel`: logits become probabilities;
+- `soft_kernel` and `sum_kernel`: probabilities x embedding, split over the vocabulary, summed in a fixed order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+
+from redraft.kernels.head import HeadStats
+from redraft.kernels.int8 import Int8Matrix, quantise_rows
+from redraft.kernels.triton.head_kernels import (
+    finish_kernel,
+    logits_kernel,
+    soft_kernel,
+    sum_kernel,
+    weights_kernel,
+)
+from redraft.kernels.triton.target import compute_dtype, shared_bytes, stored_dtype
+
+# Bounds the scratch: 268 MB of bfloat16 logits at the released vocabulary.
+MAX_ROWS = 512
+# Columns of the elementwise passes.
+WEIGHTS_BLOCK, SUM_BLOCK = 4096, 1024
+
+# N rows, V vocabulary, D hidden, J tiles of the vocabulary, P parts of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Tiles of the two products.
+
+    Attributes:
+        rows: positions of a tile.
+        columns: tokens of a tile of logits; also what a draw searches at the end.
+        depth: of a product's step.
+        width: columns of a tile of the soft embedding.
+        warps, stages: of both.
+        soft_stages: of the soft embedding's product.
+        parts: of the vocabulary in the soft embedding, one program each.
+    """
+
+    rows: int = 128
+    columns: int = 128
+    depth: int = 64
+    width: int = 128
+    warps: int = 8
+    stages: int = 3
+    soft_stages: int = 3
+    parts: int = 6
+
+
+def head_config(rows: int, shared: int) -> HeadConfig:
+    """Tiles for so many rows and so much shared memory."""
+    height = min(128, max(16, triton.next_power_of_2(rows)))
+    if shared < 96 * 2**10:
+        return HeadConfig(rows=height, depth=32, stages=2, soft_stages=2)
+    return HeadConfig(rows=height)
+
+
+def head_triton(
+    hidden_ND: Float[Tensor, "N D"],
+    embedding: Float[Tensor, "V D"] | Int8Matrix,
+    *,
+    cap: float,
+    embed_scale: Float[Tensor, ""],
+    temperature_N: Float[Tensor, "N"],
+    uniform_N: Float[Tensor, "N"],
+    config: HeadConfig | None = None,
+) -> HeadStats:
+    """`redraft.kernels.head.head`, on a GPU. An int8 embedding is multiplied with rows that are rounded as well."""
+    chosen = config or head_config(len(hidden_ND), shared_bytes(hidden_ND.device))
+    temperature, uniform = temperature_N.float().contiguous(), uniform_N.float().contiguous()
+    parts = [
+        _pass(h, embedding, cap, embed_scale, t, u, chosen)
+        for h, t, u in zip(hidden_ND.split(MAX_ROWS), temperature.split(MAX_ROWS), uniform.split(MAX_ROWS), strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return HeadStats(**{name: torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+
+
+def _pass(
+    hidden: Tensor,
+    embedding: Tensor | Int8Matrix,
+    cap: float,
+    embed_scale: Tensor,
+    temperature: Tensor,
+    uniform: Tensor,
+    config: HeadConfig,
+) -> HeadStats:
+    (N, D), device = hidden.shape, hidden.device
+    integer = isinstance(embedding, Int8Matrix)
+    if integer:
+        weight, column_scale = embedding.data.contiguous(), embedding.scale.float().contiguous()
+        operand, row_scale = quantise_rows(hidden)
+    else:
+        weight, column_scale, row_scale = embedding.contiguous(), temperature, temperature
+        operand = hidden.to(weight.dtype).contiguous()
+    V = len(weight)
+    J = triton.cdiv(V, config.columns)
+    # int8 products are exact, so their logits are not rounded further.
+    logits = hidden.new_empty(N, V, dtype=torch.float32 if integer else stored_dtype(weight.dtype))
+    tops, masses, moments = (hidden.new_empty(N, J, dtype=torch.float32) for _ in range(3))
+    bests = torch.empty(N, J, dtype=torch.int32, device=device)
+    even = D % config.depth == 0
+    logits_kernel[(J * triton.cdiv(N, config.rows),)](
+        operand, weight, row_scale, column_scale, temperature, logits, tops, masses, moments, bests, N, V, D, J, cap,
+        ROWS=config.rows, COLUMNS=config.columns, DEPTH=config.depth, INTEGER=integer,
+        COMPUTE=tl.int8 if integer else compute_dtype(weight.dtype), EVEN=even,
+        num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
+
+    argmax, sample = (torch.empty(N, dtype=torch.long, device=device) for _ in range(2))
+    entropy, log_prob, top, mass = (hidden.new_empty(N, dtype=torch.float32) for _ in range(4))
+    finish_kernel[(N,)](
+        logits, temperature, uniform, tops, masses, moments, bests, argmax, sample, entropy, log_prob, top, mass,
+        V, J, cap, COLUMNS=config.columns, TILES=triton.next_power_of_2(J),
+    )  # fmt: skip
+
+    floating = stored_dtype(hidden.dtype if integer else weight.dtype)
+    # Probabilities take the place of their logits where the dtype allows.
+    weights = torch.empty_like(logits, dtype=floating) if logits.dtype != floating else logits
+    weights_kernel[(N, triton.cdiv(V, WEIGHTS_BLOCK))](
+        logits, temperature, column_scale, top, mass, weights, V, cap, BLOCK=WEIGHTS_BLOCK, INTEGER=integer
+    )
+
+    soft, partial = torch.empty_like(hidden), hidden.new_empty(config.parts, N, D, dtype=torch.float32)
+    soft_kernel[(triton.cdiv(N, config.rows) * triton.cdiv(D, config.width), config.parts)](
+        weights, weight, partial, N, V, D,
+        ROWS=config.rows, WIDTH=config.width, DEPTH=config.depth, COMPUTE=compute_dtype(floating),
+        num_warps=config.warps, num_stages=config.soft_stages,
+    )  # fmt: skip
+    sum_kernel[(N, triton.cdiv(D, SUM_BLOCK))](
+        partial, weight, column_scale, temperature, argmax, embed_scale, soft, N, D, config.parts,
+        BLOCK=SUM_BLOCK, INTEGER=integer,
+    )  # fmt: skip
+    return HeadStats(
+        argmax=argmax,
+        sample=sample,
+        entropy=entropy,
+        log_prob=log_prob,
+        soft_embedding=soft,
+        dropped_mass=torch.zeros_like(entropy),
+    )

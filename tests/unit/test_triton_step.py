@@ -1,0 +1,130 @@
+"""The Triton forms of the head, of the canvas attention and of the norms, run by Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+if torch.cuda.is_available():
+    pytest.skip("there is a device, which runs the kernels themselves", allow_module_level=True)
+# Read when Triton is imported.
+os.environ["TRITON_INTERPRET"] = "1"
+interpreter = pytest.importorskip("triton.runtime.interpreter")
+tl = pytest.importorskip("triton.language")
+if not isinstance(tl.zeros, interpreter.InterpretedFunction):
+    pytest.skip("Triton was imported without its interpreter", allow_module_level=True)
+
+from redraft.kernels.head import head, head_reference  # noqa: E402
+from redraft.kernels.int8 import Int8Matrix, quantise_rows  # noqa: E402
+from redraft.kernels.triton import head as fast_head  # noqa: E402
+
+CAP, SCALE = 30.0, 4.0
+# Tiles that the small shapes below do not divide into.
+SMALL_HEAD = fast_head.HeadConfig(rows=16, columns=64, depth=32, width=32, parts=3)
+
+
+@pytest.fixture(autouse=True)
+def loops_over_numbers(monkeypatch):
+    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped."""
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope):
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+
+
+def head_inputs(rows, vocabulary, width, scale=0.5):
+    generator = torch.Generator().manual_seed(rows + vocabulary)
+    hidden = torch.randn(rows, width, generator=generator) * scale
+    embedding = torch.randn(vocabulary, width, generator=generator)
+    temperature = torch.rand(rows, generator=generator) + 0.3
+    return hidden, embedding, temperature, torch.rand(rows, generator=generator)
+
+
+def run_head(function, hidden, embedding, temperature, uniform, **config):
+    options = {"cap": CAP, "embed_scale": torch.tensor(SCALE), "temperature_N": temperature, "uniform_N": uniform}
+    return function(hidden, embedding, **options, **config)
+
+
+def log_probs_of(hidden, embedding, temperature):
+    logits = torch.tanh(hidden.double() @ embedding.double().T / CAP) * CAP
+    return (logits / temperature.double()[:, None]).log_softmax(-1)
+
+
+def check_head(found, expected, log_probs, uniform, soft_error=2e-5):
+    """Sums are float32 on both sides: a unit in the last place of a cap of 30, over the lowest temperature, is 6e-6."""
+    assert torch.equal(found.argmax, expected.argmax)
+    for name in ("entropy", "log_prob", "dropped_mass"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=2e-5, rtol=1e-5)
+    # Where the draw falls on the border of two tokens, to float32, either of them is right.
+    clear = (log_probs.exp().cumsum(-1) - uniform.double()[:, None]).abs().amin(-1) > 1e-5
+    assert int(clear.sum()) >= len(clear) - 1
+    assert torch.equal(found.sample[clear], expected.sample[clear])
+    torch.testing.assert_close(
+        found.soft_embedding.float(), expected.soft_embedding.float(), atol=soft_error * SCALE, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("rows", "vocabulary", "width"), [(1, 1, 16), (9, 53, 16), (16, 128, 32), (37, 300, 40)])
+def test_head_against_its_reference(rows, vocabulary, width):
+    given = head_inputs(rows, vocabulary, width)
+    found = run_head(fast_head.head_triton, *given, config=SMALL_HEAD)
+    check_head(found, run_head(head_reference, *given), log_probs_of(*given[:3]), given[3])
+
+
+def test_head_reads_bfloat16():
+    hidden, embedding, temperature, uniform = head_inputs(9, 100, 40)
+    narrow = hidden.bfloat16(), embedding.bfloat16()
+    wide = [x.float() for x in narrow]
+    found = run_head(fast_head.head_triton, *narrow, temperature, uniform, config=SMALL_HEAD)
+    expected = run_head(head_reference, *wide, temperature, uniform)
+    assert found.soft_embedding.dtype == torch.bfloat16
+    # The result is cut to 8 bits, twice; the values are about 1.
+    check_head(found, expected, log_probs_of(*wide, temperature), uniform, soft_error=2.0**-6)
+
+
+def test_head_of_int8():
+    hidden, embedding, temperature, uniform = head_inputs(19, 300, 40)
+    matrix, (values, scale) = Int8Matrix.of(embedding), quantise_rows(hidden)
+    rounded = values * scale[:, None]
+    found = run_head(fast_head.head_triton, hidden, matrix, temperature, uniform, config=SMALL_HEAD)
+    # Both round the rows that they multiply; only the CPU's form rounds the probabilities.
+    expected = run_head(head_reference, rounded, matrix.dequantised(), temperature, uniform)
+    check_head(found, expected, log_probs_of(rounded, matrix.dequantised(), temperature), uniform)
+    assert torch.equal(found.sample, run_head(head, hidden, matrix, temperature, uniform).sample)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_head_at_temperature_zero_is_the_limit(kind):
+    hidden, embedding, temperature, uniform = head_inputs(12, 100, 32)
+    temperature[::2] = 0
+    matrix = Int8Matrix.of(embedding) if kind == "int8" else embedding
+    found = run_head(fast_head.head_triton, hidden, matrix, temperature, uniform, config=SMALL_HEAD)
+    zero = temperature == 0
+    assert torch.equal(found.sample[zero], found.argmax[zero])
+    assert not found.entropy[zero].any()
+    assert not found.log_prob[zero].any()
+    rows = matrix.rows(found.argmax, torch.float32) if isinstance(matrix, Int8Matrix) else matrix[found.argmax]
+    assert torch.equal(found.soft_embedding[zero], rows[zero] * SCALE)
+    assert float(found.entropy[~zero].min()) > 0
+
+
+def test_head_draws_at_the_ends_and_in_passes(monkeypatch):
+    monkeypatch.setattr(fast_head, "MAX_ROWS", 8)
+    hidden, embedding, _, _ = head_inputs(11, 70, 16)
+    uniform = torch.tensor([0.5 * 2.0**-23, 1 - 2.0**-24]).repeat(6)[:11]
+    found = run_head(fast_head.head_triton, hidden * 0, embedding, torch.ones(11), uniform, config=SMALL_HEAD)
+    assert found.sample.tolist() == [0, 69] * 5 + [0]
+    assert torch.allclose(found.entropy, torch.tensor(70.0).log(), atol=1e-5)
+
+
+def test_what_is_not_finite_shows_in_the_entropy():
+    hidden, embedding, temperature, uniform = head_inputs(5, 70, 16)
+    hidden[3, 2] = float("nan")
+    found = run_head(fast_head.head_triton, hidden, embedding, temperature, uniform, config=SMALL_HEAD)
+    assert found.entropy.isnan().tolist() == [False, False, False, True, False]
+    assert 0 <= int(found.sample.min()) <= int(found.sample.max()) < 70
