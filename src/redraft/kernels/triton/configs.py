@@ -1,0 +1,79 @@
+"""How the experts' kernels are launched, by GPU and by rows an expert: a table, nothing is timed.
+
+Timing a kernel waits for the device, which a graph that is being captured does not allow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Of one kernel.
+
+    Attributes:
+        warps: of a program. With four, each has its own 16 rows of a fragment.
+        stages: tiles on their way at once.
+        maxnreg: registers a thread may have, where that can be said (NVIDIA), for more programs at once.
+    """
+
+    warps: int = 4
+    stages: int = 2
+    maxnreg: int | None = None
+
+    def options(self) -> dict[str, int]:
+        """As a launch's keywords."""
+        options = {"num_warps": self.warps, "num_stages": self.stages}
+        return options if self.maxnreg is None else options | {"maxnreg": self.maxnreg}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configs:
+    """Of the pair of products.
+
+    Attributes:
+        block: the most rows that a program takes; it takes 16 or 32 at once if there are no more.
+        gate_up: the wide one.
+        down: the narrow one.
+    """
+
+    block: int
+    gate_up: Config = Config()
+    down: Config = Config()
+
+
+# (family, few rows an expert) -> launch. By what compiles without spills and leaves shared memory for three programs.
+_TABLE = {
+    ("sm90", True): Configs(block=32, gate_up=Config(stages=5), down=Config(stages=5)),
+    ("sm90", False): Configs(block=64, gate_up=Config(stages=5), down=Config(stages=5)),
+    ("sm80", True): Configs(block=32, gate_up=Config(stages=4), down=Config(stages=4)),
+    ("sm80", False): Configs(block=64, gate_up=Config(stages=4), down=Config(stages=4)),
+    ("cdna", True): Configs(block=32),
+    ("cdna", False): Configs(block=64),
+    # 32 lanes a warp and 256 registers a lane: sums of 64 rows need eight of them.
+    ("rdna", True): Configs(block=32),
+    ("rdna", False): Configs(block=64, gate_up=Config(warps=8), down=Config(warps=8)),
+}
+_FALLBACK = {True: Configs(block=32), False: Configs(block=64)}
+_FEW = 8.0
+
+
+def family_of(backend: str, arch: int | str) -> str:
+    """The GPUs that share a launch: sm90, sm80 (as every other NVIDIA GPU), cdna, rdna, or other."""
+    if backend == "cuda":
+        return "sm90" if int(arch) // 10 == 9 else "sm80"
+    if backend == "hip":
+        return "cdna" if str(arch).startswith("gfx9") else "rdna"
+    return "other"
+
+
+def order_of(backend: str, arch: int | str) -> str:
+    """The order of `packed.ORDERS` for a GPU."""
+    return {"sm90": "wgmma", "sm80": "mma"}.get(family_of(backend, arch), "rows")
+
+
+def configs_of(backend: str, arch: int | str, rows_per_expert: float) -> Configs:
+    """The launch for a GPU, given the mean of rows an expert."""
+    few = rows_per_expert <= _FEW
+    return _TABLE.get((family_of(backend, arch), few), _FALLBACK[few])

@@ -1,0 +1,53 @@
+"""Whether a Triton form may run, and what happens when it cannot: one warning, then the torch form."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+
+_DEVICES = ("cuda", "xpu")
+# Kernels that did not compile here. They will not at the next call either, and a compiler is slow to say so.
+_failed: set[str] = set()
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def on_gpu(*tensors: Tensor) -> bool:
+    """Whether all tensors are on one GPU and Triton is there to run on it."""
+    device = tensors[0].device
+    return device.type in _DEVICES and all(x.device == device for x in tensors) and has_triton()
+
+
+def attempt(name: str, fast: Callable[[], Result], reference: Callable[[], Result]) -> Result:
+    """fast(), or reference() from the first time on that fast() has failed.
+
+    Args:
+        name: of the kernel, for the warning and to remember it by.
+        fast: the Triton form.
+        reference: the torch form.
+
+    Raises:
+        torch.OutOfMemoryError: memory that is missing is not a kernel that is missing, and torch's form needs more.
+    """
+    if name not in _failed:
+        try:
+            return fast()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            _failed.add(name)
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            warnings.warn(f"the Triton kernel {name} does not run here, torch's form does: {reason}", stacklevel=2)
+    return reference()

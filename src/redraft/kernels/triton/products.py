@@ -1,0 +1,117 @@
+"""A tile of weights times a block of rows, for weights in int4 tiles and in floats: what the experts' kernels share.
+
+Weights are the first operand and rows the second, acc[128, TB] = w[128, K] x[TB, K]^T: an expert has few rows, and the
+tensor core's second operand may be as narrow as 16 at full rate of the first.
+
+The interpreter has no bfloat16 arithmetic, so that DTYPE is float32 there.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# Orders of packed.PackedInt4, as numbers
+WGMMA, MMA, ROWS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+ORDER = {"wgmma": 0, "mma": 1, "rows": 2}
+
+
+@triton.jit
+def integers(nibble, DTYPE: tl.constexpr):
+    """q - 8 of uint8 q in 0..15, as DTYPE."""
+    if DTYPE == tl.bfloat16:  # noqa: SIM300
+        # 128 in bfloat16 counts ones in its last bits. A conversion would run at a quarter of this rate.
+        return (nibble.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True) - 136.0
+    else:
+        return nibble.to(tl.float32) - 8.0
+
+
+@triton.jit
+def scales(code, DTYPE: tl.constexpr):
+    """What `Int4Matrix`'s scale bytes mean, as DTYPE."""
+    bits = code.to(tl.int32)
+    bits = (((bits & 0x7F) << 3) + 0x3C00) | ((bits & 0x80) << 8)
+    if DTYPE == tl.bfloat16:  # noqa: SIM300
+        return bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
+    else:
+        return (bits << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def fragment_tile(data_ptr, scale_ptr, ORDER: tl.constexpr, DTYPE: tl.constexpr):
+    """[128, 64] weights but for their rows' scales; exact in bfloat16, see `kernels/int4.py`."""
+    packed = tl.load(data_ptr + tl.arange(0, 4096))
+    weights = integers(tl.join(packed & 15, packed >> 4), DTYPE)
+    # half, warp, row, thread, group | four digits of the columns' 16 and the row + 8
+    weights = tl.reshape(weights, (2, 4, 8, 4, 2, 2, 2, 2, 2))
+    # The four threads of a row read the same word, so that a thread finds its scales where its weights are.
+    at = tl.arange(0, 1024)
+    scale = scales(tl.load(scale_ptr + at // 16 * 4 + at % 4), DTYPE)
+    scale = tl.permute(tl.reshape(scale, (2, 4, 8, 4, 2, 2)), (0, 1, 2, 3, 5, 4))
+    weights = weights * tl.reshape(scale, (2, 4, 8, 4, 2, 1, 1, 1, 2))
+    if ORDER == WGMMA:
+        weights = tl.permute(weights, (0, 1, 8, 2, 4, 5, 7, 3, 6))
+    else:
+        weights = tl.permute(weights, (0, 1, 8, 2, 4, 5, 3, 6, 7))
+    return tl.reshape(weights, (128, 64))
+
+
+@triton.jit
+def _rows(x_ptr, place, valid, first, K, COLUMNS: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr):
+    """[TB, COLUMNS] of x from column first on, zeros beyond K."""
+    column = first + tl.arange(0, COLUMNS)
+    if EVEN:  # noqa: SIM108
+        mask = valid[:, None]
+    else:
+        mask = valid[:, None] & (column < K)[None, :]
+    return tl.load(x_ptr + place[:, None] * K + column[None, :], mask=mask, other=0.0).to(DTYPE)
+
+
+@triton.jit
+def int4_sum(
+    x_ptr, place, valid, data_ptr, scale_ptr, K,
+    TB: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """acc[128, TB] of a run of int4 tiles, one after another in memory.
+
+    Args:
+        x_ptr: rows of K.
+        place: [TB] int64, which of them.
+        valid: [TB], the others are zeros.
+        data_ptr: the first tile.
+        scale_ptr: its scales.
+        K: columns.
+        EVEN: whether K is a whole number of tiles.
+    """
+    acc = tl.zeros((128, TB), tl.float32)
+    for step in range(0, tl.cdiv(K, 64)):
+        if ORDER == ROWS:
+            # Elsewhere a product of bfloat16 is three instructions, so scales go to the sums of a group instead.
+            row = tl.arange(0, 128)
+            packed = tl.load(data_ptr + row[:, None] * 32 + tl.arange(0, 32)[None, :])
+            low = _rows(x_ptr, place, valid, step * 64, K, 32, EVEN, DTYPE)
+            high = _rows(x_ptr, place, valid, step * 64 + 32, K, 32, EVEN, DTYPE)
+            part = tl.dot(integers(packed & 15, DTYPE), tl.trans(low))
+            acc += part * scales(tl.load(scale_ptr + row), tl.float32)[:, None]
+            part = tl.dot(integers(packed >> 4, DTYPE), tl.trans(high))
+            acc += part * scales(tl.load(scale_ptr + 128 + row), tl.float32)[:, None]
+        else:
+            x = _rows(x_ptr, place, valid, step * 64, K, 64, EVEN, DTYPE)
+            acc = tl.dot(fragment_tile(data_ptr, scale_ptr, ORDER, DTYPE), tl.trans(x), acc)
+        data_ptr += 4096
+        scale_ptr += 256
+    return acc
+
+
+@triton.jit
+def float_sum(
+    x_ptr, place, valid, weight_ptr, row, row_valid, K,
+    TB: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """acc[128, TB] of 128 rows of a float matrix; `row` [128] says which."""
+    acc = tl.zeros((128, TB), tl.float32)
+    for step in range(0, tl.cdiv(K, 64)):
+        x = _rows(x_ptr, place, valid, step * 64, K, 64, EVEN, DTYPE)
+        weights = _rows(weight_ptr, row, row_valid, step * 64, K, 64, EVEN, DTYPE)
+        acc = tl.dot(weights, tl.trans(x), acc)
+    return acc
