@@ -96,8 +96,11 @@ def test_interrupting_a_live_run_leaves_the_terminal_clean():
     shown = _read_until(primary, b"step 2", 60)
     assert b"\x1b[?25l" in shown
     process.send_signal(signal.SIGINT)
-    shown += _read_until(primary, None, 30)
-    assert process.wait(timeout=30) == 130
+    try:
+        shown += _read_until(primary, None, 30)
+        assert process.wait(timeout=30) == 130
+    finally:
+        process.kill()
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
     assert b"Traceback" not in shown
     os.close(primary)
@@ -135,7 +138,10 @@ def test_training_that_is_interrupted_goes_on(tmp_path):
     while time.monotonic() < end and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 3):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     saved = json.loads((tmp_path / "run" / "state" / "progress.json").read_text())["step"]
     assert saved >= 2
