@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ from torch import Tensor
 from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int4 import Int4Matrix, int4_products
 from redraft.kernels.int8 import PackedInt8, gate_quantised, quantise_rows, quantise_unsigned, quantised_linear
+from redraft.kernels.triton.fallback import attempt, on_gpu
+
+if TYPE_CHECKING:
+    from redraft.kernels.triton.packed import PackedInt4
 
 # N rows, E experts, A experts per row, D hidden, I expert width
 
@@ -67,6 +72,20 @@ def experts(
 ) -> Float[Tensor, "N D"]:
     """sum over a of weight[n, a] * down[e] (gelu(gate[e] x) * up[e] x), with e = index[n, a]."""
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in (x_ND, gate_up_E2ID, down_EDI))
+    if not learning and x_ND.dtype == gate_up_E2ID.dtype == torch.bfloat16 and on_gpu(x_ND, gate_up_E2ID, down_EDI):
+
+        def fast() -> Tensor:
+            from redraft.kernels.triton.experts import experts_bf16
+
+            return experts_bf16(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI)
+
+        return attempt("experts_bf16", fast, lambda: _experts(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, False))
+    return _experts(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, learning)
+
+
+def _experts(
+    x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up_E2ID: Tensor, down_EDI: Tensor, learning: bool
+) -> Tensor:
     groups = _Groups.of(index_NA, len(gate_up_E2ID), 1 if learning or x_ND.dtype == torch.float32 else _ROWS)
     if learning:
         outputs = _with_gradient(x_ND, groups, index_NA.shape[1], gate_up_E2ID, down_EDI)
@@ -98,10 +117,25 @@ def experts_int4(
     x_ND: Float[Tensor, "N D"],
     index_NA: Int[Tensor, "N A"],
     weight_NA: Float[Tensor, "N A"],
-    gate_up: Int4Matrix,
-    down: Int4Matrix,
+    gate_up: Int4Matrix | PackedInt4,
+    down: Int4Matrix | PackedInt4,
 ) -> Float[Tensor, "N D"]:
-    """`experts` with int4 weights and int8 rows, as in `experts_int8`."""
+    """`experts` with int4 weights: int8 rows, as in `experts_int8`, or on a GPU bfloat16 ones as they are."""
+    if x_ND.dtype == torch.bfloat16 and on_gpu(x_ND, gate_up.data, down.data):
+
+        def fast() -> Tensor:
+            from redraft.kernels.triton.experts import experts_int4
+
+            return experts_int4(x_ND, index_NA, weight_NA, gate_up, down)
+
+        return attempt("experts_int4", fast, lambda: _experts_int4(x_ND, index_NA, weight_NA, gate_up, down))
+    return _experts_int4(x_ND, index_NA, weight_NA, gate_up, down)
+
+
+def _experts_int4(
+    x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up: Int4Matrix | PackedInt4, down: Int4Matrix | PackedInt4
+) -> Tensor:
+    gate_up, down = _stored(gate_up), _stored(down)
     groups = _Groups.of(index_NA, gate_up.shape[0])
     values, scale = quantise_rows(x_ND)
     product = int4_products(values[groups.source], groups.counts, gate_up)
@@ -109,6 +143,14 @@ def experts_int4(
     outputs = int4_products(gated, groups.counts, down)
     weights = weight_NA.float() * gated_scale[groups.slot].view_as(weight_NA)
     return _weighted(outputs, groups, weights).to(x_ND.dtype)
+
+
+def _stored(matrix: Int4Matrix | PackedInt4) -> Int4Matrix:
+    if isinstance(matrix, Int4Matrix):
+        return matrix
+    from redraft.kernels.triton.packed import unpack_int4
+
+    return unpack_int4(matrix)
 
 
 def experts_float8(

@@ -1,1 +1,1 @@
-"""Forms of the kernels in Triton, for GPUs of NVIDIA, AMD and Intel; nothing here is imported without Triton."""
+"""Forms of the kernels in Triton, for GPUs of NVIDIA, AMD and Intel; without Triton only `fallback` is imported."""

@@ -220,8 +220,8 @@ def _experts(
     )  # fmt: skip
     row_tiles, steps = tiles(D, 128), tiles(I, 64)
     launch(
-        down_kernel, (row_tiles, len(table)), gated, order, table, *_parts(narrow), weight, outputs, D, I, row_tiles, steps,
-        configs.block, int4, code, I % 64 == 0, dtype, **configs.down.options(),
+        down_kernel, (row_tiles, len(table)), gated, order, table, *_parts(narrow), weight, outputs, D, I, row_tiles,
+        steps, configs.block, int4, code, I % 64 == 0, dtype, **configs.down.options(),
     )  # fmt: skip
     columns = min(1024, power_of_two(D))
     launch(combine_kernel, (N, tiles(D, columns)), outputs, out, D, A, columns)
