@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
 if torch.cuda.is_available():
     pytest.skip("there is a device, which runs the kernels themselves", allow_module_level=True)
-# Read when Triton is imported.
-os.environ["TRITON_INTERPRET"] = "1"
-interpreter = pytest.importorskip("triton.runtime.interpreter")
-tl = pytest.importorskip("triton.language")
-if not isinstance(tl.zeros, interpreter.InterpretedFunction):
-    pytest.skip("Triton was imported without its interpreter", allow_module_level=True)
+# Read when Triton and when kernels are imported; nothing else in this process, nor one that it starts, is to see it.
+with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("TRITON_INTERPRET", "1")
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    tl = pytest.importorskip("triton.language")
+    if not isinstance(tl.zeros, interpreter.InterpretedFunction):
+        pytest.skip("Triton was imported without its interpreter", allow_module_level=True)
 
-from redraft.kernels.head import head, head_reference  # noqa: E402
-from redraft.kernels.int8 import Int8Matrix, quantise_rows  # noqa: E402
-from redraft.kernels.triton import head as fast_head  # noqa: E402
+    from redraft.kernels import norm
+    from redraft.kernels.attention import canvas_attention
+    from redraft.kernels.head import head, head_reference
+    from redraft.kernels.int8 import Int8Matrix, quantise_rows
+    from redraft.kernels.triton import head as fast_head
+    from redraft.kernels.triton import norm as fast_norm
+    from redraft.kernels.triton.attention import AttentionConfig, attention_triton
 
 CAP, SCALE = 30.0, 4.0
 # Tiles that the small shapes below do not divide into.
 SMALL_HEAD = fast_head.HeadConfig(rows=16, columns=64, depth=32, width=32, parts=3)
+SMALL_ATTENTION = AttentionConfig(rows=16, keys=16, warps=4, stages=1)
+EPS = 1e-6
 
 
 @pytest.fixture(autouse=True)
-def loops_over_numbers(monkeypatch):
+def interpreted(monkeypatch):
     """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped."""
     patch_tensor = interpreter._patch_lang_tensor
 
@@ -35,6 +40,8 @@ def loops_over_numbers(monkeypatch):
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+    # Parts of Triton are only imported when something runs.
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 def head_inputs(rows, vocabulary, width, scale=0.5):
@@ -78,13 +85,13 @@ def test_head_against_its_reference(rows, vocabulary, width):
 
 def test_head_reads_bfloat16():
     hidden, embedding, temperature, uniform = head_inputs(9, 100, 40)
-    narrow = hidden.bfloat16(), embedding.bfloat16()
-    wide = [x.float() for x in narrow]
-    found = run_head(fast_head.head_triton, *narrow, temperature, uniform, config=SMALL_HEAD)
-    expected = run_head(head_reference, *wide, temperature, uniform)
+    hidden, embedding = hidden.bfloat16(), embedding.bfloat16()
+    found = run_head(fast_head.head_triton, hidden, embedding, temperature, uniform, config=SMALL_HEAD)
+    hidden, embedding = hidden.float(), embedding.float()
+    expected = run_head(head_reference, hidden, embedding, temperature, uniform)
     assert found.soft_embedding.dtype == torch.bfloat16
     # The result is cut to 8 bits, twice; the values are about 1.
-    check_head(found, expected, log_probs_of(*wide, temperature), uniform, soft_error=2.0**-6)
+    check_head(found, expected, log_probs_of(hidden, embedding, temperature), uniform, soft_error=2.0**-6)
 
 
 def test_head_of_int8():
@@ -128,3 +135,81 @@ def test_what_is_not_finite_shows_in_the_entropy():
     found = run_head(fast_head.head_triton, hidden, embedding, temperature, uniform, config=SMALL_HEAD)
     assert found.entropy.isnan().tolist() == [False, False, False, True, False]
     assert 0 <= int(found.sample.min()) <= int(found.sample.max()) < 70
+
+
+def attention_inputs(queries, cached, canvas, heads, groups, size):
+    """Queries and keys are normed, so that their products are about as large as their number's root."""
+    generator = torch.Generator().manual_seed(queries + cached)
+    shapes = [(queries, heads * groups, size), *[(heads, cached, size)] * 2, *[(heads, canvas, size)] * 2]
+    q, *others = (torch.randn(shape, generator=generator) for shape in shapes)
+    return q * size**-0.5, *others
+
+
+@pytest.mark.parametrize("parts", [1, 3, 99])
+@pytest.mark.parametrize(("queries", "cached", "canvas"), [(1, 0, 1), (7, 0, 7), (7, 1, 7), (9, 65, 9), (5, 7, 0)])
+def test_attention_over_both_sources(queries, cached, canvas, parts):
+    given = attention_inputs(queries, cached, canvas, 2, 2, 16)
+    found = attention_triton(*given, config=SMALL_ATTENTION, parts=parts)
+    # Weights sum to 1, values are below 5; float32 on both sides.
+    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "heads", "groups"), [(256, 2, 2), (512, 1, 8)])
+def test_attention_of_the_real_head_sizes(size, heads, groups):
+    given = attention_inputs(6, 33, 6, heads, groups, size)
+    found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
+    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_reads_where_the_cache_lies():
+    """Views into longer buffers, and keys laid out by position first."""
+    q, ck, cv, k, v = attention_inputs(9, 40, 9, 2, 3, 32)
+    k, v = (x.transpose(0, 1).contiguous().transpose(0, 1) for x in (k, v))
+    given = (q, ck[:, 5:38], cv[:, 5:38], k, v)
+    found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
+    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
+
+
+def test_attention_with_far_scores():
+    """The top moves from step to step, and one key takes nearly all."""
+    q, ck, cv, k, v = attention_inputs(9, 65, 9, 1, 2, 16)
+    given = (q * 40, ck * torch.linspace(0.1, 2, 65)[:, None], cv, k, v)
+    found = attention_triton(*given, config=SMALL_ATTENTION, parts=3)
+    # Scores of some hundreds carry their last place, 2^-15, into the weights.
+    torch.testing.assert_close(found, canvas_attention(*given), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 40), (2, 2816)])
+def test_norm_against_its_reference(rows, width, weighted):
+    generator = torch.Generator().manual_seed(width)
+    x, weight = torch.randn(rows, 1, width, generator=generator) * 3, torch.randn(width, generator=generator)
+    given = (x, weight if weighted else None, EPS)
+    torch.testing.assert_close(fast_norm.rms_norm_triton(*given), norm.rms_norm(*given), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_norm_and_residual(scaled):
+    generator = torch.Generator().manual_seed(1)
+    x, residual = torch.randn(2, 5, 40, generator=generator).unbind(0)
+    given = (x, torch.randn(40, generator=generator), residual, torch.tensor([0.7]) if scaled else None, EPS)
+    torch.testing.assert_close(fast_norm.norm_add_triton(*given), norm.norm_add(*given), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("size", [16, 256])
+def test_heads_are_normed_turned_and_written(size, shared):
+    generator = torch.Generator().manual_seed(size)
+    joint = torch.randn(5, 8, size, generator=generator)
+    q, k = joint[:, :4], joint[:, 4:6]
+    v = k if shared else joint[:, 6:]
+    q_weight, k_weight = torch.randn(2, size, generator=generator)
+    angles = torch.randn(5, size // 2, generator=generator) * 9
+    found, expected = ((torch.full((2, 12, size), -7.0), torch.full((2, 12, size), -7.0)) for _ in range(2))
+    given = (q, k, v, (q_weight, k_weight), (angles.cos(), angles.sin()))
+    turned = fast_norm.norm_heads_triton(*given, found, 3, EPS)
+    torch.testing.assert_close(turned, norm.norm_heads(*given, expected, 3, EPS), atol=1e-5, rtol=1e-5)
+    for written, meant in zip(found, expected, strict=True):
+        torch.testing.assert_close(written, meant, atol=1e-5, rtol=1e-5)
+        assert (written[:, :3] == -7).all()
+        assert (written[:, 8:] == -7).all()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# B batch, T queries, S keys, H query heads, K key-value heads, G = H / K, D head size
+from redraft.kernels.triton.fallback import attempt, on_gpu
+
+# B batch, T queries, S keys, L keys of a canvas, H query heads, K key-value heads, G = H / K, D head size
+
+# Of the Triton form.
+_HEAD_SIZES = (16, 32, 64, 128, 256, 512)
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def attention(
@@ -19,6 +26,55 @@ def attention(
 
     The G query heads of a key-value head become rows of one product, so keys are never repeated.
     """
+    if mask_BTS is None and len(q_BTHD) == 1 and _runs_in_triton(q_BTHD, k_BKSD, v_BKSD):
+        q, keys, values = q_BTHD[0], k_BKSD[0], v_BKSD[0]
+        return attempt(
+            "attention",
+            lambda: _fast(q, keys, values, keys[:, :0], values[:, :0])[None],
+            lambda: _reference(q_BTHD, k_BKSD, v_BKSD, None),
+        )
+    return _reference(q_BTHD, k_BKSD, v_BKSD, mask_BTS)
+
+
+def canvas_attention(
+    q_THD: Float[Tensor, "T H D"],
+    cached_keys_KSD: Float[Tensor, "K S D"],
+    cached_values_KSD: Float[Tensor, "K S D"],
+    keys_KLD: Float[Tensor, "K L D"],
+    values_KLD: Float[Tensor, "K L D"],
+) -> Float[Tensor, "T H D"]:
+    """Attention of one canvas over all of what a layer sees of the cache and over all of itself.
+
+    A sliding layer's part of the cache is cut to its window - 1 last positions before.
+    """
+    given = (q_THD, cached_keys_KSD, cached_values_KSD, keys_KLD, values_KLD)
+
+    def reference() -> Tensor:
+        keys, values = torch.cat([given[1], given[3]], dim=1), torch.cat([given[2], given[4]], dim=1)
+        return _reference(q_THD[None], keys[None], values[None], None)[0]
+
+    if _runs_in_triton(*given):
+        return attempt("attention", lambda: _fast(*given), reference)
+    return reference()
+
+
+def _runs_in_triton(*tensors: Tensor) -> bool:
+    # Gradients, and heads that are no power of 2, are torch's.
+    differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return on_gpu(*tensors) and not differentiable and _fits(tensors[0])
+
+
+def _fits(q: Tensor) -> bool:
+    return q.shape[-1] in _HEAD_SIZES and q.dtype in _DTYPES
+
+
+def _fast(*given: Tensor) -> Tensor:
+    from redraft.kernels.triton.attention import attention_triton
+
+    return attention_triton(*given)
+
+
+def _reference(q_BTHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None) -> Tensor:
     B, T, H, D = q_BTHD.shape
     K = k_BKSD.shape[1]
     G = H // K

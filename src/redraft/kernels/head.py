@@ -1,12 +1,14 @@
 """The head: hidden states in, five small results a position out; the vocabulary stays inside.
 
-`head` picks the form: tiles of the vocabulary on a CPU (`head_tiles`), elsewhere the torch reference of this file,
-which works through tiles of rows so that no more than `MAX_TILE_BYTES` of logits exist at a time.
+`head` picks the form: tiles of the vocabulary on a CPU (`head_tiles`), Triton on a GPU (`triton/head.py`), elsewhere
+the torch reference of this file, which works through tiles of rows so that no more than `MAX_TILE_BYTES` of logits
+exist at a time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
 from redraft.kernels.int8 import Int8Matrix, integer_mm, quantise_rows
+from redraft.kernels.triton.fallback import attempt, on_gpu
 
 MAX_TILE_BYTES = 64 * 2**20
 
@@ -86,11 +89,13 @@ def head(
 
     Temperature 0 means the limit: all mass on the argmax, entropy and log-probability 0.
     """
-    if hidden_ND.device.type != "cpu" or not runs_by_tiles(embedding):
-        weight = embedding.dequantised(hidden_ND.dtype) if isinstance(embedding, Int8Matrix) else embedding
-        return head_reference(
-            hidden_ND, weight, cap=cap, embed_scale=embed_scale, temperature_N=temperature_N, uniform_N=uniform_N
+    options = {"cap": cap, "embed_scale": embed_scale, "temperature_N": temperature_N, "uniform_N": uniform_N}
+    if runs_by_tiles(embedding) and on_gpu(hidden_ND, embedding.data, temperature_N, uniform_N):
+        return attempt(
+            "head", lambda: _triton(hidden_ND, embedding, options), lambda: _plain(hidden_ND, embedding, options)
         )
+    if hidden_ND.device.type != "cpu" or not runs_by_tiles(embedding):
+        return _plain(hidden_ND, embedding, options)
     greedy = temperature_N == 0
     positive = torch.where(greedy, 1.0, temperature_N)
     found = head_tiles(hidden_ND, embedding, cap=cap, temperature_N=positive, uniform_N=uniform_N)
@@ -110,6 +115,17 @@ def head(
         soft_embedding=soft * embed_scale,
         dropped_mass=dropped,
     )
+
+
+def _triton(hidden: Tensor, embedding: Tensor | Int8Matrix, options: dict[str, Any]) -> HeadStats:
+    from redraft.kernels.triton.head import head_triton
+
+    return head_triton(hidden, embedding, **options)
+
+
+def _plain(hidden: Tensor, embedding: Tensor | Int8Matrix, options: dict[str, Any]) -> HeadStats:
+    weight = embedding.dequantised(hidden.dtype) if isinstance(embedding, Int8Matrix) else embedding
+    return head_reference(hidden, weight, **options)
 
 
 def head_reference(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from redraft.kernels.native.call import KINDS, call, runs_natively
+from redraft.kernels.triton.fallback import attempt, on_gpu
 
 # Runs of rows whose weight gradients are summed apart.
 _PARTS = 16
@@ -23,7 +26,88 @@ def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: 
         out = torch.empty_like(x)
         _native(x, weight, eps, out, None)
         return out
+    if _on_gpu_without_gradients(x, *(() if weight is None else (weight,))):
+        return attempt("rms_norm", lambda: _fast().rms_norm_triton(x, weight, eps), lambda: _forward(x, weight, eps)[0])
     return _forward(x, weight, eps)[0]
+
+
+def norm_add(
+    x: Float[Tensor, "... D"],
+    weight: Float[Tensor, "D"],
+    residual: Float[Tensor, "... D"],
+    scalar: Float[Tensor, "1"] | None,
+    eps: float,
+) -> Float[Tensor, "... D"]:
+    """(residual + rms_norm(x)) * scalar: how a block of a layer ends, and with the layer's scalar the layer itself."""
+
+    def reference() -> Tensor:
+        result = residual + rms_norm(x, weight, eps)
+        return result if scalar is None else result * scalar
+
+    if _on_gpu_without_gradients(x, weight, residual):
+        return attempt("norm_add", lambda: _fast().norm_add_triton(x, weight, residual, scalar, eps), reference)
+    return reference()
+
+
+def norm_heads(
+    q_THD: Float[Tensor, "T H D"],
+    k_TKD: Float[Tensor, "T K D"],
+    v_TKD: Float[Tensor, "T K D"],
+    weights: tuple[Float[Tensor, "D"], Float[Tensor, "D"]],
+    table: tuple[Float[Tensor, "T F"], Float[Tensor, "T F"]],
+    cache: tuple[Float[Tensor, "K S D"], Float[Tensor, "K S D"]],
+    slot: int,
+    eps: float,
+) -> Float[Tensor, "T H D"]:
+    """Normed and rotated queries; normed and rotated keys, and values normed without weight, go into the cache.
+
+    Args:
+        q_THD: as projected.
+        k_TKD: as projected.
+        v_TKD: as projected, or the same as `k_TKD` in layers that share them.
+        weights: of the norms of queries and of keys.
+        table: (cos, sin) of each position's pairs (i, i + D/2).
+        cache: buffers of keys and of values.
+        slot: of the first position.
+        eps: of the norms.
+    """
+    if _on_gpu_without_gradients(q_THD, k_TKD, v_TKD) and q_THD.shape[-1].bit_count() == 1:
+        given = (q_THD, k_TKD, v_TKD, weights, table, cache, slot, eps)
+        return attempt("norm_heads", lambda: _fast().norm_heads_triton(*given), lambda: norm_heads_reference(*given))
+    return norm_heads_reference(q_THD, k_TKD, v_TKD, weights, table, cache, slot, eps)
+
+
+def norm_heads_reference(
+    q_THD: Tensor,
+    k_TKD: Tensor,
+    v_TKD: Tensor,
+    weights: tuple[Tensor, Tensor],
+    table: tuple[Tensor, Tensor],
+    cache: tuple[Tensor, Tensor],
+    slot: int,
+    eps: float,
+) -> Tensor:
+    """What `norm_heads` means."""
+    slots = slice(slot, slot + len(q_THD))
+    cache[0][:, slots] = _rotated(rms_norm(k_TKD, weights[1], eps), table).transpose(0, 1)
+    cache[1][:, slots] = rms_norm(v_TKD, None, eps).transpose(0, 1)
+    return _rotated(rms_norm(q_THD, weights[0], eps), table)
+
+
+def _rotated(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = (part[:, None] for part in table)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def _fast() -> ModuleType:
+    from redraft.kernels.triton import norm
+
+    return norm
+
+
+def _on_gpu_without_gradients(*tensors: Tensor) -> bool:
+    return on_gpu(*tensors) and not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
 def _forward(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
@@ -28,7 +27,7 @@ from redraft.kernels.triton.head_kernels import (
     sum_kernel,
     weights_kernel,
 )
-from redraft.kernels.triton.target import compute_dtype, shared_bytes, stored_dtype
+from redraft.kernels.triton.target import compute_dtype, launch, power_of_two, shared_bytes, stored_dtype, tiles
 
 # Bounds the scratch: 268 MB of bfloat16 logits at the released vocabulary.
 MAX_ROWS = 512
@@ -64,7 +63,7 @@ class HeadConfig:
 
 def head_config(rows: int, shared: int) -> HeadConfig:
     """Tiles for so many rows and so much shared memory."""
-    height = min(128, max(16, triton.next_power_of_2(rows)))
+    height = min(128, max(16, power_of_two(rows)))
     if shared < 96 * 2**10:
         return HeadConfig(rows=height, depth=32, stages=2, soft_stages=2)
     return HeadConfig(rows=height)
@@ -81,7 +80,8 @@ def head_triton(
     config: HeadConfig | None = None,
 ) -> HeadStats:
     """`redraft.kernels.head.head`, on a GPU. An int8 embedding is multiplied with rows that are rounded as well."""
-    chosen = config or head_config(len(hidden_ND), shared_bytes(hidden_ND.device))
+    weight = embedding.data if isinstance(embedding, Int8Matrix) else embedding
+    chosen = config or head_config(len(hidden_ND), shared_bytes(hidden_ND.device, weight.dtype))
     temperature, uniform = temperature_N.float().contiguous(), uniform_N.float().contiguous()
     parts = [
         _pass(h, embedding, cap, embed_scale, t, u, chosen)
@@ -110,13 +110,14 @@ def _pass(
         weight, column_scale, row_scale = embedding.contiguous(), temperature, temperature
         operand = hidden.to(weight.dtype).contiguous()
     V = len(weight)
-    J = triton.cdiv(V, config.columns)
+    J = tiles(V, config.columns)
     # int8 products are exact, so their logits are not rounded further.
     logits = hidden.new_empty(N, V, dtype=torch.float32 if integer else stored_dtype(weight.dtype))
     tops, masses, moments = (hidden.new_empty(N, J, dtype=torch.float32) for _ in range(3))
     bests = torch.empty(N, J, dtype=torch.int32, device=device)
     even = D % config.depth == 0
-    logits_kernel[(J * triton.cdiv(N, config.rows),)](
+    launch(
+        logits_kernel, (J * tiles(N, config.rows),),
         operand, weight, row_scale, column_scale, temperature, logits, tops, masses, moments, bests, N, V, D, J, cap,
         ROWS=config.rows, COLUMNS=config.columns, DEPTH=config.depth, INTEGER=integer,
         COMPUTE=tl.int8 if integer else compute_dtype(weight.dtype), EVEN=even,
@@ -125,25 +126,39 @@ def _pass(
 
     argmax, sample = (torch.empty(N, dtype=torch.long, device=device) for _ in range(2))
     entropy, log_prob, top, mass = (hidden.new_empty(N, dtype=torch.float32) for _ in range(4))
-    finish_kernel[(N,)](
+    launch(
+        finish_kernel, (N,),
         logits, temperature, uniform, tops, masses, moments, bests, argmax, sample, entropy, log_prob, top, mass,
-        V, J, cap, COLUMNS=config.columns, TILES=triton.next_power_of_2(J),
+        V, J, cap, COLUMNS=config.columns, TILES=power_of_two(J),
     )  # fmt: skip
 
     floating = stored_dtype(hidden.dtype if integer else weight.dtype)
     # Probabilities take the place of their logits where the dtype allows.
     weights = torch.empty_like(logits, dtype=floating) if logits.dtype != floating else logits
-    weights_kernel[(N, triton.cdiv(V, WEIGHTS_BLOCK))](
-        logits, temperature, column_scale, top, mass, weights, V, cap, BLOCK=WEIGHTS_BLOCK, INTEGER=integer
+    launch(
+        weights_kernel,
+        (N, tiles(V, WEIGHTS_BLOCK)),
+        logits,
+        temperature,
+        column_scale,
+        top,
+        mass,
+        weights,
+        V,
+        cap,
+        BLOCK=WEIGHTS_BLOCK,
+        INTEGER=integer,
     )
 
     soft, partial = torch.empty_like(hidden), hidden.new_empty(config.parts, N, D, dtype=torch.float32)
-    soft_kernel[(triton.cdiv(N, config.rows) * triton.cdiv(D, config.width), config.parts)](
+    launch(
+        soft_kernel, (tiles(N, config.rows) * tiles(D, config.width), config.parts),
         weights, weight, partial, N, V, D,
         ROWS=config.rows, WIDTH=config.width, DEPTH=config.depth, COMPUTE=compute_dtype(floating),
         num_warps=config.warps, num_stages=config.soft_stages,
     )  # fmt: skip
-    sum_kernel[(N, triton.cdiv(D, SUM_BLOCK))](
+    launch(
+        sum_kernel, (N, tiles(D, SUM_BLOCK)),
         partial, weight, column_scale, temperature, argmax, embed_scale, soft, N, D, config.parts,
         BLOCK=SUM_BLOCK, INTEGER=integer,
     )  # fmt: skip

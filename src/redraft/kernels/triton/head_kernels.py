@@ -75,7 +75,7 @@ def logits_kernel(
     inverse = inverse_of(tl.load(temperature + n, mask=inside_n, other=1.0))
     scaled = capped(rounded.to(tl.float32), cap, inverse[:, None])
     scaled = tl.where(inside_v[None, :], scaled, -float("inf"))
-    top, best = tl.max(scaled, axis=1, return_indices=True)
+    top, best = tl.max(scaled, axis=1, return_indices=True)  # type: ignore[misc]
     below = tl.where(inside_v[None, :], scaled - top[:, None], 0.0)
     share = tl.where(inside_v[None, :], tl.exp(below), 0.0)
     out = n * J + tile
@@ -97,7 +97,7 @@ def finish_kernel(
     tops_J = tl.load(tops + n * J + j, mask=inside, other=-float("inf"))
     masses_J = tl.load(masses + n * J + j, mask=inside, other=0.0)
     moments_J = tl.load(moments + n * J + j, mask=inside, other=0.0)
-    top, tile = tl.max(tops_J, axis=0, return_indices=True)
+    top, tile = tl.max(tops_J, axis=0, return_indices=True)  # type: ignore[misc]
     below = tl.where(inside, tops_J - top, 0.0)
     shrink = tl.exp(below)
     share = tl.where(inside, masses_J * shrink, 0.0)

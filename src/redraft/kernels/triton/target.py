@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-import triton
 import triton.language as tl
+from triton import knobs
 
 # What every GPU of the last years has at least: the LDS of AMD's and the local memory of Intel's.
 LEAST_SHARED_BYTES = 64 * 2**10
+# Where the device does not say; about what an Intel Arc has of its own.
+_PROCESSORS = 32
+
+# Settled for each kernel when it is imported.
+_INTERPRETED = bool(knobs.runtime.interpret)
 
 _DTYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
 
 def interpreted() -> bool:
     """Whether kernels run under Triton's interpreter, on a CPU."""
-    return bool(triton.knobs.runtime.interpret)
+    return _INTERPRETED
 
 
 def compute_dtype(dtype: torch.dtype) -> tl.dtype:
@@ -27,9 +34,32 @@ def stored_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if interpreted() else dtype
 
 
-def shared_bytes(device: torch.device) -> int:
-    """Shared memory that one program may take."""
-    if device.type != "cuda":
-        return LEAST_SHARED_BYTES
-    properties = torch.cuda.get_device_properties(device)
-    return max(LEAST_SHARED_BYTES, int(getattr(properties, "shared_memory_per_block_optin", 0)))
+def shared_bytes(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Shared memory that one program may take; for a wide dtype, the share of it that 16 bits would need."""
+    least = LEAST_SHARED_BYTES
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        least = max(least, int(getattr(properties, "shared_memory_per_block_optin", 0)))
+    return least * 2 // max(2, dtype.itemsize)
+
+
+def tiles(size: int, tile: int) -> int:
+    """How many tiles cover a size."""
+    return -(-size // tile)
+
+
+def power_of_two(size: int) -> int:
+    """The least power of 2 that is no less, as a block of a kernel must be."""
+    return 1 << max(0, size - 1).bit_length()
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+    """Runs a kernel; Triton's own types know neither its launch options nor that plain numbers become constants."""
+    kernel[grid](*arguments, **options)
+
+
+def processors(device: torch.device) -> int:
+    """Programs that run at once, at one a multiprocessor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return _PROCESSORS

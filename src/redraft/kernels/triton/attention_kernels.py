@@ -1,0 +1,104 @@
+"""The kernels of the canvas attention; `attention.py` launches them."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# K key-value heads, G query heads of each, T queries, R = T * G rows of a key-value head, D head size, P parts
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def attend_source(
+    total, top, mass, q, q_rest, keys, values, key_stride, value_stride, first, last, column,
+    KEYS: tl.constexpr, D: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, COMPUTE: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Carries an online softmax over the keys first ... last - 1 of one source; scores are in base 2."""
+    d, e = tl.arange(0, DEPTH), column + tl.arange(0, WIDTH)
+    for start in range(first, last, KEYS):
+        s = start + tl.arange(0, KEYS)
+        inside, place = s < last, s.to(tl.int64)
+        k_at = keys + place[None, :] * key_stride + d[:, None]
+        k = tl.load(k_at, mask=inside[None, :], other=0.0).to(COMPUTE)
+        scores = tl.dot(q, k, input_precision="ieee")
+        if DEPTH < D:
+            k = tl.load(k_at + DEPTH, mask=inside[None, :], other=0.0).to(COMPUTE)
+            scores = tl.dot(q_rest, k, scores, input_precision="ieee")
+        scores = tl.where(inside[None, :], scores * LOG2_E, -float("inf"))
+        higher = tl.maximum(top, tl.max(scores, axis=1))
+        share, shrink = tl.exp2(scores - higher[:, None]), tl.exp2(top - higher)
+        mass = mass * shrink + tl.sum(share, axis=1)
+        v_at = values + place[:, None] * value_stride + e[None, :]
+        v = tl.load(v_at, mask=inside[:, None], other=0.0).to(COMPUTE)
+        total = tl.dot(share.to(COMPUTE), v, total * shrink[:, None], input_precision="ieee")
+        top = higher
+    return total, top, mass
+
+
+@triton.jit
+def attention_kernel(
+    queries, cached_keys, cached_values, keys, values, totals, tops, masses, R, S, L,
+    q_token, q_head, ck_head, ck_slot, cv_head, cv_slot, k_head, k_slot, v_head, v_slot,
+    G: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, DEPTH: tl.constexpr,
+    WIDTH: tl.constexpr, COMPUTE: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """ROWS packed rows of a key-value head, WIDTH of their D output dims, over one part of the keys.
+
+    A part is whole steps of KEYS; the S cached keys come first, then the L of the canvas.
+    """
+    columns: tl.constexpr = D // WIDTH
+    tile, column = tl.program_id(0) // columns, (tl.program_id(0) % columns) * WIDTH
+    head, part, heads = tl.program_id(1), tl.program_id(2), tl.num_programs(1)
+    r = tile * ROWS + tl.arange(0, ROWS)
+    inside = r < R
+    q_at = queries + (r // G).to(tl.int64)[:, None] * q_token + (head * G + r % G)[:, None] * q_head
+    q_at += tl.arange(0, DEPTH)[None, :]
+    q = tl.load(q_at, mask=inside[:, None], other=0.0).to(COMPUTE)
+    q_rest = q
+    if DEPTH < D:
+        q_rest = tl.load(q_at + DEPTH, mask=inside[:, None], other=0.0).to(COMPUTE)
+
+    length = tl.cdiv(tl.cdiv(S + L, KEYS), tl.num_programs(2)) * KEYS
+    first = part * length
+    last = tl.minimum(first + length, S + L)
+    total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
+    top, mass = tl.full((ROWS,), -float("inf"), dtype=tl.float32), tl.zeros((ROWS,), dtype=tl.float32)
+    total, top, mass = attend_source(
+        total, top, mass, q, q_rest, cached_keys + head.to(tl.int64) * ck_head,
+        cached_values + head.to(tl.int64) * cv_head, ck_slot, cv_slot, first, tl.minimum(last, S), column,
+        KEYS, D, DEPTH, WIDTH, COMPUTE,
+    )  # fmt: skip
+    total, top, mass = attend_source(
+        total, top, mass, q, q_rest, keys + head.to(tl.int64) * k_head, values + head.to(tl.int64) * v_head,
+        k_slot, v_slot, tl.maximum(first, S) - S, last - S, column, KEYS, D, DEPTH, WIDTH, COMPUTE,
+    )  # fmt: skip
+
+    row = (part * heads + head).to(tl.int64) * R + r
+    at = row[:, None] * D + column + tl.arange(0, WIDTH)[None, :]
+    tl.store(totals + at, total, mask=inside[:, None])
+    # Programs of other columns find the same sums; one of them is enough.
+    tl.store(tops + row, top, mask=inside & (column == 0))
+    tl.store(masses + row, mass, mask=inside & (column == 0))
+
+
+@triton.jit
+def combine_kernel(
+    totals, tops, masses, out, R, parts, o_token, o_head, G: tl.constexpr, D: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Joins the parts of one packed row in their order."""
+    r, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    d = tl.arange(0, D)
+    top = tl.load(tops + head * R + r)
+    for part in range(1, parts):
+        top = tl.maximum(top, tl.load(tops + (part * heads + head) * R + r))
+    total, mass = tl.zeros((D,), dtype=tl.float32), 0.0
+    for part in range(parts):
+        row = (part * heads + head) * R + r
+        # A part without keys has a top of -inf, and so no weight.
+        weight = tl.exp2(tl.load(tops + row) - top)
+        mass += tl.load(masses + row) * weight
+        total += tl.load(totals + row.to(tl.int64) * D + d) * weight
+    at = (r // G).to(tl.int64) * o_token + (head * G + r % G) * o_head + d
+    tl.store(out + at, (total / mass).to(out.dtype.element_ty))
