@@ -36,19 +36,21 @@ class Configs:
         block: the most rows that a program takes; it takes 16 or 32 at once if there are no more.
         gate_up: the wide one.
         down: the narrow one.
+        words: whether int4 is unpacked by instructions of NVIDIA's, four bytes at once.
     """
 
     block: int
+    words: bool = False
     gate_up: Config = Config()
     down: Config = Config()
 
 
 # (family, few rows an expert) -> launch. By what compiles without spills and leaves shared memory for three programs.
 _TABLE = {
-    ("sm90", True): Configs(block=32, gate_up=Config(stages=5), down=Config(stages=5)),
-    ("sm90", False): Configs(block=64, gate_up=Config(stages=5), down=Config(stages=5)),
-    ("sm80", True): Configs(block=32, gate_up=Config(stages=4), down=Config(stages=4)),
-    ("sm80", False): Configs(block=64, gate_up=Config(stages=4), down=Config(stages=4)),
+    ("sm90", True): Configs(block=32, words=True, gate_up=Config(stages=5), down=Config(stages=5)),
+    ("sm90", False): Configs(block=64, words=True, gate_up=Config(stages=5), down=Config(stages=5)),
+    ("sm80", True): Configs(block=32, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
+    ("sm80", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("cdna", True): Configs(block=32),
     ("cdna", False): Configs(block=64),
     # 32 lanes a warp and 256 registers a lane: sums of 64 rows need eight of them.

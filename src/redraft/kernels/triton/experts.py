@@ -28,7 +28,8 @@ from redraft.kernels.triton.target import interpreted, launch, power_of_two, til
 @triton.jit
 def _gate_up_block(
     x_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, expert, start, rows, D, I, A, tiles, steps,
-    TB: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
+    TB: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
+    DTYPE: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)
     lane = tl.arange(0, TB)
@@ -39,7 +40,7 @@ def _gate_up_block(
         run = (expert * tiles + tile).to(tl.int64)
         acc = int4_sum(
             x_ptr, place.to(tl.int64), valid, data_ptr + run * steps * 4096, scale_ptr + run * steps * 256, D,
-            TB, ORDER, EVEN, DTYPE,
+            TB, ORDER, WORDS, EVEN, DTYPE,
         )  # fmt: skip
         acc *= tl.load(row_scale_ptr + run * 128 + row)[:, None]
     else:
@@ -58,7 +59,8 @@ def _gate_up_block(
 @triton.jit
 def gate_up_kernel(
     x_ptr, order_ptr, table_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, D, I, A, tiles, steps,
-    BLOCK: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
+    DTYPE: tl.constexpr,
 ):  # fmt: skip
     """gelu(gate x) * up x of 64 units for one block of rows, in the assignments' order."""
     block = table_ptr + 3 * tl.program_id(1)
@@ -68,24 +70,25 @@ def gate_up_kernel(
         if rows <= 16:
             _gate_up_block(
                 x_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, expert, start, rows, D, I, A, tiles,
-                steps, 16, INT4, ORDER, EVEN, DTYPE,
+                steps, 16, INT4, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
         elif rows <= 32 or BLOCK == 32:
             _gate_up_block(
                 x_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, expert, start, rows, D, I, A, tiles,
-                steps, 32, INT4, ORDER, EVEN, DTYPE,
+                steps, 32, INT4, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
         else:
             _gate_up_block(
                 x_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, expert, start, rows, D, I, A, tiles,
-                steps, BLOCK, INT4, ORDER, EVEN, DTYPE,
+                steps, BLOCK, INT4, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
 
 
 @triton.jit
 def _down_block(
     gated_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert, start, rows, D, I, tiles,
-    steps, TB: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
+    steps, TB: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
+    DTYPE: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0)
     lane = tl.arange(0, TB)
@@ -96,7 +99,7 @@ def _down_block(
         run = (expert * tiles + tile).to(tl.int64)
         acc = int4_sum(
             gated_ptr, place, valid, data_ptr + run * steps * 4096, scale_ptr + run * steps * 256, I,
-            TB, ORDER, EVEN, DTYPE,
+            TB, ORDER, WORDS, EVEN, DTYPE,
         )  # fmt: skip
         acc *= tl.load(row_scale_ptr + run * 128 + tl.arange(0, 128))[:, None]
     else:
@@ -111,7 +114,8 @@ def _down_block(
 @triton.jit
 def down_kernel(
     gated_ptr, order_ptr, table_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, D, I, tiles, steps,
-    BLOCK: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
+    BLOCK: tl.constexpr, INT4: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
+    DTYPE: tl.constexpr,
 ):  # fmt: skip
     """weight * down h of 128 outputs for one block of rows, each to its assignment's place."""
     block = table_ptr + 3 * tl.program_id(1)
@@ -121,17 +125,17 @@ def down_kernel(
         if rows <= 16:
             _down_block(
                 gated_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert, start, rows, D,
-                I, tiles, steps, 16, INT4, ORDER, EVEN, DTYPE,
+                I, tiles, steps, 16, INT4, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
         elif rows <= 32 or BLOCK == 32:
             _down_block(
                 gated_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert, start, rows, D,
-                I, tiles, steps, 32, INT4, ORDER, EVEN, DTYPE,
+                I, tiles, steps, 32, INT4, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
         else:
             _down_block(
                 gated_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert, start, rows, D,
-                I, tiles, steps, BLOCK, INT4, ORDER, EVEN, DTYPE,
+                I, tiles, steps, BLOCK, INT4, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
 
 
@@ -213,15 +217,16 @@ def _experts(
     dtype = tl.float32 if interpreted() else tl.bfloat16
     int4 = isinstance(wide, PackedInt4)
     code = ORDERS[wide.order] if int4 else 0
+    words = configs.words and not interpreted()
     row_tiles, steps = tiles(I, 64), tiles(D, 64)
     launch(
         gate_up_kernel, (row_tiles, len(table)), x, order, table, *_parts(wide), gated, D, I, A, row_tiles, steps,
-        configs.block, int4, code, D % 64 == 0, dtype, **configs.gate_up.options(),
+        configs.block, int4, code, words, D % 64 == 0, dtype, **configs.gate_up.options(),
     )  # fmt: skip
     row_tiles, steps = tiles(D, 128), tiles(I, 64)
     launch(
         down_kernel, (row_tiles, len(table)), gated, order, table, *_parts(narrow), weight, outputs, D, I, row_tiles,
-        steps, configs.block, int4, code, I % 64 == 0, dtype, **configs.down.options(),
+        steps, configs.block, int4, code, words, I % 64 == 0, dtype, **configs.down.options(),
     )  # fmt: skip
     columns = min(1024, power_of_two(D))
     launch(combine_kernel, (N, tiles(D, columns)), outputs, out, D, A, columns)

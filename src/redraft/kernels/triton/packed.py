@@ -29,8 +29,9 @@ TILE_SCALES = TILE_ROWS * TILE_COLUMNS // COLUMNS
 # A tile's rows and columns as digits: 64-row half, warp, row + 8, row of 8 | group of 32, and the last 32 columns as
 # (step of 16, half of 8, thread, odd) or (half of 16, thread, two bits).
 _DIGITS = {"wgmma": (2, 4, 2, 8, 2, 2, 2, 4, 2), "mma": (2, 4, 2, 8, 2, 2, 4, 2, 2), "rows": (128, 2, 32)}
-# Where each digit of a byte's place is found among those; the last one chooses between low and high half.
-_PLACES = {"wgmma": (0, 1, 3, 7, 4, 5, 8, 6, 2), "mma": (0, 1, 3, 6, 4, 5, 7, 8, 2), "rows": (0, 2, 1)}
+# Where each digit of a byte's place is found among those; the last one chooses between low and high half. Neighbours
+# in a register, the last digit of a column, are two bytes apart: with a shift and a mask they lie in its two halves.
+_PLACES = {"wgmma": (0, 1, 3, 7, 4, 5, 8, 6, 2), "mma": (0, 1, 3, 6, 4, 5, 8, 7, 2), "rows": (0, 2, 1)}
 ORDERS = tuple(_DIGITS)
 
 
