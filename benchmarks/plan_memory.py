@@ -3,7 +3,7 @@
     python benchmarks/plan_memory.py mini mid                    # and `full`, where there is room for it
     python benchmarks/plan_memory.py full --memory 9             # with experts left on disk
 
-Each case is a process of its own that loads the model, answers one prompt with one canvas and says what it held at most.
+Each case is a process of its own: it loads the model, answers a prompt with one canvas and says what it held at most.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ def attend_source(
     return total, top, mass
 
 
-@triton.jit
+# Lengths change with every canvas: a kernel of its own for a length of 1, or for whole sixteens, is not worth a compile.
+@triton.jit(do_not_specialize=["S", "L"])
 def attention_kernel(
     queries, cached_keys, cached_values, keys, values, totals, tops, masses, R, S, L,
     q_token, q_head, ck_head, ck_slot, cv_head, cv_slot, k_head, k_slot, v_head, v_slot,
@@ -83,7 +84,7 @@ def attention_kernel(
     tl.store(masses + row, mass, mask=inside & (column == 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def combine_kernel(
     totals, tops, masses, out, R, parts, o_token, o_head, G: tl.constexpr, D: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip

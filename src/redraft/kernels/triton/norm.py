@@ -62,7 +62,7 @@ def store_halves(at, first, second, F: tl.constexpr):  # type: ignore[no-untyped
     tl.store(at + F + f, second.to(at.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slot"])
 def heads_kernel(
     queries, keys, values, q_weight, k_weight, cos, sin, q_out, k_cache, v_cache, H, K, slot, eps,
     q_token, k_token, v_token, kc_head, kc_slot, vc_head, vc_slot, F: tl.constexpr,
