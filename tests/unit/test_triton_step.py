@@ -15,8 +15,10 @@ with pytest.MonkeyPatch.context() as patch:
     if not isinstance(tl.zeros, interpreter.InterpretedFunction):
         pytest.skip("Triton was imported without its interpreter", allow_module_level=True)
 
+    from redraft.kernels import attention as torch_attention
+    from redraft.kernels import head as torch_head
     from redraft.kernels import norm
-    from redraft.kernels.attention import canvas_attention
+    from redraft.kernels.attention import attention, canvas_attention
     from redraft.kernels.head import head, head_reference
     from redraft.kernels.int8 import Int8Matrix, quantise_rows
     from redraft.kernels.triton import head as fast_head
@@ -213,3 +215,29 @@ def test_heads_are_normed_turned_and_written(size, shared):
         torch.testing.assert_close(written, meant, atol=1e-5, rtol=1e-5)
         assert (written[:, :3] == -7).all()
         assert (written[:, 8:] == -7).all()
+
+
+def test_a_gpu_picks_these(monkeypatch):
+    """The same functions on tensors that are said to lie on a GPU."""
+    generator = torch.Generator().manual_seed(5)
+    logits, (q, ck, cv, k, v) = head_inputs(5, 70, 16), attention_inputs(3, 5, 3, 1, 2, 16)
+    x, residual, weight = torch.randn(3, 16, generator=generator)
+    angles, cache = torch.randn(3, 8, generator=generator), (torch.zeros(1, 4, 16), torch.zeros(1, 4, 16))
+    heads = (q, k.transpose(0, 1), v.transpose(0, 1), (weight, weight), (angles.cos(), angles.sin()), cache, 1, EPS)
+    calls = {
+        "head": lambda: run_head(head, *logits).soft_embedding,
+        "attention": lambda: attention(q[None], ck[None], cv[None])[0] + canvas_attention(q, ck, cv, k, v),
+        "norm_add": lambda: norm.norm_add(x, weight, residual, None, EPS),
+        "norm_heads": lambda: norm.norm_heads(*heads),
+    }
+    expected, picked = {name: call() for name, call in calls.items()}, []
+    for module in (torch_head, torch_attention, norm):
+        monkeypatch.setattr(module, "on_gpu", lambda *tensors: True)
+        monkeypatch.setattr(module, "attempt", lambda name, fast, reference: (picked.append(name), fast())[1])
+    for name, call in calls.items():
+        torch.testing.assert_close(call(), expected[name], atol=1e-4, rtol=1e-5)
+        assert name in picked
+    x.requires_grad_()
+    picked.clear()
+    norm.norm_add(x, weight, residual, None, EPS).sum().backward()
+    assert not picked

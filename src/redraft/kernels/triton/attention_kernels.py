@@ -37,7 +37,7 @@ def attend_source(
     return total, top, mass
 
 
-# Lengths change with every canvas: a kernel of its own for a length of 1, or for whole sixteens, is not worth a compile.
+# Lengths change with every canvas: one of 1, or of whole sixteens, is not worth a kernel of its own.
 @triton.jit(do_not_specialize=["S", "L"])
 def attention_kernel(
     queries, cached_keys, cached_values, keys, values, totals, tops, masses, R, S, L,

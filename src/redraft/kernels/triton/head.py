@@ -80,8 +80,7 @@ def head_triton(
     config: HeadConfig | None = None,
 ) -> HeadStats:
     """`redraft.kernels.head.head`, on a GPU. An int8 embedding is multiplied with rows that are rounded as well."""
-    weight = embedding.data if isinstance(embedding, Int8Matrix) else embedding
-    chosen = config or head_config(len(hidden_ND), shared_bytes(hidden_ND.device, weight.dtype))
+    chosen = config or head_config(len(hidden_ND), shared_bytes(hidden_ND.device, hidden_ND.dtype))
     temperature, uniform = temperature_N.float().contiguous(), uniform_N.float().contiguous()
     parts = [
         _pass(h, embedding, cap, embed_scale, t, u, chosen)
@@ -105,7 +104,7 @@ def _pass(
     integer = isinstance(embedding, Int8Matrix)
     if integer:
         weight, column_scale = embedding.data.contiguous(), embedding.scale.float().contiguous()
-        operand, row_scale = quantise_rows(hidden)
+        operand, row_scale = quantise_rows(hidden.contiguous())
     else:
         weight, column_scale, row_scale = embedding.contiguous(), temperature, temperature
         operand = hidden.to(weight.dtype).contiguous()
@@ -115,12 +114,11 @@ def _pass(
     logits = hidden.new_empty(N, V, dtype=torch.float32 if integer else stored_dtype(weight.dtype))
     tops, masses, moments = (hidden.new_empty(N, J, dtype=torch.float32) for _ in range(3))
     bests = torch.empty(N, J, dtype=torch.int32, device=device)
-    even = D % config.depth == 0
     launch(
         logits_kernel, (J * tiles(N, config.rows),),
         operand, weight, row_scale, column_scale, temperature, logits, tops, masses, moments, bests, N, V, D, J, cap,
         ROWS=config.rows, COLUMNS=config.columns, DEPTH=config.depth, INTEGER=integer,
-        COMPUTE=tl.int8 if integer else compute_dtype(weight.dtype), EVEN=even,
+        COMPUTE=tl.int8 if integer else compute_dtype(weight.dtype), EVEN=D % config.depth == 0,
         num_warps=config.warps, num_stages=config.stages,
     )  # fmt: skip
 
@@ -132,41 +130,46 @@ def _pass(
         V, J, cap, COLUMNS=config.columns, TILES=power_of_two(J),
     )  # fmt: skip
 
-    floating = stored_dtype(hidden.dtype if integer else weight.dtype)
     # Probabilities take the place of their logits where the dtype allows.
+    floating = stored_dtype(hidden.dtype if integer else weight.dtype)
     weights = torch.empty_like(logits, dtype=floating) if logits.dtype != floating else logits
     launch(
-        weights_kernel,
-        (N, tiles(V, WEIGHTS_BLOCK)),
-        logits,
-        temperature,
-        column_scale,
-        top,
-        mass,
-        weights,
-        V,
-        cap,
-        BLOCK=WEIGHTS_BLOCK,
-        INTEGER=integer,
-    )
-
-    soft, partial = torch.empty_like(hidden), hidden.new_empty(config.parts, N, D, dtype=torch.float32)
-    launch(
-        soft_kernel, (tiles(N, config.rows) * tiles(D, config.width), config.parts),
-        weights, weight, partial, N, V, D,
-        ROWS=config.rows, WIDTH=config.width, DEPTH=config.depth, COMPUTE=compute_dtype(floating),
-        num_warps=config.warps, num_stages=config.soft_stages,
-    )  # fmt: skip
-    launch(
-        sum_kernel, (N, tiles(D, SUM_BLOCK)),
-        partial, weight, column_scale, temperature, argmax, embed_scale, soft, N, D, config.parts,
-        BLOCK=SUM_BLOCK, INTEGER=integer,
+        weights_kernel, (N, tiles(V, WEIGHTS_BLOCK)),
+        logits, temperature, column_scale, top, mass, weights, V, cap, BLOCK=WEIGHTS_BLOCK, INTEGER=integer,
     )  # fmt: skip
     return HeadStats(
         argmax=argmax,
         sample=sample,
         entropy=entropy,
         log_prob=log_prob,
-        soft_embedding=soft,
+        soft_embedding=_soft(weights, weight, column_scale, temperature, argmax, embed_scale, hidden.dtype, config),
         dropped_mass=torch.zeros_like(entropy),
     )
+
+
+def _soft(
+    weights: Tensor,
+    embedding: Tensor,
+    column_scale: Tensor,
+    temperature: Tensor,
+    argmax: Tensor,
+    embed_scale: Tensor,
+    dtype: torch.dtype,
+    config: HeadConfig,
+) -> Float[Tensor, "N D"]:
+    """weights @ embedding, scaled; weights already hold the scales of an int8 embedding."""
+    (N, V), D = weights.shape, embedding.shape[1]
+    soft = weights.new_empty(N, D, dtype=dtype)
+    partial = weights.new_empty(config.parts, N, D, dtype=torch.float32)
+    launch(
+        soft_kernel, (tiles(N, config.rows) * tiles(D, config.width), config.parts),
+        weights, embedding, partial, N, V, D,
+        ROWS=config.rows, WIDTH=config.width, DEPTH=config.depth, COMPUTE=compute_dtype(weights.dtype),
+        num_warps=config.warps, num_stages=config.soft_stages,
+    )  # fmt: skip
+    launch(
+        sum_kernel, (N, tiles(D, SUM_BLOCK)),
+        partial, embedding, column_scale, temperature, argmax, embed_scale.to(soft.device), soft, N, D, config.parts,
+        BLOCK=SUM_BLOCK, INTEGER=embedding.dtype == torch.int8,
+    )  # fmt: skip
+    return soft
