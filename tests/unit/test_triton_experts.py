@@ -150,8 +150,9 @@ def check_int4(triton_form, hidden, width, routing, order, configs=None):
     check(got, torch_form.experts(x, index, weight, wide.all_dequantised(), narrow.all_dequantised()))
 
 
-@pytest.mark.parametrize("routing", ROUTINGS)
-@pytest.mark.parametrize(("hidden", "width"), [(100, 36), (64, 128)])
+@pytest.mark.parametrize(
+    ("hidden", "width", "routing"), [(64, 128, "uniform"), *((100, 36, routing) for routing in ROUTINGS)]
+)
 def case_float_weights(triton_form, hidden, width, routing):
     index, weight = routed(routing)
     x, wide, narrow = random(len(index), hidden), random(E, 2 * width, hidden) / 8, random(E, hidden, width) / 8
@@ -163,6 +164,10 @@ def case_no_rows(triton_form):
     empty = torch.empty(0, 2, dtype=torch.long)
     wide, narrow = random(E, 64, 32), random(E, 32, 32)
     assert triton_form.experts.experts_bf16(random(0, 32), empty, empty.float(), wide, narrow).shape == (0, 32)
+
+
+def case_a_cpu_has_no_such_form(triton_form):
+    assert not torch_form.on_gpu(torch.empty(1))
 
 
 @pytest.fixture
@@ -185,7 +190,7 @@ def case_the_torch_form_picks_it_for_bfloat16(as_on_a_gpu):
         check(got.float(), expected, 3 * 2**-8)
 
 
-def case_a_kernel_that_fails_is_named_once(as_on_a_gpu, monkeypatch, recwarn):
+def case_a_kernel_that_fails_is_named_once(as_on_a_gpu, monkeypatch):
     def broken(*_):
         raise RuntimeError("no such instruction\nand much more")
 

@@ -50,7 +50,10 @@ _TABLE = {
     ("sm90", True): Configs(block=32, words=True, gate_up=Config(stages=5), down=Config(stages=5)),
     ("sm90", False): Configs(block=64, words=True, gate_up=Config(stages=5), down=Config(stages=5)),
     ("sm80", True): Configs(block=32, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
-    ("sm80", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
+    ("sm80", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4, maxnreg=168)),
+    # As many registers as it likes: with fewer, compute capability 12 spills.
+    ("nvidia", True): Configs(block=32, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
+    ("nvidia", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("cdna", True): Configs(block=32),
     ("cdna", False): Configs(block=64),
     # 32 lanes a warp and 256 registers a lane: sums of 64 rows need eight of them.
@@ -62,9 +65,9 @@ _FEW = 8.0
 
 
 def family_of(backend: str, arch: int | str) -> str:
-    """The GPUs that share a launch: sm90, sm80 (as every other NVIDIA GPU), cdna, rdna, or other."""
+    """The GPUs that share a launch: sm90, sm80 (8.0 to 8.9), nvidia (its others), cdna, rdna, or other."""
     if backend == "cuda":
-        return "sm90" if int(arch) // 10 == 9 else "sm80"
+        return {9: "sm90", 8: "sm80"}.get(int(arch) // 10, "nvidia")
     if backend == "hip":
         return "cdna" if str(arch).startswith("gfx9") else "rdna"
     return "other"
@@ -72,7 +75,7 @@ def family_of(backend: str, arch: int | str) -> str:
 
 def order_of(backend: str, arch: int | str) -> str:
     """The order of `packed.ORDERS` for a GPU."""
-    return {"sm90": "wgmma", "sm80": "mma"}.get(family_of(backend, arch), "rows")
+    return {"sm90": "wgmma", "sm80": "mma", "nvidia": "mma"}.get(family_of(backend, arch), "rows")
 
 
 def configs_of(backend: str, arch: int | str, rows_per_expert: float) -> Configs:
