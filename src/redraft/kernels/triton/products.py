@@ -1,7 +1,7 @@
 """A tile of weights times a block of rows, for weights in int4 tiles and in floats: what the experts' kernels share.
 
-Weights are the first operand and rows the second, acc[128, TB] = w[128, K] x[TB, K]^T: an expert has few rows, and the
-tensor core's second operand may be as narrow as 16 at full rate of the first.
+Weights are the first operand and rows the second, acc[128, TB] = w[128, K] x[TB, K]^T: an expert has few rows, and it
+is a tensor core's second operand that may be narrow; a warp group's first one has 64 rows.
 
 The interpreter has no bfloat16 arithmetic, so that DTYPE is float32 there.
 """
