@@ -76,7 +76,7 @@ def fragment_tile(data_ptr, scale_ptr, ORDER: tl.constexpr, WORDS: tl.constexpr,
     """[128, 64] weights but for their rows' scales; exact in bfloat16, see `kernels/int4.py`."""
     packed = tl.load(data_ptr + tl.arange(0, 4096))
     if WORDS:
-        low, high = word_integers(packed)
+        low, high = word_integers(packed)  # type: ignore[misc]
     else:
         low, high = integers(packed & 15, DTYPE), integers(packed >> 4, DTYPE)
     # half, warp, row, thread, group, then four digits: of the columns' 16 and the row + 8
