@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes measure and time out each other in end-to-end tests; all others share the cores.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile tests --ignore tests/e2e
 BROWSER := chromium chromium-driver fonts-dejavu-core
 
 .PHONY: demo test test-full check browser clean
@@ -28,10 +30,12 @@ browser:  ## Chromium and its driver, from Debian's packages where they are miss
 	fi
 
 test: $(BIN)/.redraft-dev browser  ## the suite, with long runs sampled
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-full: $(BIN)/.redraft-dev browser  ## the suite, whole
-	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest
+	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest tests/e2e
+	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 check: $(BIN)/.redraft-dev  ## style, types, frozen help text
 	$(BIN)/ruff check src tests benchmarks examples

@@ -139,10 +139,10 @@ except (MemoryError, RuntimeError, OSError) as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_half_the_address_space_gives_the_same_text(tmp_path):
     # Experts are nearly all of it.
-    config = shape_config("tiny", hidden_size=512, moe_intermediate_size=1024, num_experts=24, num_hidden_layers=12)
+    config = shape_config("tiny", hidden_size=512, moe_intermediate_size=1024, num_experts=24, num_hidden_layers=8)
     quantize(random_source(config, "wide"), tmp_path / "model", RECIPES["int4"])
     size = sum(path.stat().st_size for path in (tmp_path / "model").glob("*.safetensors"))
-    assert size > 230 * 10**6
+    assert size > 150 * 10**6
 
     def run(limit, memory):
         command = [sys.executable, "-c", LIMITED, str(tmp_path / "model"), str(limit), memory]

@@ -34,5 +34,10 @@ def sidecar(path: Path) -> Path:
         fresh.mkdir()
         write_beside(path, fresh)
         (fresh / "config.json").write_text(json.dumps(open_gguf(path).config(), indent=2) + "\n", encoding="utf-8")
-        os.replace(fresh, directory)
+        try:
+            os.replace(fresh, directory)
+        except OSError:
+            # Another process has made the same one meanwhile.
+            if not directory.exists():
+                raise
     return directory
