@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import redraft
 from redraft.cli import main
 from redraft.core.errors import CheckpointError, InputError, OptionError
+from redraft.engine.calibration import importance
 from redraft.model import convert as convert_module
 from redraft.model.convert import export, quantize
 from redraft.model.formats.headers import TensorFiles, entries, read_header
@@ -239,10 +240,4 @@ def test_calibration_spares_what_the_texts_use(tmp_path):
     assert relative(logits(steered), logits(redraft.load_model(MINI))) < 0.1
     texts.write_text("\n")
     with pytest.raises(OptionError, match="at least one line"):
-        redraft_importance(texts)
-
-
-def redraft_importance(path: Path):
-    from redraft.engine.calibration import importance
-
-    return importance(MINI, path.read_text().splitlines())
+        importance(MINI, texts.read_text().splitlines())

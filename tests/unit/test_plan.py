@@ -39,8 +39,7 @@ STEPS = {"12", "16", "24", "48"}
 
 
 @pytest.fixture
-def measured(monkeypatch):
-    """This machine takes no time to measure."""
+def measured(monkeypatch):  # this machine takes no time to measure
     monkeypatch.setattr(plan_module, "measure_machine", lambda: MACHINE)
 
 

@@ -51,11 +51,6 @@ class Int4Matrix:
         E, B, G, _ = self.data.shape
         return E, B * ROWS, G * COLUMNS
 
-    @property
-    def nbytes(self) -> int:
-        """What it takes in memory."""
-        return self.data.nbytes + self.scale.nbytes + self.row_scale.nbytes
-
     def to(self, device: torch.device | str) -> Int4Matrix:
         """The same on another device."""
         return Int4Matrix(data=self.data.to(device), scale=self.scale.to(device), row_scale=self.row_scale.to(device))

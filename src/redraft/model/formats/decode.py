@@ -51,7 +51,7 @@ def _pairs(values: Float[Tensor, "16"]) -> Tensor:
 
 
 _E2M1_PAIRS = _pairs(_E2M1)
-# PyTorch converts float8 one by one: a look-up takes a third of that.
+# PyTorch converts float8 one by one; a look-up does not.
 _E4M3 = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
 _INTEGER_PAIRS = _pairs(torch.arange(16).float())
 
