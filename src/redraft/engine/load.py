@@ -8,6 +8,7 @@ import torch
 
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
+from redraft.core.threads import in_passing
 from redraft.engine.device import auto_dtype, find_device
 from redraft.engine.engine import LocalEngine
 from redraft.engine.offload import streamed_layers
@@ -90,7 +91,7 @@ def load(
     if streamed or quantize is not None or not source.is_held_as(kind):
         # What is converted must not stay mapped beside its copy; and who is short of memory may be short of addresses.
         source = Source.open(path, mapped=False)
-    loaded = load_model(source, chosen, kind, quantize, streamed=streamed, verify=verify)
+    loaded = in_passing(lambda: load_model(source, chosen, kind, quantize, streamed=streamed, verify=verify))
     if chosen.type == "cpu":
         # Not before: what loading took and freed would stay.
         keep_freed_memory()

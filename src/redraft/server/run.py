@@ -23,7 +23,7 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
         OptionError: the address cannot be listened on.
     """
     app = create_app(engine, settings)
-    bound = _bound(settings)
+    bound = listening(settings)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, date_header=False, timeout_keep_alive=30,
         lifespan="on",
@@ -35,9 +35,15 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     _Server(config, app.state.scheduler, settings.drain_s).run(sockets=[bound])
 
 
-def _bound(settings: Settings) -> socket.socket:
+def listening(settings: Settings) -> socket.socket:
+    """A socket that listens where the settings say.
+
+    Raises:
+        OptionError: it cannot.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle off only where the protocol is said.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host, settings.port))
