@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from redraft.kernels.triton.fallback import attempt, on_gpu
@@ -42,18 +42,31 @@ def canvas_attention(
     cached_values_KSD: Float[Tensor, "K S D"],
     keys_KLD: Float[Tensor, "K L D"],
     values_KLD: Float[Tensor, "K L D"],
+    used: Int[Tensor, ""] | None = None,
 ) -> Float[Tensor, "T H D"]:
     """Attention of one canvas over all of what a layer sees of the cache and over all of itself.
 
     A sliding layer's part of the cache is cut to its window - 1 last positions before.
+
+    Args:
+        q_THD: queries.
+        cached_keys_KSD, cached_values_KSD: the cache's part; finite, where it is not used too.
+        keys_KLD, values_KLD: the canvas's.
+        used: how many of the S slots hold something, on the device, for a launch that is replayed at other lengths;
+            None where all do.
     """
     given = (q_THD, cached_keys_KSD, cached_values_KSD, keys_KLD, values_KLD)
 
     def reference() -> Tensor:
         keys, values = torch.cat([given[1], given[3]], dim=1), torch.cat([given[2], given[4]], dim=1)
-        return _reference(q_THD[None], keys[None], values[None], None)[0]
+        mask = None
+        if used is not None:
+            slots = torch.arange(keys.shape[1], device=keys.device)
+            mask = (slots < used) | (slots >= cached_keys_KSD.shape[1])
+            mask = mask.expand(1, len(q_THD), -1)
+        return _reference(q_THD[None], keys[None], values[None], mask)[0]
 
-    if _runs_in_triton(*given):
+    if used is None and _runs_in_triton(*given):
         return attempt("attention", lambda: _fast(*given), reference)
     return reference()
 
