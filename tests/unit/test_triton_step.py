@@ -217,6 +217,28 @@ def test_heads_are_normed_turned_and_written(size, shared):
         assert (written[:, 8:] == -7).all()
 
 
+@pytest.mark.parametrize("parts", [1, 3, 99])
+@pytest.mark.parametrize(("cached", "used", "canvas"), [(40, 0, 7), (40, 1, 7), (40, 33, 7), (40, 40, 7), (0, 0, 7)])
+def test_attention_over_a_part_of_the_cache(cached, used, canvas, parts):
+    given = attention_inputs(7, cached, canvas, 2, 2, 16)
+    count = torch.tensor(used)
+    found = attention_triton(*given, count, config=SMALL_ATTENTION, parts=parts)
+    torch.testing.assert_close(found, canvas_attention(*given, used=count), atol=1e-5, rtol=1e-5)
+    q, keys, values, *rest = given
+    exact = canvas_attention(q, keys[:, :used], values[:, :used], *rest)
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
+
+
+# A sliding layer's cache is its last window - 1 slots, a view into the middle of a buffer.
+@pytest.mark.parametrize(("size", "heads", "groups"), [(256, 2, 2), (512, 1, 8)])
+@pytest.mark.parametrize("slots", [slice(0, 33), slice(5, 22)])
+def test_attention_of_the_real_head_sizes_over_a_part(size, heads, groups, slots):
+    q, keys, values, *rest = attention_inputs(6, 33, 6, heads, groups, size)
+    given = (q, keys[:, slots], values[:, slots], *rest, torch.tensor(17, dtype=torch.int32))
+    found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
+    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
+
+
 def test_a_gpu_picks_these(monkeypatch):
     """The same functions on tensors that are said to lie on a GPU."""
     generator = torch.Generator().manual_seed(5)
@@ -227,6 +249,7 @@ def test_a_gpu_picks_these(monkeypatch):
     calls = {
         "head": lambda: run_head(head, *logits).soft_embedding,
         "attention": lambda: attention(q[None], ck[None], cv[None])[0] + canvas_attention(q, ck, cv, k, v),
+        "used": lambda: canvas_attention(q, ck, cv, k, v, torch.tensor(3)),
         "norm_add": lambda: norm.norm_add(x, weight, residual, None, EPS),
         "norm_heads": lambda: norm.norm_heads(*heads),
     }
@@ -236,7 +259,8 @@ def test_a_gpu_picks_these(monkeypatch):
         monkeypatch.setattr(module, "attempt", lambda name, fast, reference: (picked.append(name), fast())[1])
     for name, call in calls.items():
         torch.testing.assert_close(call(), expected[name], atol=1e-4, rtol=1e-5)
-        assert name in picked
+        assert {"used": "attention"}.get(name, name) == picked[-1]
+        picked.clear()
     x.requires_grad_()
     picked.clear()
     norm.norm_add(x, weight, residual, None, EPS).sum().backward()

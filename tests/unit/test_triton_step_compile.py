@@ -26,13 +26,13 @@ TARGETS = {
 }
 VOCABULARY, ROWS = 262_144, 256
 # Those that shared memory or registers bind; the others take seconds more, and are small.
-BINDING = ["logits", "soft", "attention_512", "heads"]
+BINDING = ["logits", "soft", "attention_512", "attention_512_used", "heads"]
 SHORT = [("sm90", BINDING), ("gfx942", BINDING)]
 LONG = [(target, []) for target in TARGETS]
 POINTERS = {
     "*i8": "weight embedding hidden",
     "*i32": "bests",
-    "*i64": "argmaxes samples",
+    "*i64": "argmaxes samples used",
     "*bf16": "weights soft embed_scale queries cached_keys cached_values keys values out x residual scalar "
     "q_weight k_weight cos sin q_out k_cache v_cache",
     "*fp32": "row_scale column_scale temperature logits uniform tops masses moments entropies log_probs row_tops "
@@ -71,9 +71,10 @@ def cases(shared):
     for size, groups in ((256, 2), (512, 8)):
         chosen = attention_config(size, shared)
         form = {"G": groups, "ROWS": chosen.rows, "KEYS": chosen.keys, "D": size, "DEPTH": 256, "WIDTH": 256}
-        form |= {"COMPUTE": tl.bfloat16}
+        form |= {"COMPUTE": tl.bfloat16, "USED": False}
         options = {"num_warps": chosen.warps, "num_stages": chosen.stages}
         found[f"attention_{size}"] = (attention_kernels.attention_kernel, form, options, ())
+        found[f"attention_{size}_used"] = (attention_kernels.attention_kernel, form | {"USED": True}, options, ())
         found[f"combine_{size}"] = (attention_kernels.combine_kernel, {"G": groups, "D": size}, {}, ())
     flags = {"BLOCK": 4096, "WEIGHTED": True, "ADDS": True, "SCALES": True}
     found["norm"] = (norm.norm_kernel, flags, {"num_warps": 8}, ("weight",))
@@ -146,7 +147,7 @@ def test_kernels_fit_their_target(name, chosen, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert set(found) == set(chosen) if chosen else len(found) == 14
+    assert set(found) == set(chosen) if chosen else len(found) == 16
     backend, *_, limit = TARGETS[name]
     assert not {case: x["shared"] for case, x in found.items() if x["shared"] > limit}
     if backend == "cuda":

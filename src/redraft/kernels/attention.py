@@ -30,7 +30,7 @@ def attention(
         q, keys, values = q_BTHD[0], k_BKSD[0], v_BKSD[0]
         return attempt(
             "attention",
-            lambda: _fast(q, keys, values, keys[:, :0], values[:, :0])[None],
+            lambda: _fast(q, keys, values, keys[:, :0], values[:, :0], None)[None],
             lambda: _reference(q_BTHD, k_BKSD, v_BKSD, None),
         )
     return _reference(q_BTHD, k_BKSD, v_BKSD, mask_BTS)
@@ -66,8 +66,8 @@ def canvas_attention(
             mask = mask.expand(1, len(q_THD), -1)
         return _reference(q_THD[None], keys[None], values[None], mask)[0]
 
-    if used is None and _runs_in_triton(*given):
-        return attempt("attention", lambda: _fast(*given), reference)
+    if _runs_in_triton(*given, *(() if used is None else (used,))):
+        return attempt("attention", lambda: _fast(*given, used), reference)
     return reference()
 
 
@@ -81,10 +81,10 @@ def _fits(q: Tensor) -> bool:
     return q.shape[-1] in _HEAD_SIZES and q.dtype in _DTYPES
 
 
-def _fast(*given: Tensor) -> Tensor:
+def _fast(*given: Tensor | None) -> Tensor:
     from redraft.kernels.triton.attention import attention_triton
 
-    return attention_triton(*given)
+    return attention_triton(*given)  # type: ignore[arg-type]
 
 
 def _reference(q_BTHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, mask_BTS: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.kernels.triton.attention_kernels import attention_kernel, combine_kernel
@@ -66,6 +66,7 @@ def attention_triton(
     cached_values_KSD: Float[Tensor, "K S D"],
     keys_KLD: Float[Tensor, "K L D"],
     values_KLD: Float[Tensor, "K L D"],
+    used: Int[Tensor, ""] | None = None,
     *,
     config: AttentionConfig | None = None,
     parts: int | None = None,
@@ -78,6 +79,7 @@ def attention_triton(
         cached_values_KSD: their values.
         keys_KLD: of the canvas; may be empty.
         values_KLD: their values.
+        used: how many of the cached keys count, read by the kernel; None: all. What is launched depends on S only.
         config: tiles, else by the device.
         parts: of the keys, else as many as fill the device.
     """
@@ -99,8 +101,10 @@ def attention_triton(
     strides = [stride for x in (q, *sources) for stride in x.stride()[:2]]
     launch(
         attention_kernel, (programs, K, P),
-        q, *sources, totals, tops, masses, R, S, L, *strides,
+        # A pointer that a kernel does not follow may be any.
+        q, *sources, q if used is None else used, totals, tops, masses, R, S, L, *strides,
         G=G, ROWS=chosen.rows, KEYS=chosen.keys, D=D, DEPTH=width, WIDTH=width, COMPUTE=compute_dtype(q.dtype),
+        USED=used is not None,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
     launch(combine_kernel, (R, K), totals, tops, masses, out, R, P, *out.stride()[:2], G=G, D=D)

@@ -40,15 +40,18 @@ def attend_source(
 # Lengths change with every canvas: one of 1, or of whole sixteens, is not worth a kernel of its own.
 @triton.jit(do_not_specialize=["S", "L"])
 def attention_kernel(
-    queries, cached_keys, cached_values, keys, values, totals, tops, masses, R, S, L,
+    queries, cached_keys, cached_values, keys, values, used, totals, tops, masses, R, S, L,
     q_token, q_head, ck_head, ck_slot, cv_head, cv_slot, k_head, k_slot, v_head, v_slot,
     G: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, DEPTH: tl.constexpr,
-    WIDTH: tl.constexpr, COMPUTE: tl.constexpr,
+    WIDTH: tl.constexpr, COMPUTE: tl.constexpr, USED: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """ROWS packed rows of a key-value head, WIDTH of their D output dims, over one part of the keys.
 
-    A part is whole steps of KEYS; the S cached keys come first, then the L of the canvas.
+    A part is whole steps of KEYS; the S cached keys come first, then the L of the canvas. If USED, only the first
+    `used` of the S count, a number in memory: the same launch then shares out fewer keys among the same parts.
     """
+    if USED:
+        S = tl.minimum(tl.load(used).to(tl.int32), S)
     columns: tl.constexpr = D // WIDTH
     tile, column = tl.program_id(0) // columns, (tl.program_id(0) % columns) * WIDTH
     head, part, heads = tl.program_id(1), tl.program_id(2), tl.num_programs(1)
