@@ -14,8 +14,8 @@ from redraft.bench.run import Plan, measure
 from redraft.bench.shapes import shape_directory
 from redraft.bench.subjects import Spec
 from redraft.core.errors import InputError
-from redraft.engine.device import auto_dtype
 from redraft.model.config import ModelConfig
+from redraft.model.device import auto_dtype
 from redraft.model.locate import locate
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer

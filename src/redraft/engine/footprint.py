@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from redraft.engine.device import auto_dtype
 from redraft.engine.prefill import ENCODE_CHUNK
 from redraft.kernels.head import MAX_TILE_BYTES
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
 from redraft.model.cache import LayerCache, SequenceCache
 from redraft.model.config import ModelConfig
+from redraft.model.device import auto_dtype
 from redraft.model.model import shapes_of
 from redraft.model.rounding import RECIPES, rounded_bytes
 

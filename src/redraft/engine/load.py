@@ -9,11 +9,11 @@ import torch
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
 from redraft.core.threads import in_passing
-from redraft.engine.device import auto_dtype, find_device
 from redraft.engine.engine import LocalEngine
 from redraft.engine.offload import streamed_layers
 from redraft.engine.workers import SMALL, RunningWorkers
 from redraft.model.checkpoint import load_model
+from redraft.model.device import auto_dtype, find_device
 from redraft.model.formats.sidecar import sidecar
 from redraft.model.locate import locate
 from redraft.model.rounding import RECIPES
