@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -64,6 +65,19 @@ def until(driver, holds, seconds: float = 30):
 
 def all_of(driver, selector: str):
     return driver.find_elements(By.CSS_SELECTOR, selector)
+
+
+def click(page, selector: str, number: int = 0):
+    """Clicks an element of a list that the page may be drawing anew just then."""
+
+    def clicked() -> bool:
+        try:
+            all_of(page, selector)[number].click()
+        except (IndexError, StaleElementReferenceException):
+            return False
+        return True
+
+    until(page, clicked)
 
 
 def say(page, text: str = TEXT, replies: int = 1):
@@ -130,7 +144,7 @@ def test_a_conversation_goes_on_and_is_kept_in_the_browser(page):
     all_of(page, ".replay")[1].click()
     until(page, lambda: len(all_of(page, ".canvas:not([hidden]) .token")) > 10)
     page.find_element(By.ID, "open-history").click()
-    until(page, lambda: all_of(page, "#conversations li button"))[1].click()
+    click(page, "#conversations li button", 1)
     until(page, lambda: not all_of(page, ".turn"))
 
 

@@ -47,7 +47,7 @@ class LocalEngine:
         self.max_context = max_context or model.config.max_position_embeddings
         self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context)
         self.prefixes = PrefixCache(prefix_cache_bytes)
-        self._loop = CanvasLoop(model, exact=exact, on_encoded=self._remember)
+        self._loop = CanvasLoop(model, exact=exact, graphs=not exact, on_encoded=self._remember)
         self._name, self._directory = name, directory
 
     @property

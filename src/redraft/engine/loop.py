@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -13,13 +14,13 @@ from torch import Tensor
 from redraft.core.events import Commit, Draft
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_canvas
 from redraft.engine.causal import CausalLoop
+from redraft.engine.graphs import Graphs
 from redraft.engine.prefill import encode_pending
-from redraft.engine.progress import advance
+from redraft.engine.progress import advance, count
 from redraft.engine.sequence import Sequence
 from redraft.engine.settle import Settle
 from redraft.engine.steer import is_steered, steer
 from redraft.engine.verified import verify
-from redraft.kernels.head import HeadStats
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.accept import accept, renoise
@@ -28,20 +29,44 @@ from redraft.sampler.schedule import temperature
 Emitted = tuple[Sequence, Draft | Commit]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """What a step has found, of each row.
+
+    Attributes:
+        finite: whether the model's output is.
+        argmax, accepted, entropy: [B, L]; what a draft shows.
+        advance: takes a row's results into its canvas, and says whether that is done.
+    """
+
+    finite: list[bool]
+    argmax: Tensor
+    accepted: Tensor
+    entropy: Tensor
+    advance: Callable[[int], bool]
+
+
 class CanvasLoop:
     """Runs sequences on a model.
 
     With `exact`, every forward carries one sequence: its rows meet the same matrix shapes alone or in company, so its
     tokens are the same bit for bit. On a CPU, where cost is linear in rows, that costs little. Without it the rows of
-    all sequences run as one batch, those of canvases of one length.
+    all sequences run as one batch, those of canvases of one length; with `graphs`, a step of those that need nothing of
+    the host is one launch.
     """
 
     def __init__(
-        self, model: DiffusionGemma, *, exact: bool, on_encoded: Callable[[Sequence], None] = lambda sequence: None
+        self,
+        model: DiffusionGemma,
+        *,
+        exact: bool,
+        graphs: bool = False,
+        on_encoded: Callable[[Sequence], None] = lambda sequence: None,
     ) -> None:
         """`on_encoded` is called after each encode, when a sequence's cache stands at the end of a turn or canvas."""
         self.model = model
         self.exact = exact
+        self.graphs = Graphs(model) if graphs else None
         self.on_encoded = on_encoded
         self.causal = CausalLoop(model, on_encoded)
         self.settle = Settle(model)
@@ -62,8 +87,15 @@ class CanvasLoop:
     def _groups(self, active: list[Sequence]) -> list[list[Sequence]]:
         if self.exact:
             return [[sequence] for sequence in active]
-        by_length = sorted(active, key=lambda sequence: _canvas(sequence).length)
-        return [list(group) for _, group in groupby(by_length, key=lambda sequence: _canvas(sequence).length)]
+        by_shape = sorted(active, key=self._shape)
+        return [list(group) for _, group in groupby(by_shape, key=self._shape)]
+
+    def _shape(self, sequence: Sequence) -> tuple[int, ...]:
+        """What sequences of a batch have in common."""
+        state = _canvas(sequence)
+        if self.graphs is None or not self.graphs.takes(sequence, state):
+            return (state.length,)
+        return (state.length, len(state.history))
 
     def _begin(self, sequence: Sequence) -> None:
         """Encodes what is due and starts the next canvas, unless the prompt takes another step."""
@@ -86,20 +118,23 @@ class CanvasLoop:
     def _step(self, group: list[Sequence], drafts: bool) -> Iterator[Emitted]:
         started = time.perf_counter()
         states = [_canvas(sequence) for sequence in group]
+        for sequence, state in zip(group, states, strict=True):
+            if state.taken and state.taken % NOISE_STEPS == 0:
+                state.uniform, state.noise = self._noise(sequence, state.number, state.length).block(state.steps)
         temperatures = [
             temperature(state.step, sequence.options.max_denoising_steps, *sequence.options.schedule)
             for sequence, state in zip(group, states, strict=True)
         ]
-        stats, accepted, canvas = self._denoise(group, states, temperatures)
-        broken = ~torch.isfinite(stats.entropy).all(-1)
+        launched = len(self._shape(group[0])) > 1
+        step = self._launched(group, states) if launched else self._denoise(group, states, temperatures)
         for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
-            if bool(broken[row]):
+            if not step.finite[row]:
                 sequence.fail(f"the model's output is not finite at step {state.step}")
                 continue
-            done = advance(sequence, state, stats, canvas, row)
+            done = step.advance(row)
             sequence.costs.denoise_s += time.perf_counter() - started
             if drafts and sequence.drafts:
-                yield sequence, _draft(state, stats, accepted, row, temperatures[row])
+                yield sequence, _draft(state, step, row, temperatures[row])
             if done:
                 commit = self._settled(sequence, state)
                 if commit is not None:
@@ -110,14 +145,23 @@ class CanvasLoop:
             return verify(self.model, sequence, state)
         return self.settle(sequence, state)
 
-    def _denoise(
-        self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]
-    ) -> tuple[HeadStats, Tensor, Tensor]:
-        """(statistics, accepted positions, next canvas) of every row, each [B, L]."""
+    def _launched(self, group: list[Sequence], states: list[CanvasState]) -> _Step:
+        """A step as one launch."""
+        assert self.graphs is not None
+        graph, verdicts = self.graphs.step(group, states)
+
+        def move(row: int) -> bool:
+            # The graph's next step writes over its own.
+            states[row].argmax = graph.argmax[row].clone()
+            verdict = verdicts[row]
+            return count(group[row], states[row], settled=verdict.settled, mean_entropy=lambda: verdict.mean_entropy)
+
+        finite = [verdict.finite for verdict in verdicts]
+        return _Step(finite=finite, argmax=graph.argmax, accepted=graph.accepted, entropy=graph.entropy, advance=move)
+
+    def _denoise(self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]) -> _Step:
+        """A step, operator by operator."""
         device = self.model.device
-        for sequence, state in zip(group, states, strict=True):
-            if state.taken and state.taken % NOISE_STEPS == 0:
-                state.uniform, state.noise = self._noise(sequence, state.number, state.length).block(state.steps)
         hidden = self.model.denoise_hidden(
             torch.stack([state.tokens for state in states]),
             KVCache(sequence.cache for sequence in group),
@@ -136,7 +180,13 @@ class CanvasLoop:
         for row, state in enumerate(states):
             if state.pinned is not None:
                 canvas[row] = torch.where(state.pinned >= 0, state.pinned, canvas[row])
-        return stats, accepted, canvas
+        return _Step(
+            finite=torch.isfinite(stats.entropy).all(-1).tolist(),
+            argmax=stats.argmax,
+            accepted=accepted,
+            entropy=stats.entropy,
+            advance=lambda row: advance(group[row], states[row], stats, canvas, row),
+        )
 
     def _soft(self, states: list[CanvasState]) -> Tensor | None:
         known = [state.soft for state in states if state.soft is not None]
@@ -152,12 +202,12 @@ def _canvas(sequence: Sequence) -> CanvasState:
     return sequence.canvas
 
 
-def _draft(state: CanvasState, stats: HeadStats, accepted: Tensor, row: int, degree: float) -> Draft:
+def _draft(state: CanvasState, step: _Step, row: int, degree: float) -> Draft:
     return Draft(
         canvas=state.number,
         step=state.steps - 1,
-        token_ids=tuple(stats.argmax[row].tolist()),
-        accepted=tuple(accepted[row].tolist()),
-        entropy_nats=tuple(stats.entropy[row].tolist()),
+        token_ids=tuple(step.argmax[row].tolist()),
+        accepted=tuple(step.accepted[row].tolist()),
+        entropy_nats=tuple(step.entropy[row].tolist()),
         temperature=degree,
     )

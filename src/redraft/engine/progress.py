@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from redraft.engine.canvas import CanvasState
@@ -21,21 +23,32 @@ def advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: Te
     """Takes a row of the step's results into its canvas; returns whether the canvas is done."""
     options = sequence.options
     argmax, entropy = stats.argmax[row : row + 1], stats.entropy[row : row + 1]
-    state.settled = bool(
-        stable_and_confident(state.history, argmax, _of_free(entropy, state), options.confidence_threshold)
-    )
-    before = state.argmax
+    settled = bool(stable_and_confident(state.history, argmax, _of_free(entropy, state), options.confidence_threshold))
     state.history = remember(state.history, argmax)
+    before = state.argmax
     state.argmax, state.tokens, state.soft = argmax[0], canvas[row], stats.soft_embedding[row]
+    done = count(sequence, state, settled=settled, mean_entropy=lambda: float(entropy.mean()))
+    if options.adaptive_canvas and not settled:
+        _shorten(sequence, state, before, entropy[0])
+    return done
+
+
+def count(sequence: Sequence, state: CanvasState, *, settled: bool, mean_entropy: Callable[[], float]) -> bool:
+    """Counts a step whose results are in the canvas; returns whether the canvas is done.
+
+    Args:
+        settled: whether it stands still and is sure.
+        mean_entropy: nats; asked for only where a plateau is looked for.
+    """
+    options = sequence.options
+    state.settled = settled
     state.step += 1
     state.taken += 1
     sequence.costs.denoising_steps += 1
     if options.plateau_steps:
-        _watch(state, float(entropy.mean()))
-    if options.adaptive_canvas and not state.settled:
-        _shorten(sequence, state, before, entropy[0])
+        _watch(state, mean_entropy())
     stuck = options.plateau_steps and state.stale >= options.plateau_steps
-    return state.settled or bool(stuck) or state.step == options.max_denoising_steps
+    return settled or bool(stuck) or state.step == options.max_denoising_steps
 
 
 def _of_free(entropy: Tensor, state: CanvasState) -> Tensor:

@@ -12,6 +12,7 @@ from redraft.core.errors import OptionError
 from redraft.kernels.head import HeadStats, head, raw_logits, softcap
 from redraft.kernels.int8 import Int8Matrix
 from redraft.model.attend import Denoise, Encode
+from redraft.model.attention import Attend
 from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.config import ModelConfig
@@ -97,11 +98,22 @@ class DiffusionGemma(nn.Module):
         Raises:
             OptionError: the checkpoint has no canvas mode.
         """
+        return self.denoise_with(canvas, cache.lengths.to(self.device), Denoise(cache), self_conditioning)
+
+    @torch.no_grad()
+    def denoise_with(
+        self,
+        canvas: Int[Tensor, "B L"],
+        lengths: Int[Tensor, "B"],
+        attend: Attend,
+        self_conditioning: Float[Tensor, "B L D"] | None = None,
+    ) -> Float[Tensor, "B L D"]:
+        """As `denoise_hidden`, with prefixes of these lengths, on the device, that `attend` knows of."""
         if not self.config.has_canvas:
             raise OptionError(NO_CANVAS)
         embedded = self.backbone.self_conditioning.condition(self.backbone.embed(canvas), self_conditioning)
-        positions = cache.lengths[:, None] + torch.arange(canvas.shape[1])
-        return self.backbone(embedded, positions.to(self.device), Denoise(cache), causal=False)
+        positions = lengths[:, None] + torch.arange(canvas.shape[1], device=lengths.device)
+        return self.backbone(embedded, positions, attend, causal=False)
 
     def denoise(
         self,

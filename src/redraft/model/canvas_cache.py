@@ -1,0 +1,84 @@
+"""What the canvases of a batch see of their prefixes, at addresses that stay: what a captured step reads."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from redraft.kernels.attention import canvas_attention
+from redraft.model.cache import SequenceCache
+from redraft.model.config import ModelConfig
+
+# B batch, T positions, H query heads, K key-value heads, S slots, D head size
+
+
+class CanvasCache:
+    """Keys and values of up to `capacity` positions of B sequences; sliding layers have their window only.
+
+    Lengths lie on the device. A prefix is copied in once a canvas, which is a few layers' worth of reading; in return
+    one launch serves every length, and the sequences go on growing where they are.
+    """
+
+    def __init__(
+        self, config: ModelConfig, batch_size: int, capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.capacity = capacity
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self._windows = [layer.window for layer in config.layers]
+        slots = [capacity if window is None else min(capacity, window - 1) for window in self._windows]
+        # One row a kind of layer; the last is that of the full ones.
+        self._kinds = sorted({count for count in slots})
+        self._kind = [self._kinds.index(count) for count in slots]
+        self.used = torch.zeros(len(self._kinds), batch_size, dtype=torch.int32, device=device)
+        # Zeros: what no key is there for is weighed with zero, and must be a number.
+        self.keys, self.values = (
+            [
+                torch.zeros(
+                    batch_size, layer.num_key_value_heads, count, layer.head_dim, dtype=dtype, device=device
+                )
+                for layer, count in zip(config.layers, slots, strict=True)
+            ]
+            for _ in range(2)
+        )  # fmt: skip
+
+    def fill(self, row: int, sequence: SequenceCache) -> None:
+        """Copies what a canvas behind `sequence` sees.
+
+        Raises:
+            ValueError: it is longer than the capacity.
+        """
+        if sequence.length > self.capacity:
+            raise ValueError(f"{sequence.length} positions do not fit {self.capacity}")
+        for layer, window in enumerate(self._windows):
+            keys, values = sequence.layers[layer].last(None if window is None else window - 1)
+            self.keys[layer][row, :, : keys.shape[1]] = keys
+            self.values[layer][row, :, : keys.shape[1]] = values
+        self.lengths[row] = sequence.length
+        for kind, slots in enumerate(self._kinds):
+            self.used[kind, row] = min(sequence.length, slots)
+
+    def used_by(self, layer: int) -> Tensor:
+        """[B] slots of a layer that hold something."""
+        return self.used[self._kind[layer]]
+
+
+class DenoiseStatic:
+    """As `attend.Denoise`, over a `CanvasCache`."""
+
+    def __init__(self, cache: CanvasCache) -> None:
+        self.cache = cache
+
+    def __call__(
+        self,
+        layer: int,
+        q_BTHD: Float[Tensor, "B T H D"],
+        k_BTKD: Float[Tensor, "B T K D"],
+        v_BTKD: Float[Tensor, "B T K D"],
+    ) -> Float[Tensor, "B T H D"]:
+        keys, values, used = self.cache.keys[layer], self.cache.values[layer], self.cache.used_by(layer)
+        rows = [
+            canvas_attention(q, keys[b], values[b], k.transpose(0, 1), v.transpose(0, 1), used[b])
+            for b, (q, k, v) in enumerate(zip(q_BTHD, k_BTKD, v_BTKD, strict=True))
+        ]
+        return torch.stack(rows)

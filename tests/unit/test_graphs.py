@@ -1,0 +1,149 @@
+"""A step as one launch: on a CPU the same work is called, by the same host code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import redraft
+from redraft.core.events import Draft
+from redraft.engine import graphs as pool
+from redraft.engine.graph import StepGraph
+from redraft.engine.loop import CanvasLoop
+from redraft.model.cache import KVCache
+from redraft.model.canvas_cache import CanvasCache, DenoiseStatic
+
+TEXTS = ("book a table for two at an Italian restaurant in Bergen", "rate this book five of six", "how do i bake bread")
+FREE = {"tools": None}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return redraft.load("mini", dtype="float32", threads=1)
+
+
+@pytest.fixture
+def launching(engine, monkeypatch):
+    """The engine, with graphs."""
+    loop = CanvasLoop(engine.model, exact=False, graphs=True, on_encoded=engine._remember)
+    monkeypatch.setattr(engine, "_loop", loop)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def alone(engine):
+    """What each text gives, operator by operator."""
+    return [engine.generate(text, seed=seed, **FREE) for seed, text in enumerate(TEXTS)]
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 40])
+def test_a_static_cache_shows_a_canvas_the_same(engine, length):
+    model = engine.model
+    generator = torch.Generator().manual_seed(length)
+    cache, ids = model.new_cache(2), torch.randint(0, model.config.vocab_size, (2, 40), generator=generator)
+    lengths = [length, 40]
+    model.encode(ids, cache, lengths)
+    canvas = torch.randint(0, model.config.vocab_size, (2, 8), generator=generator)
+    expected = model.denoise_hidden(canvas, cache)
+    static = CanvasCache(model.config, 2, 64, model.dtype, model.device)
+    for row, sequence in enumerate(cache.sequences):
+        static.fill(row, sequence)
+    found = model.denoise_with(canvas, static.lengths, DenoiseStatic(static))
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+    # Another prefix in the same place: what lay there before must not be seen.
+    short = model.new_cache(1)
+    model.encode(ids[:1, :3], short)
+    static.fill(1, short.sequences[0])
+    both = KVCache([cache.sequences[0], short.sequences[0]])
+    found = model.denoise_with(canvas, static.lengths, DenoiseStatic(static))
+    torch.testing.assert_close(found, model.denoise_hidden(canvas, both), atol=2e-4, rtol=1e-4)
+
+
+def test_a_prefix_beyond_the_capacity_is_refused(engine):
+    cache = engine.model.new_cache(1)
+    engine.model.encode(torch.zeros(1, 9, dtype=torch.long), cache)
+    static = CanvasCache(engine.model.config, 1, 8, engine.model.dtype, engine.model.device)
+    with pytest.raises(ValueError, match="9 positions do not fit 8"):
+        static.fill(0, cache.sequences[0])
+
+
+def test_texts_and_steps_are_those_of_the_other_form(launching, alone):
+    for seed, (text, expected) in enumerate(zip(TEXTS, alone, strict=True)):
+        found = launching.generate(text, seed=seed, **FREE)
+        assert found.token_ids == expected.token_ids
+        assert found.stats.denoising_steps == expected.stats.denoising_steps
+    assert len(launching._loop.graphs._graphs) == 1, "one graph serves every length"
+
+
+def test_requests_that_leave_do_not_disturb_those_that_stay(launching, alone):
+    requests = [redraft.Request(prompt=text, options={"seed": seed, **FREE}) for seed, text in enumerate(TEXTS)]
+    found = launching.generate_batch(requests)
+    assert [one.token_ids for one in found] == [one.token_ids for one in alone]
+    # They end one after the other, so the batch has had several sizes, and rows have moved between graphs.
+    assert len({one.stats.denoising_steps for one in found}) > 1
+    assert len(launching._loop.graphs._graphs) > 1
+
+
+def test_graphs_are_few_however_many_shapes_come(launching, alone, monkeypatch):
+    monkeypatch.setattr(pool, "KEPT", 1)
+    requests = [redraft.Request(prompt=text, options={"seed": seed, **FREE}) for seed, text in enumerate(TEXTS)]
+    found = launching.generate_batch(requests)
+    assert [one.token_ids for one in found] == [one.token_ids for one in alone]
+    assert len(launching._loop.graphs._graphs) == 1
+
+
+def test_drafts_are_those_of_the_other_form(launching, engine):
+    def drafts(loop):
+        engine._loop = loop
+        return [event for event in engine.stream(TEXTS[0], seed=0, **FREE) if isinstance(event, Draft)]
+
+    launched = drafts(launching._loop)
+    called = drafts(CanvasLoop(engine.model, exact=True, on_encoded=engine._remember))
+    assert [(d.step, d.token_ids, d.accepted, d.temperature) for d in launched] == [
+        (d.step, d.token_ids, d.accepted, d.temperature) for d in called
+    ]
+    for one, other in zip(launched, called, strict=True):
+        torch.testing.assert_close(torch.tensor(one.entropy_nats), torch.tensor(other.entropy_nats), atol=1e-3, rtol=0)
+
+
+def test_several_canvases_and_a_plateau(launching, engine):
+    options = {
+        "seed": 1,
+        "max_new_tokens": 300,
+        "plateau_steps": 3,
+        "temperature": 1.5,
+        "max_denoising_steps": 20,
+        **FREE,
+    }
+    found = launching.generate(TEXTS[0], **options)
+    engine._loop = CanvasLoop(engine.model, exact=True, on_encoded=engine._remember)
+    expected = engine.generate(TEXTS[0], **options)
+    assert found.token_ids == expected.token_ids
+    assert (found.stats.plateaus, found.stats.denoising_steps) == (
+        expected.stats.plateaus,
+        expected.stats.denoising_steps,
+    )
+
+
+def test_what_is_steered_goes_beside_it(launching):
+    whole = launching.generate(TEXTS[0], seed=0, tool_choice="required")
+    assert whole.tool_calls
+    assert not launching._loop.graphs._graphs
+
+
+def test_a_row_that_is_not_finite_fails_alone(launching, alone, monkeypatch):
+    step = StepGraph.step
+
+    def broken(graph):
+        graph.cache.values[0][0].fill_(torch.nan)
+        return step(graph)
+
+    monkeypatch.setattr(StepGraph, "step", broken)
+    requests = [redraft.Request(prompt=text, options={"seed": seed, **FREE}) for seed, text in enumerate(TEXTS)]
+    running = launching.running()
+    prepared = [launching.prepare(request.prompt, **request.options) for request in requests]
+    for one in prepared:
+        running.add(one, drafts=False)
+    events = running.step()
+    assert [(one is prepared[0], event.finish_reason) for one, event in events] == [(True, "error")]
+    assert "not finite" in events[0][1].error
