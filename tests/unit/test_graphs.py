@@ -6,12 +6,15 @@ import pytest
 import torch
 
 import redraft
+from redraft.bench.shapes import shape_config
 from redraft.core.events import Draft
 from redraft.engine import graphs as pool
-from redraft.engine.graph import StepGraph
+from redraft.engine.graph import EncodeGraph, StepGraph
 from redraft.engine.loop import CanvasLoop
+from redraft.model import feedforward
 from redraft.model.cache import KVCache
 from redraft.model.canvas_cache import CanvasCache, DenoiseStatic
+from redraft.model.model import DiffusionGemma
 
 TEXTS = ("book a table for two at an Italian restaurant in Bergen", "rate this book five of six", "how do i bake bread")
 FREE = {"tools": None}
@@ -57,6 +60,22 @@ def test_a_static_cache_shows_a_canvas_the_same(engine, length):
     both = KVCache([cache.sequences[0], short.sequences[0]])
     found = model.denoise_with(canvas, static.lengths, DenoiseStatic(static))
     torch.testing.assert_close(found, model.denoise_hidden(canvas, both), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("length", [1, 15, 16, 100])
+def test_a_canvas_is_encoded_the_same(engine, length):
+    model = engine.model
+    L = model.config.canvas_length
+    ids = torch.randint(0, model.config.vocab_size, (1, length + 2 * L), generator=torch.Generator().manual_seed(1))
+    cache, other = model.new_cache(1), model.new_cache(1)
+    encode = pool.Graphs(model).encode
+    for piece in ids.split([length, L, L], dim=1):
+        expected = model.encode(piece, cache)
+        torch.testing.assert_close(encode(piece, other.sequences[0]), expected, atol=2e-4, rtol=1e-4)
+    assert cache.sequences[0].length == other.sequences[0].length
+    canvas = ids[:, :8]
+    found = model.denoise_hidden(canvas, other)
+    torch.testing.assert_close(found, model.denoise_hidden(canvas, cache), atol=2e-4, rtol=1e-4)
 
 
 def test_a_prefix_beyond_the_capacity_is_refused(engine):
@@ -147,3 +166,16 @@ def test_a_row_that_is_not_finite_fails_alone(launching, alone, monkeypatch):
     events = running.step()
     assert [(one is prepared[0], event.finish_reason) for one, event in events] == [(True, "error")]
     assert "not finite" in events[0][1].error
+
+
+def test_launches_are_all_on_the_device_and_ask_it_nothing(monkeypatch):
+    """On the meta device, what is made elsewhere does not fit, and what is asked for is not there."""
+    # Torch's form sorts assignments on the host; Triton's does not.
+    monkeypatch.setattr(feedforward, "experts", lambda x, *_: torch.empty_like(x))
+    with torch.device("meta"):
+        model = DiffusionGemma(shape_config("full"))
+    step = StepGraph(model, batch_size=2, length=256, capacity=512, threshold=1)
+    step._step()
+    EncodeGraph(model, length=256, capacity=512)._encode()
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        step.step()

@@ -1,4 +1,5 @@
-"""A whole denoising step of a batch as one launch: nothing of it goes to the host but what decides whether to go on."""
+"""A whole denoising step of a batch, and the encoding of a canvas, as one launch each: nothing of a step goes to the
+host but what decides whether to go on."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from redraft.engine.canvas import NOISE_STEPS
 from redraft.engine.launch import Launch
 from redraft.kernels.head import HeadStats
 from redraft.model.cache import SequenceCache
-from redraft.model.canvas_cache import CanvasCache, DenoiseStatic
+from redraft.model.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.accept import accept, renoise
 from redraft.sampler.stop import new_history, remember, stable_and_confident
@@ -125,3 +126,30 @@ class StepGraph:
         hidden = self._model.denoise_with(self.tokens, self.cache.lengths, DenoiseStatic(self.cache), self.soft)
         temperatures = self._temperature[self._place, self._rows]
         return self._model.head(hidden, temperatures, self._uniform[self._place, self._rows])
+
+
+class EncodeGraph:
+    """The encoding of a committed canvas, behind a prefix of up to `capacity` positions."""
+
+    def __init__(self, model: DiffusionGemma, *, length: int, capacity: int) -> None:
+        self._model, self.capacity = model, capacity
+        self._cache = CanvasCache(model.config, 1, capacity, model.dtype, model.device)
+        self._attend = EncodeStatic(self._cache, length)
+        self._token_ids: Int[Tensor, "1 L"] = torch.zeros(1, length, dtype=torch.long, device=model.device)
+        self._hidden: Float[Tensor, "1 L D"] = torch.zeros(
+            1, length, model.config.hidden_size, dtype=model.dtype, device=model.device
+        )
+        self._launch = Launch(self._encode, model.device)
+
+    def __call__(self, token_ids: Int[Tensor, "1 L"], sequence: SequenceCache) -> Float[Tensor, "1 L D"]:
+        """Appends the ids to a sequence; returns their hidden states, which the next call writes over."""
+        self._cache.fill(0, sequence)
+        self._token_ids.copy_(token_ids)
+        self._launch()
+        for layer, keys, values in zip(sequence.layers, self._attend.new_keys, self._attend.new_values, strict=True):
+            layer.append(keys[0], values[0])
+        sequence.length += token_ids.shape[1]
+        return self._hidden
+
+    def _encode(self) -> None:
+        self._hidden.copy_(self._model.encode_with(self._token_ids, self._cache.lengths, self._attend))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence as Rows
 
+from jaxtyping import Float, Int
+from torch import Tensor
+
 from redraft.engine.canvas import NOISE_STEPS, CanvasState
-from redraft.engine.graph import StepGraph, Verdict
+from redraft.engine.graph import EncodeGraph, StepGraph, Verdict
 from redraft.engine.sequence import Sequence
 from redraft.engine.steer import is_steered
+from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.schedule import temperature
 
@@ -25,6 +29,7 @@ class Graphs:
         self._model = model
         self._graphs: OrderedDict[tuple[int, ...], StepGraph] = OrderedDict()
         self._placed: dict[tuple[int, ...], list[CanvasState]] = {}
+        self._encoder: EncodeGraph | None = None
 
     @staticmethod
     def takes(sequence: Sequence, state: CanvasState) -> bool:
@@ -37,8 +42,7 @@ class Graphs:
         Returns:
             The graph, whose rows are those of the group, and a verdict each.
         """
-        longest = max(sequence.cache.length for sequence in group)
-        capacity = max(_LEAST, 1 << (longest - 1).bit_length()) if longest else _LEAST
+        capacity = _capacity(max(sequence.cache.length for sequence in group))
         key = (len(group), states[0].length, len(states[0].history), capacity)
         graph = self._graph(key)
         if not _same(self._placed.get(key, []), states):
@@ -48,6 +52,16 @@ class Graphs:
                 if state.taken % NOISE_STEPS == 0:
                     _feed(graph, row, sequence, state)
         return graph, graph.step()
+
+    def encode(self, token_ids: Int[Tensor, "1 T"], sequence: SequenceCache) -> Float[Tensor, "1 T D"]:
+        """As the model's `encode`, of one sequence. Canvases of the usual length that follow something are launched:
+        a first prompt's length comes once."""
+        if not sequence.length or token_ids.shape[1] != self._model.config.canvas_length:
+            return self._model.encode(token_ids, KVCache([sequence]))
+        capacity = _capacity(sequence.length)
+        if self._encoder is None or self._encoder.capacity < capacity:
+            self._encoder = EncodeGraph(self._model, length=token_ids.shape[1], capacity=capacity)
+        return self._encoder(token_ids, sequence)
 
     def _graph(self, key: tuple[int, ...]) -> StepGraph:
         if key not in self._graphs:
@@ -82,6 +96,11 @@ class Graphs:
             )
             _feed(graph, row, sequence, state)
         self._placed[key] = list(states)
+
+
+def _capacity(length: int) -> int:
+    """The least power of two, from `_LEAST` on, that has room for so many positions."""
+    return max(_LEAST, 1 << max(0, length - 1).bit_length())
 
 
 def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) -> None:

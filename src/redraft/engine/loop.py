@@ -100,7 +100,7 @@ class CanvasLoop:
     def _begin(self, sequence: Sequence) -> None:
         """Encodes what is due and starts the next canvas, unless the prompt takes another step."""
         if sequence.pending:
-            hidden = encode_pending(self.model, sequence)
+            hidden = encode_pending(self.model, sequence, None if self.graphs is None else self.graphs.encode)
             if hidden is None:
                 return
             sequence.last_hidden = hidden

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from redraft.engine.sequence import Sequence
-from redraft.model.cache import KVCache
+from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.model import DiffusionGemma
+
+Encode = Callable[[Tensor, SequenceCache], Tensor]
 
 # Longer prompts are encoded piece by piece, a piece a step: that bounds the attention mask, lets a cancelled request
 # go, and keeps short requests beside a long one moving.
 ENCODE_CHUNK = 512
 
 
-def encode_pending(model: DiffusionGemma, sequence: Sequence) -> Float[Tensor, "1 1 D"] | None:
+def encode_pending(
+    model: DiffusionGemma, sequence: Sequence, encode: Encode | None = None
+) -> Float[Tensor, "1 1 D"] | None:
     """Appends the next piece of a request's pending ids to its cache.
+
+    Args:
+        model: whose cache it is.
+        sequence: the request.
+        encode: what takes the place of the model's own `encode` for one sequence.
 
     Returns:
         The hidden state of the last of them (zeros if there was none), or None while others are pending.
@@ -28,7 +38,8 @@ def encode_pending(model: DiffusionGemma, sequence: Sequence) -> Float[Tensor, "
     chunk, sequence.pending = sequence.pending[:ENCODE_CHUNK], sequence.pending[ENCODE_CHUNK:]
     if chunk:
         ids = torch.tensor(chunk, dtype=torch.long, device=model.device)[None]
-        hidden = model.encode(ids, KVCache([sequence.cache]))[:, -1:]
+        states = model.encode(ids, KVCache([sequence.cache])) if encode is None else encode(ids, sequence.cache)
+        hidden = states[:, -1:].clone()
         sequence.costs.encode_passes += 1
     sequence.costs.encode_s += time.perf_counter() - started
     return None if sequence.pending else hidden

@@ -1,12 +1,12 @@
-"""What the canvases of a batch see of their prefixes, at addresses that stay: what a captured step reads."""
+"""What the canvases of a batch see of their prefixes, at addresses that stay: what captured work reads."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from redraft.kernels.attention import canvas_attention
+from redraft.kernels.attention import attention, canvas_attention
 from redraft.model.cache import SequenceCache
 from redraft.model.config import ModelConfig
 
@@ -25,8 +25,8 @@ class CanvasCache:
     ) -> None:
         self.capacity = capacity
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self._windows = [layer.window for layer in config.layers]
-        slots = [capacity if window is None else min(capacity, window - 1) for window in self._windows]
+        self.windows = [layer.window for layer in config.layers]
+        slots = [capacity if window is None else min(capacity, window - 1) for window in self.windows]
         # One row a kind of layer; the last is that of the full ones.
         self._kinds = sorted({count for count in slots})
         self._kind = [self._kinds.index(count) for count in slots]
@@ -50,7 +50,7 @@ class CanvasCache:
         """
         if sequence.length > self.capacity:
             raise ValueError(f"{sequence.length} positions do not fit {self.capacity}")
-        for layer, window in enumerate(self._windows):
+        for layer, window in enumerate(self.windows):
             keys, values = sequence.layers[layer].last(None if window is None else window - 1)
             self.keys[layer][row, :, : keys.shape[1]] = keys
             self.values[layer][row, :, : keys.shape[1]] = values
@@ -82,3 +82,39 @@ class DenoiseStatic:
             for b, (q, k, v) in enumerate(zip(q_BTHD, k_BTKD, v_BTKD, strict=True))
         ]
         return torch.stack(rows)
+
+
+class EncodeStatic:
+    """Causal attention over a `CanvasCache` and T new positions, whose keys and values are kept here."""
+
+    def __init__(self, cache: CanvasCache, length: int) -> None:
+        """`length` is T."""
+        self.cache = cache
+        self.new_keys, self.new_values = (
+            [layer.new_zeros(len(layer), layer.shape[1], length, layer.shape[3]) for layer in cache.keys]
+            for _ in range(2)
+        )  # fmt: skip
+
+    def __call__(
+        self,
+        layer: int,
+        q_BTHD: Float[Tensor, "B T H D"],
+        k_BTKD: Float[Tensor, "B T K D"],
+        v_BTKD: Float[Tensor, "B T K D"],
+    ) -> Float[Tensor, "B T H D"]:
+        self.new_keys[layer].copy_(k_BTKD.transpose(1, 2))
+        self.new_values[layer].copy_(v_BTKD.transpose(1, 2))
+        keys = torch.cat([self.cache.keys[layer], self.new_keys[layer]], dim=2)
+        values = torch.cat([self.cache.values[layer], self.new_values[layer]], dim=2)
+        return attention(q_BTHD, keys, values, self._mask(layer, q_BTHD.shape[1]))
+
+    def _mask(self, layer: int, length: int) -> Bool[Tensor, "B T S"]:
+        slots, device = self.cache.keys[layer].shape[2], self.cache.lengths.device
+        used = self.cache.used_by(layer)[:, None, None]
+        query = torch.arange(length, device=device)[:, None]
+        slot = torch.arange(slots + length, device=device)[None]
+        # Slot j of the cache holds the position `used - j` before the first of the new ones.
+        age = torch.where(slot < slots, query + used - slot, query - (slot - slots))
+        seen = (age >= 0) & ((slot < used) | (slot >= slots))
+        window = self.cache.windows[layer]
+        return seen if window is None else seen & (age < window)

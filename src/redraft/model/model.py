@@ -73,13 +73,18 @@ class DiffusionGemma(nn.Module):
         counts = [T] * B if lengths is None else [int(n) for n in lengths]
         if len(cache.sequences) != B or len(counts) != B or not all(0 <= n <= T for n in counts):
             raise ValueError(f"{B} rows of {T} ids with lengths {counts} do not fit {len(cache.sequences)} sequences")
-        positions = cache.lengths[:, None] + torch.arange(T)
-        hidden = self.backbone(
-            self.backbone.embed(token_ids), positions.to(self.device), Encode(cache, counts), causal=True
-        )
+        hidden = self.encode_with(token_ids, cache.lengths.to(self.device), Encode(cache, counts))
         for sequence, count in zip(cache.sequences, counts, strict=True):
             sequence.length += count
         return hidden
+
+    @torch.no_grad()
+    def encode_with(
+        self, token_ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"], attend: Attend
+    ) -> Float[Tensor, "B T D"]:
+        """As `encode`, behind prefixes of these lengths, on the device, that `attend` knows of and adds to."""
+        positions = lengths[:, None] + torch.arange(token_ids.shape[1], device=lengths.device)
+        return self.backbone(self.backbone.embed(token_ids), positions, attend, causal=True)
 
     @torch.no_grad()
     def denoise_hidden(
