@@ -83,7 +83,7 @@ def test_pages_are_dropped_where_they_would_push_each_other_out(stored, monkeypa
 
 
 def test_the_engine_takes_what_it_is_given(stored):
-    whole = redraft.load(stored["int4"], threads=1)
+    whole = redraft.load(stored["int4"], dtype="float32", threads=1)
     prompt = "Play the new Daft Punk album"
     form = next(form for form in FORMS if form.name == "int4")
     config = whole.model.config
@@ -93,7 +93,7 @@ def test_the_engine_takes_what_it_is_given(stored):
     rest = others + workspace + kv_bytes(config, context=CONTEXT, batch=1, itemsize=4)
     assert context <= CONTEXT
     for share, count in ((1.01, 0), (0.7, 4), (0.34, 6)):
-        engine = redraft.load(stored["int4"], threads=1, memory_gb=(rest + share * experts) / 1e9)
+        engine = redraft.load(stored["int4"], dtype="float32", threads=1, memory_gb=(rest + share * experts) / 1e9)
         kinds = [type(layer.experts).__name__ for layer in engine.model.backbone.layers]
         assert kinds.count("StreamedExperts") == count
         assert engine.generate(prompt, seed=0).token_ids == whole.generate(prompt, seed=0).token_ids
