@@ -1,0 +1,138 @@
+"""Where a step's time goes: what the device is busy with inside each module, or where it does not tell, the time
+between the module's begin and end on the device."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clock import Clock
+from torch import nn
+from torch.autograd import DeviceType
+from torch.profiler import profile, record_function, supported_activities
+
+from redraft.bench.floor import Part
+from redraft.model.model import DiffusionGemma
+
+# By the last part of a module's name. Projections count as attention, the router's product by itself.
+_MODULES = {
+    "self_attn": "attention",
+    "mlp": "dense",
+    "self_conditioning": "dense",
+    "experts": "experts",
+    "router": "router",
+    "embed_tokens": "embedding",
+}
+_PREFIX, _WHOLE = "part ", "whole"
+
+
+def part_times_ms(model: DiffusionGemma, work: Callable[[], object], clock: Clock, repeats: int = 5) -> dict[str, Any]:
+    """{"by": how, "parts_ms": of one call of `work`}. What is in no part is "rest"."""
+    if not clock.on_device:
+        return {"by": "host", "parts_ms": _between(model, work, clock, repeats)}
+    try:
+        return {"by": "kernels", "parts_ms": _busy(model, work, clock, repeats)}
+    except RuntimeError as error:
+        # Some drivers let nobody see what runs.
+        return {
+            "by": "events",
+            "note": f"no profile: {str(error)[:200]}",
+            "parts_ms": _between(model, work, clock, repeats),
+        }
+
+
+def floors_by_part(parts: list[Part], floors_s: dict[str, float]) -> dict[str, float]:
+    """Milliseconds, under the names of `part_times_ms`."""
+    found: dict[str, float] = defaultdict(float)
+    for part in parts:
+        found["attention" if part.name == "projections" else part.name] += 1e3 * floors_s[part.name]
+    return dict(found)
+
+
+def _busy(model: DiffusionGemma, work: Callable[[], object], clock: Clock, repeats: int) -> dict[str, float]:
+    work()
+    clock.synchronize()
+    with (
+        _watched(model, lambda name: record_function(_PREFIX + name)),
+        profile(activities=list(supported_activities())) as found,
+    ):
+        for _ in range(repeats):
+            work()
+        clock.synchronize()
+    parts: dict[str, float] = defaultdict(float)
+    total = 0.0
+    for event in found.key_averages():
+        if event.device_type == DeviceType.CPU:
+            total += event.self_device_time_total
+            if event.key.startswith(_PREFIX):
+                parts[event.key.removeprefix(_PREFIX)] += event.device_time_total / repeats / 1e3
+    if total == 0:
+        raise RuntimeError("the profiler saw no kernel")
+    return _with_rest(parts, total / repeats / 1e3)
+
+
+def _between(model: DiffusionGemma, work: Callable[[], object], clock: Clock, repeats: int) -> dict[str, float]:
+    spans: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def span(name: str) -> Iterator[None]:
+        began = clock.mark()
+        yield
+        spans.append((name, began, clock.mark()))
+
+    work()
+    with _watched(model, span):
+        for _ in range(repeats):
+            with span(_WHOLE):
+                work()
+    clock.synchronize()
+    parts: dict[str, float] = defaultdict(float)
+    for name, began, ended in spans:
+        parts[name] += clock.between_ms(began, ended) / repeats
+    return _with_rest(parts, parts.pop(_WHOLE))
+
+
+def _with_rest(parts: dict[str, float], total: float) -> dict[str, float]:
+    return dict(parts) | {"rest": max(0.0, total - sum(parts.values()))}
+
+
+@contextmanager
+def _watched(model: DiffusionGemma, span: Callable[[str], Any]) -> Iterator[None]:
+    """Opens a span around every call of a part."""
+    open_spans: list[Any] = []
+    handles = []
+    head = model.head
+
+    def begin(name: str) -> None:
+        open_spans.append(span(name))
+        open_spans[-1].__enter__()
+
+    def end() -> None:
+        open_spans.pop().__exit__(None, None, None)
+
+    def watched_head(*given: Any, **options: Any) -> Any:
+        begin("head")
+        found = head(*given, **options)
+        end()
+        return found
+
+    for path, module in model.backbone.named_modules():
+        name = _MODULES.get(path.rpartition(".")[2])
+        if name is not None:
+            handles += _hooks(module, name, begin, end)
+    model.head = watched_head  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.head
+        for handle in handles:
+            handle.remove()
+
+
+def _hooks(module: nn.Module, name: str, begin: Callable[[str], None], end: Callable[[], None]) -> list[Any]:
+    return [
+        module.register_forward_pre_hook(lambda *_: begin(name)),
+        module.register_forward_hook(lambda *_: end()),
+    ]

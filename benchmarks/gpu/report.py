@@ -1,0 +1,210 @@
+"""The end of a run: everything in one JSON file, and what matters of it as Markdown. Imports nothing but Python."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FORMS = ("int4", "fp8", "bf16")
+_OTHERS = ("verify", "kernels", "agreement", "energy")
+# Milliseconds that a step of the full shape may take there.
+AIMS_MS = {"int4": 7.0, "fp8": 10.0, "bf16": 20.0}
+
+
+def write_report(directory: Path, shape: str, command: str) -> str:
+    """Writes results.json and report.md into the directory; returns the Markdown."""
+    results = collect(directory, shape, command)
+    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    text = markdown(results, shape)
+    (directory / "report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def collect(directory: Path, shape: str, command: str) -> dict[str, Any]:
+    """All parts as one document: steps under the shape's name, by form, experts, context and batch."""
+    parts = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(directory.glob("*.json"))
+        if path.name != "results.json"
+    }
+    found = {name: part["results"] for name, part in parts.items()}
+    machine = found.get("machine", {})
+    steps: dict[str, Any] = {}
+    for form in FORMS:
+        steps[form] = _merged(found.get(form, {}), found.get(f"{form}_more", {}))
+    return {
+        "device": machine.get("device", {}),
+        "machine": {name: value for name, value in machine.items() if name != "device"},
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "shape": shape,
+        shape: steps,
+        "transformers": _merged(found.get("transformers", {}), found.get("transformers_compiled", {})),
+        **{name: found.get(name, {}) for name in _OTHERS},
+        "unfinished": sorted(name for name, part in parts.items() if not part["done"]),
+    }
+
+
+def _merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(left)
+    for key, value in right.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def markdown(results: dict[str, Any], shape: str) -> str:
+    """The tables."""
+    lines = [
+        *_head(results),
+        *_aims(results[shape]),
+        *_steps(results[shape]),
+        *_parts(results[shape]),
+        *_causal(results[shape]),
+    ]
+    lines += [*_peers(results, shape), *_kernels(results), *_checks(results), *_missing(results)]
+    return "\n".join(lines) + "\n"
+
+
+def _head(results: dict[str, Any]) -> Iterator[str]:
+    device, machine = results["device"], results["machine"]
+    versions = ", ".join(f"{name} {device.get(name)}" for name in ("torch", "triton", "transformers"))
+    yield f"# {device.get('name', 'unknown device')}, shape {results['shape']}, {results['date']}"
+    yield f"\n{versions}. `{results['command']}`\n"
+    rates = [f"copy {_get(machine, 'copy', 'bytes_per_s', scale=1e-9)} GB/s"]
+    rates.append(f"read {_get(machine, 'read', 'bytes_per_s', scale=1e-9)} GB/s")
+    rates += [
+        f"{name} {of['tera_per_s']:.4g} T/s" for name, of in machine.get("products", {}).items() if "tera_per_s" in of
+    ]
+    yield "Measured: " + ", ".join(rates) + "."
+
+
+def _aims(steps: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Aims: one canvas, the first context, all experts\n"
+    for form, aim in AIMS_MS.items():
+        point = next((point for *_, point in points(steps[form])), {})
+        found = f"{point['step_ms']:.3f} ms" if "step_ms" in point else _reason(point) if point else "not measured"
+        yield f"- {form}: {found} of {aim:g} ms"
+
+
+def _steps(steps: dict[str, Any]) -> Iterator[str]:
+    yield "\n## A denoising step\n"
+    columns = ["form", "experts", "context", "batch", "step ms", "floor ms", "of floor", "commit ms"]
+    columns += ["tokens/s at 12 / 16 / 24 / 48", "touched", "peak GB", "launched"]
+    yield f"| {' | '.join(columns)} |"
+    yield "|---" * len(columns) + "|"
+    for form in FORMS:
+        for experts, at, batch, point in points(steps[form]):
+            begin = f"| {form} | {experts} | {at} | {batch} "
+            if "step_ms" not in point:
+                yield f"{begin}| {_reason(point)} | | | | | | | |"
+                continue
+            rates = " / ".join(f"{rate:.0f}" for rate in point["tokens_per_s"].values())
+            yield (
+                f"{begin}| {point['step_ms']:.3f} | {_get(point, 'floor_ms')} | {_get(point, 'floor_share')} "
+                f"| {point['commit_ms']:.2f} | {rates} | {_get(point, 'experts_touched', 'mean')} "
+                f"| {point['peak_memory_bytes'] / 1e9:.2f} | {point['form']} |"
+            )
+
+
+def points(form: dict[str, Any]) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+    """(experts, context, batch, point) of every step that was tried."""
+    for first, contexts in form.items():
+        if not first.startswith("experts_"):
+            continue
+        for second, batches in contexts.items():
+            for third, point in batches.items():
+                yield (*(int(name.rpartition("_")[2]) for name in (first, second, third)), point)  # type: ignore[misc]
+
+
+def _parts(steps: dict[str, Any]) -> Iterator[str]:
+    yield "\n## By part, ms (floor)\n"
+    for form in FORMS:
+        point = next((point for *_, point in points(steps[form]) if "parts" in point), None)
+        if point is None:
+            continue
+        floors = point.get("floor_parts_ms", {})
+        parts = ", ".join(
+            f"{name} {value:.3f}" + (f" ({floors[name]:.3f})" if name in floors else "")
+            for name, value in point["parts"]["parts_ms"].items()
+        )
+        yield f"- {form}, by {point['parts']['by']}: {parts}; launched one by one it takes {point['eager_ms']:.2f}"
+
+
+def _causal(steps: dict[str, Any]) -> Iterator[str]:
+    yield "\n## The autoregressive mode\n"
+    for form in FORMS:
+        for at, batches in steps[form].get("autoregressive", {}).items():
+            for batch, point in batches.items():
+                found = (
+                    f"{point['token_ms']:.2f} ms a token, {point['tokens_per_s']:.0f} tokens/s"
+                    if "token_ms" in point
+                    else _reason(point)
+                )
+                yield f"- {form}, {at}, {batch}: {found}"
+
+
+def _peers(results: dict[str, Any], shape: str) -> Iterator[str]:
+    yield "\n## transformers, bf16, the same weights\n"
+    firsts = {form: next((p for *_, p in points(results[shape][form]) if "step_ms" in p), None) for form in FORMS}
+    for name, point in results["transformers"].items():
+        if not isinstance(point, dict) or "step_ms" not in point:
+            yield f"- {name}: {_reason(point)}"
+            continue
+        ratios = ", ".join(f"{form} {point['step_ms'] / p['step_ms']:.1f} times" for form, p in firsts.items() if p)
+        yield f"- {name}: {point['step_ms']:.2f} ms a step; redraft is faster by: {ratios or 'not measured'}"
+
+
+def _kernels(results: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Kernels, caches cold\n"
+    yield "| kernel | ms | GB/s | of floor | launched |\n|---|---|---|---|---|"
+    for name, point in results["kernels"].items():
+        if not isinstance(point, dict) or "median_ms" not in point:
+            yield f"| {name} | {_reason(point)} | | | |"
+            continue
+        yield (
+            f"| {name} | {point['median_ms']:.4f} | {_get(point, 'bytes_per_s', scale=1e-9)} "
+            f"| {_get(point, 'floor_share')} | {point['form']} |"
+        )
+
+
+def _checks(results: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Checks\n"
+    for name, found in results["verify"].items():
+        if not isinstance(found, dict) or "ok" not in found:
+            yield f"- {name}: {_reason(found)}"
+            continue
+        state = "ok" if found["ok"] else "**WRONG**"
+        error = f"relative error {_get(found, 'relative_error')} (at most {_get(found, 'bound')})"
+        yield f"- {name}: {state}, {error} {found.get('note') or ''}".rstrip()
+    for part in ("agreement", "energy"):
+        for name, found in results[part].items():
+            failed = isinstance(found, dict) and found.keys() & {"error", "skipped"}
+            yield f"- {part}, {name}: {_reason(found) if failed else json.dumps(found)[:600]}"
+
+
+def _missing(results: dict[str, Any]) -> Iterator[str]:
+    steps = results[results["shape"]]
+    if any(steps[form].get("fell_back") for form in FORMS):
+        names = sorted({name for form in FORMS for name in steps[form].get("fell_back", [])})
+        yield f"\nKernels that did not run, so that torch's forms were measured: {', '.join(names)}."
+    if results["unfinished"]:
+        yield f"\nNot finished: {', '.join(results['unfinished'])}; the same command goes on there."
+
+
+def _reason(point: Any) -> str:
+    if isinstance(point, dict) and "skipped" in point:
+        return f"skipped: {point['skipped']}"
+    if isinstance(point, dict) and isinstance(point.get("error"), dict):
+        return f"{point['error']['type']}: {point['error']['message'][:160]}"
+    return str(point)[:160]
+
+
+def _get(of: Any, *keys: str, scale: float = 1.0) -> str:
+    """A number by its way, to four digits; a dash where there is none."""
+    for key in keys:
+        of = of.get(key) if isinstance(of, dict) else None
+    return f"{of * scale:.4g}" if isinstance(of, int | float) else "-"

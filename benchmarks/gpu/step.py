@@ -1,0 +1,140 @@
+"""One denoising step of a batch, as something to call again and again: all of it stays on the device.
+
+Everything that decides how a step is launched is in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from weights import filled_cache
+
+from redraft.engine.canvas import NOISE_STEPS, CanvasNoise
+from redraft.engine.graph import StepGraph
+from redraft.model.cache import KVCache
+from redraft.model.model import DiffusionGemma
+from redraft.sampler.accept import accept, renoise
+from redraft.sampler.schedule import temperature
+from redraft.sampler.stop import new_history, remember, stable_and_confident
+
+# DiffusionGemma's own settings, but that no canvas ever ends: nothing is below such a mean entropy.
+_ENTROPY_BOUND, _CONFIDENCE, _STABILITY = 0.1, 1e-30, 1
+_SCHEDULE = (48, 0.8, 0.4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a batch.
+
+    Attributes:
+        run: the whole step as the engine does it; the host reads the stop flag.
+        work: the same launches one by one, and nothing that the host reads.
+        form: "graph" or "eager": how `run` launches.
+        note: why it is no graph.
+        cache: what the canvases stand behind.
+    """
+
+    run: Callable[[], object]
+    work: Callable[[], object]
+    form: str
+    note: str | None
+    cache: KVCache
+
+
+def make_step(model: DiffusionGemma, batch: int, length: int, context: int) -> Step:
+    """A step of `batch` canvases of `length` positions, each behind `context` cached ones."""
+    cache = filled_cache(model, batch, context, length)
+    graph = _graph(model, cache, length, context)
+    captured = graph._launch.is_captured
+    note = None if captured else "not captured: redraft.engine.launch says why, or there is no CUDA"
+    return Step(run=graph.step, work=graph._step, form="graph" if captured else "eager", note=note, cache=cache)
+
+
+def make_plain_step(model: DiffusionGemma, cache: KVCache, length: int) -> Callable[[], None]:
+    """The step without anything that keeps addresses: what a graph is measured against."""
+    return _Plain(model, cache, length).work
+
+
+def make_commit(model: DiffusionGemma, cache: KVCache, length: int) -> Callable[[], None]:
+    """Encodes a canvas for every sequence and takes it back."""
+    context = cache.sequences[0].length
+    ids = torch.randint(model.config.vocab_size, (len(cache.sequences), length)).to(model.device)
+
+    def commit() -> None:
+        model.encode(ids, cache)
+        cache.cut(context)
+
+    return commit
+
+
+def make_token(model: DiffusionGemma, batch: int, context: int) -> Callable[[], list[int]]:
+    """A token of the autoregressive mode for every sequence, the likeliest; the next call writes the same place."""
+    cache = filled_cache(model, batch, context, 1)
+    ids = torch.randint(model.config.vocab_size, (batch, 1)).to(model.device)
+
+    def token() -> list[int]:
+        chosen = model.logits(model.encode(ids, cache))[:, -1].argmax(-1)
+        cache.cut(context)
+        # The host must know each token: it may be the last.
+        return chosen.tolist()
+
+    return token
+
+
+def _noise(model: DiffusionGemma, length: int, row: int) -> CanvasNoise:
+    return CanvasNoise(row, 0, length, model.config.vocab_size, model.device)
+
+
+def _temperatures() -> list[float]:
+    return [temperature(step, *_SCHEDULE) for step in range(NOISE_STEPS)]
+
+
+def _graph(model: DiffusionGemma, cache: KVCache, length: int, context: int) -> StepGraph:
+    capacity = 1 << max(1, context - 1).bit_length()
+    graph = StepGraph(
+        model, batch_size=len(cache.sequences), length=length, capacity=capacity, threshold=_STABILITY
+    )  # fmt: skip
+    for row, sequence in enumerate(cache.sequences):
+        source = _noise(model, length, row)
+        graph.place(
+            row,
+            sequence,
+            tokens=source.start(0),
+            soft=None,
+            history=new_history(_STABILITY, 1, length, model.device),
+            entropy_bound=_ENTROPY_BOUND,
+            confidence_threshold=_CONFIDENCE,
+        )
+        graph.feed(row, *source.block(0), _temperatures(), 0)
+    return graph
+
+
+class _Plain:
+    """The step by the model's and the sampler's own functions."""
+
+    def __init__(self, model: DiffusionGemma, cache: KVCache, length: int) -> None:
+        B, device = len(cache.sequences), model.device
+        self._model, self._cache, self._taken = model, cache, 0
+        sources = [_noise(model, length, row) for row in range(B)]
+        blocks = [source.block(0) for source in sources]
+        self._uniform, self._fresh = (torch.stack(parts, dim=1) for parts in zip(*blocks, strict=True))
+        self._temperatures = torch.tensor(_temperatures(), device=device)[:, None].repeat(1, B)
+        self._tokens: Tensor = torch.stack([source.start(0) for source in sources])
+        self._soft = torch.zeros(B, length, model.config.hidden_size, dtype=model.dtype, device=device)
+        self._history = new_history(_STABILITY, B, length, device)
+        self._settled = torch.zeros(B, dtype=torch.bool, device=device)
+
+    def work(self) -> None:
+        """Moves every canvas by a step."""
+        at = self._taken % NOISE_STEPS
+        self._taken += 1
+        hidden = self._model.denoise_hidden(self._tokens, self._cache, self._soft)
+        stats = self._model.head(hidden, self._temperatures[at], self._uniform[at])
+        self._settled.copy_(stable_and_confident(self._history, stats.argmax, stats.entropy, _CONFIDENCE))
+        self._history.copy_(remember(self._history, stats.argmax))
+        accepted = accept(stats.entropy, _ENTROPY_BOUND)
+        self._tokens.copy_(renoise(accepted, stats.sample, self._fresh[at]))
+        self._soft.copy_(stats.soft_embedding)
