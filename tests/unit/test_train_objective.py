@@ -141,7 +141,7 @@ def test_the_loss_repeats_with_its_generator_and_supervises_what_it_should(model
     ]
     assert losses[0] == losses[1] != losses[2]
     loss, parts = loss_of(model, batch, torch.Generator().manual_seed(1), Objective(causal_weight=0.5))
-    assert float(loss.detach()) == pytest.approx(parts["diffusion"] + 0.5 * parts["causal"], rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float(parts["diffusion"] + 0.5 * parts["causal"]), rel=1e-5)
     loss.backward()
     missing = [name for name, p in model.backbone.named_parameters() if p.grad is None]
     assert not missing

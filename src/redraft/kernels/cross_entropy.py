@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 TILE_ROWS = 256
+# On an accelerator, where a tile must keep the whole device busy; 200 MB of logits at 6,144 tokens.
+_WIDE_TILE_ROWS = 8192
 
 # N rows, V vocabulary, D hidden
 
@@ -32,9 +34,11 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden, embedding, targets, weight, cap):  # type: ignore[override]
         losses = []
         grad_hidden = torch.empty_like(hidden)
-        grad_embedding = torch.zeros_like(embedding)
-        for rows in torch.arange(hidden.shape[0]).split(TILE_ROWS):
-            tile = slice(int(rows[0]), int(rows[-1]) + 1)
+        # In float32 whatever comes in: narrower sums would lose most of what later tiles add.
+        grad_embedding = torch.zeros_like(embedding, dtype=torch.float32)
+        tile_rows = TILE_ROWS if hidden.device.type == "cpu" else _WIDE_TILE_ROWS
+        for first in range(0, hidden.shape[0], tile_rows):
+            tile = slice(first, first + tile_rows)
             logits = F.linear(hidden[tile], embedding).float().div_(cap).tanh_().mul_(cap)
             normaliser = logits.logsumexp(-1)
             losses.append(normaliser - logits.gather(1, targets[tile, None])[:, 0])
@@ -44,8 +48,11 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             grad.mul_(weight[tile, None]).mul_(logits.div_(cap).square_().neg_().add_(1))
             grad = grad.to(hidden.dtype)
             torch.mm(grad, embedding, out=grad_hidden[tile])
-            grad_embedding.addmm_(grad.T, hidden[tile])
-        ctx.save_for_backward(grad_hidden, grad_embedding)
+            if grad.dtype == torch.float32:
+                grad_embedding.addmm_(grad.T, hidden[tile])
+            else:
+                grad_embedding.add_(grad.T @ hidden[tile])
+        ctx.save_for_backward(grad_hidden, grad_embedding.to(embedding.dtype))
         loss = torch.cat(losses)
         ctx.mark_non_differentiable(loss)
         return (loss * weight).sum(), loss

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # oneDNN makes and keeps a kernel for every number of rows it meets. Experts' shares are rounded up to this, so that
 # it meets a dozen of them and not hundreds, each a millisecond to make and a tenth of a megabyte to keep.
 _ROWS = 16
+# Up to this many columns of all experts' gate and up together, an accelerator runs every expert on every row: two wide
+# products and no wait for the host to count rows.
+_EVERY_COLUMNS = 8192
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,30 @@ def experts(
 
             return experts_bf16(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI)
 
-        return attempt("experts_bf16", fast, lambda: _experts(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, False))
+        return attempt("experts_bf16", fast, lambda: _torch(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, False))
+    return _torch(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, learning)
+
+
+def _torch(
+    x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up_E2ID: Tensor, down_EDI: Tensor, learning: bool
+) -> Tensor:
+    if x_ND.device.type != "cpu" and gate_up_E2ID.shape[0] * gate_up_E2ID.shape[1] <= _EVERY_COLUMNS:
+        return every_expert(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI)
     return _experts(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, learning)
+
+
+def every_expert(
+    x_ND: Float[Tensor, "N D"],
+    index_NA: Int[Tensor, "N A"],
+    weight_NA: Float[Tensor, "N A"],
+    gate_up_E2ID: Float[Tensor, "E 2I D"],
+    down_EDI: Float[Tensor, "E D I"],
+) -> Float[Tensor, "N D"]:
+    """`experts` as one wide gated product, in which experts that were not chosen weigh nothing; with gradients."""
+    N, E = len(x_ND), len(gate_up_E2ID)
+    weight_NE = x_ND.new_zeros(N, E).scatter(1, index_NA, weight_NA.to(x_ND.dtype))
+    gated_NEI = _gated(F.linear(x_ND, gate_up_E2ID.flatten(0, 1)).view(N, E, -1))
+    return (gated_NEI * weight_NE[..., None]).flatten(1) @ down_EDI.transpose(1, 2).flatten(0, 1)
 
 
 def _experts(

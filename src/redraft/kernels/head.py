@@ -167,7 +167,8 @@ def _tile(
     sample = inverse_cdf(probs, uniform)
     log_prob = log_probs.gather(-1, sample[:, None])[:, 0]
     entropy = entropy_of(log_probs)
-    if greedy.any():
+    # A device is not asked, which would mean to wait for it.
+    if logits.device.type != "cpu" or greedy.any():
         sample = torch.where(greedy, argmax, sample)
         entropy = torch.where(greedy, 0.0, entropy)
         log_prob = torch.where(greedy, 0.0, log_prob)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from redraft.model.model import DiffusionGemma
+from redraft.train.precision import moved
 
 
 class BranchDropout:
@@ -29,4 +30,4 @@ class BranchDropout:
         if not torch.is_grad_enabled():
             return branch
         kept = torch.rand(len(branch), 1, branch.shape[-1], generator=self.generator) >= self.rate
-        return branch * (kept / (1 - self.rate))
+        return branch * moved((kept / (1 - self.rate)).to(branch.dtype), branch.device)

@@ -18,15 +18,18 @@ from redraft.model.model import DiffusionGemma
 from redraft.sampler.accept import accept, renoise
 from redraft.sampler.stop import UNSEEN, stable_and_confident
 from redraft.train.attend import DenoiseBatch, EncodeBatch
+from redraft.train.draws import Ahead, corrupt
+from redraft.train.precision import moved
 
-T_MARGIN = 1e-4
+# Devices that leave settled rows out, which spares their work. An accelerator would have to be waited for.
+DROPS_SETTLED = ("cpu",)
 
 # B examples, T positions of the clean sequence, L positions of the canvas, V vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Padded examples, one canvas scored in each.
+    """Padded examples, one canvas scored in each. They stay on the host; `loss_of` moves what the model needs.
 
     Attributes:
         tokens: clean sequences, right-padded.
@@ -78,49 +81,41 @@ class Objective:
     confidence_threshold: float = 0.005
 
 
-def corrupt(
-    canvas: Int[Tensor, "B L"],
-    vocab_size: int,
-    generator: torch.Generator,
-    draws: int = 1,
-    noise_power: float = 1.0,
-) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B"]]:
-    """(noisy canvas, t): each token is replaced with probability t, perhaps by itself.
-
-    With several `draws`, every run of that many rows is one example, and its t are spread evenly: u, u + 1 / draws,
-    ... modulo 1, each uniform by itself before `noise_power` (see `Objective`) bends it.
-    """
-    start = torch.rand(len(canvas) // draws, generator=generator).repeat_interleave(draws)
-    spread = torch.arange(draws).repeat(len(canvas) // draws) / draws
-    t = (1 - (1 - (start + spread) % 1) ** noise_power) * (1 - 2 * T_MARGIN) + T_MARGIN
-    replaced = torch.rand(canvas.shape, generator=generator) < t[:, None]
-    noise = torch.randint(vocab_size, canvas.shape, generator=generator)
-    return torch.where(replaced, noise, canvas), t
-
-
 def loss_of(
     model: DiffusionGemma, batch: Batch, generator: torch.Generator, objective: Objective
-) -> tuple[Float[Tensor, ""], dict[str, float]]:
-    """The loss of a batch, and its parts in nats for the log.
+) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The loss of a batch, and its parts in nats for the log, all on the model's device.
+
+    Nothing here waits for the device: what decides shapes is drawn and counted on the host.
 
     Args:
-        model: in float32, with gradients on.
+        model: with gradients on.
         batch: the examples.
-        generator: draws t, noise and which examples are self-conditioned; a seeded one repeats the loss.
+        generator: on the host; draws t, noise and which examples are self-conditioned. A seeded one repeats the loss.
         objective: how the loss is made.
     """
-    config, draws = model.config, objective.draws
-    clean, prefix = batch.canvas.repeat_interleave(draws, 0), batch.prefix.repeat_interleave(draws, 0)
-    noisy, _ = corrupt(clean, config.vocab_size, generator, draws, objective.noise_power)
-    positions = torch.arange(batch.tokens.shape[1]).expand_as(batch.tokens)
-    encode = EncodeBatch(config, batch.tokens.shape[1], model.device)
-    encoded = model.backbone(model.backbone.embed(batch.tokens), positions, encode, causal=True)
+    config, draws, device = model.config, objective.draws, model.device
+    clean = batch.canvas.repeat_interleave(draws, 0)
+    noisy = moved(corrupt(clean, config.vocab_size, generator, draws, objective.noise_power)[0], device)
+    prefix = moved(batch.prefix.repeat_interleave(draws, 0), device)
+    tokens = moved(batch.tokens, device)
+    positions = torch.arange(tokens.shape[1], device=device).expand_as(tokens)
+    encode = EncodeBatch(config, tokens.shape[1], device)
+    encoded = model.backbone(model.backbone.embed(tokens), positions, encode, causal=True)
     stored = [(keys.repeat_interleave(draws, 0), values.repeat_interleave(draws, 0)) for keys, values in encode.stored]
 
-    chosen = torch.rand(len(noisy), generator=generator) < objective.self_conditioning
+    ahead = Ahead.drawn(
+        (noisy.shape[0], noisy.shape[1]),
+        config.vocab_size,
+        generator,
+        self_conditioning=objective.self_conditioning,
+        soft_temperature=objective.soft_temperature,
+        rollout=objective.rollout,
+        rollout_steps=objective.rollout_steps,
+    )
     soft = None
-    if bool(chosen.any()):
-        noisy, soft = _go_ahead(model, noisy, stored, prefix, chosen, generator, objective)
+    if ahead is not None:
+        noisy, soft = _go_ahead(model, noisy, stored, prefix, ahead, objective)
     hidden = _denoise(model, noisy, soft, stored, prefix)
 
     scored, values = batch.scored.repeat_interleave(draws, 0), batch.values.repeat_interleave(draws, 0)
@@ -129,8 +124,8 @@ def loss_of(
     parts = {
         "diffusion": _mean(diffusion_rows),
         "causal": _mean(causal_rows),
-        "values": _mean(diffusion_rows[values[scored > 0]]),
-        "causal_values": _mean(causal_rows[batch.causal_values[batch.causal > 0]]),
+        "values": _mean(_marked(diffusion_rows, values[scored > 0])),
+        "causal_values": _mean(_marked(causal_rows, batch.causal_values[batch.causal > 0])),
     }
     return diffusion + objective.causal_weight * causal, parts
 
@@ -145,7 +140,7 @@ def _denoise(
     L = canvas.shape[1]
     embedded = model.backbone.self_conditioning.condition(model.backbone.embed(canvas), soft)
     attend = DenoiseBatch(model.config, stored, prefix, L)
-    return model.backbone(embedded, prefix[:, None] + torch.arange(L), attend, causal=False)
+    return model.backbone(embedded, prefix[:, None] + torch.arange(L, device=prefix.device), attend, causal=False)
 
 
 @torch.no_grad()
@@ -154,8 +149,7 @@ def _go_ahead(
     noisy: Int[Tensor, "B L"],
     stored: list[tuple[Tensor, Tensor]],
     prefix: Int[Tensor, "B"],
-    chosen: Bool[Tensor, "B"],
-    generator: torch.Generator,
+    ahead: Ahead,
     objective: Objective,
 ) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B L D"]]:
     """(canvas, soft embedding) of every row before its scored pass.
@@ -164,33 +158,34 @@ def _go_ahead(
     of the steps that the sampler takes before the row settles, each as likely as the others. The other rows keep their
     canvas and a true zero signal.
     """
-    rolling = bool(torch.rand((), generator=generator) < objective.rollout)
-    steps = int(torch.randint(objective.rollout_steps, (), generator=generator)) + 1 if rolling else 1
-    low, high = objective.soft_temperature
-    temperature = low + (high - low) * torch.rand(len(noisy), generator=generator)
-    rows = chosen.nonzero()[:, 0]
+    device = model.device
+    rows, temperature = moved(ahead.rows, device), moved(ahead.temperature, device)
     canvas, soft = noisy[rows], None
     canvases = noisy.clone()
     signal = model.backbone.norm.weight.new_zeros(*noisy.shape, model.config.hidden_size)
-    seen = torch.full_like(noisy, UNSEEN)
-    for step in range(steps):
-        held = [(keys[rows], values[rows]) for keys, values in stored]
+    seen = torch.full_like(canvas, UNSEEN)
+    held = [(keys[rows], values[rows]) for keys, values in stored]
+    # Which of the chosen rows are still worked on, and which of these have not settled.
+    live, going = torch.arange(len(rows), device=device), torch.ones(len(rows), dtype=torch.bool, device=device)
+    for number, step in enumerate(ahead.steps):
         hidden = _denoise(model, canvas, soft, held, prefix[rows])
-        stats = model.head(hidden, temperature[rows], torch.rand(canvas.shape, generator=generator))
+        stats = model.head(hidden, temperature[live], moved(step.uniform, device)[live])
         soft = stats.soft_embedding
         assert soft is not None
-        if rolling:
+        if step.fresh is not None:
             accepted = accept(stats.entropy, objective.entropy_bound)
-            fresh = torch.randint(model.config.vocab_size, canvas.shape, generator=generator)
-            canvas = renoise(accepted, stats.sample, fresh)
+            canvas = renoise(accepted, stats.sample, moved(step.fresh, device)[live])
         # The one that is kept of several, none more likely than another: the s-th takes over with probability 1 / s.
-        kept = torch.rand(len(rows), generator=generator) * (step + 1) < 1
-        canvases[rows[kept]], signal[rows[kept]] = canvas[kept], soft[kept]
-        settled = stable_and_confident(seen[rows][None], stats.argmax, stats.entropy, objective.confidence_threshold)
-        seen[rows] = stats.argmax
-        rows, canvas, soft = rows[~settled], canvas[~settled], soft[~settled]
-        if len(rows) == 0:
-            break
+        kept = (moved(step.lot, device)[live] * (number + 1) < 1) & going
+        canvases[rows] = torch.where(kept[:, None], canvas, canvases[rows])
+        signal[rows] = torch.where(kept[:, None, None], soft, signal[rows])
+        settled = stable_and_confident(seen[None], stats.argmax, stats.entropy, objective.confidence_threshold)
+        seen, going = stats.argmax, going & ~settled
+        if device.type in DROPS_SETTLED and not bool(going.all()):
+            live, rows, canvas, soft, seen = live[going], rows[going], canvas[going], soft[going], seen[going]
+            held, going = [(keys[going], values[going]) for keys, values in held], going[going]
+            if len(rows) == 0:
+                break
     return canvases, signal
 
 
@@ -200,19 +195,26 @@ def _mean_loss(
     targets: Int[Tensor, "B T"],
     weight: Float[Tensor, "B T"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "N"]]:
-    """(weighted mean cross entropy, that of each position of positive weight); 0 where there is none, never NaN."""
+    """(weighted mean cross entropy, that of each position of positive weight); 0 where there is none, never NaN.
+
+    `targets` and `weight` are on the host, which counts.
+    """
     chosen = weight.flatten().nonzero()[:, 0]
     if len(chosen) == 0:
         return hidden.sum() * 0.0, hidden.new_zeros(0)
     chosen_weight = weight.flatten()[chosen]
     return weighted_cross_entropy(
-        hidden.flatten(0, 1).index_select(0, chosen),
+        hidden.flatten(0, 1).index_select(0, moved(chosen, hidden.device)),
         model.backbone.embed_tokens.weight,
-        targets.flatten()[chosen],
-        chosen_weight / chosen_weight.sum(),
+        moved(targets.flatten()[chosen], hidden.device),
+        moved(chosen_weight / chosen_weight.sum(), hidden.device),
         model.config.final_logit_softcapping,
     )
 
 
-def _mean(losses: Float[Tensor, "N"]) -> float:
-    return float(losses.mean()) if len(losses) else float("nan")
+def _marked(losses: Float[Tensor, "N"], marks: Bool[Tensor, "N"]) -> Float[Tensor, "M"]:
+    return losses.index_select(0, moved(marks.nonzero()[:, 0], losses.device)) if len(losses) else losses
+
+
+def _mean(losses: Float[Tensor, "N"]) -> Float[Tensor, ""]:
+    return losses.mean() if len(losses) else torch.full((), torch.nan, device=losses.device)

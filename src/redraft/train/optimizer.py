@@ -20,6 +20,8 @@ from redraft.train.recipe import Recipe
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _ADAMW_RMS = 0.2
+# Where torch has AdamW in one kernel.
+_FUSED = ("cpu", "cuda", "xpu", "mps")
 
 
 def make_optimizers(backbone: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -33,8 +35,9 @@ def make_optimizers(backbone: nn.Module, recipe: Recipe) -> list[torch.optim.Opt
         {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    fused = all(p.device.type in _FUSED for _, p in named)
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
     ]
     if recipe.optimizer == "muon":
         inner = [p for name, p in named if p.ndim > 1 and name.startswith("layers.")]

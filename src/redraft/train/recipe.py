@@ -70,6 +70,8 @@ class Recipe(_Part):
         draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
         rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
         dropout: see `BranchDropout`.
+        device: "auto" (the accelerator that is there, else the CPU), "cpu", "cuda", or another that torch has here.
+        precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
     """
 
@@ -106,6 +108,8 @@ class Recipe(_Part):
     save_every: int = Field(default=250, gt=0)
     log_every: int = Field(default=10, gt=0)
     seed: int = 0
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     threads: int | None = None
     dropout: float = Field(default=0.0, ge=0, lt=1)
     save_dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from torch import Tensor
 
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import CheckpointError
@@ -29,6 +30,7 @@ from redraft.train.dropout import BranchDropout
 from redraft.train.examples import Encoder
 from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
+from redraft.train.precision import Working, training_device
 from redraft.train.recipe import Recipe, read_recipe
 from redraft.train.state import Average, Progress, load_state, save_state
 from redraft.train.tokenizer import save_tokenizer, train_tokenizer
@@ -49,17 +51,18 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
     recipe = read_recipe(recipe_path, overrides or [], data)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    device = training_device(recipe.device)
     keep_freed_memory()
     recipe.output.mkdir(parents=True, exist_ok=True)
     parts = read_parts(recipe)
-    model, tokenizer, template = _start(recipe, parts)
+    model, tokenizer, template = _start(recipe, parts, device)
     eos = tokenizer.id_of("<eos>")
     fill = model.config.eos_token_ids[0] if eos is None else eos
     stream = Stream(recipe, parts, Encoder(tokenizer, template, recipe.max_length), model.config.canvas_length, fill)
     return _Trainer(recipe, model, stream).run()
 
 
-def _start(recipe: Recipe, parts: list[Part]) -> tuple[DiffusionGemma, Tokenizer, ChatTemplate]:
+def _start(recipe: Recipe, parts: list[Part], device: torch.device) -> tuple[DiffusionGemma, Tokenizer, ChatTemplate]:
     """The model to train; one from scratch is written to `initial/` once, tokenizer and all."""
     if recipe.init is not None:
         directory = locate(recipe.init)
@@ -67,7 +70,7 @@ def _start(recipe: Recipe, parts: list[Part]) -> tuple[DiffusionGemma, Tokenizer
         directory = recipe.output / "initial"
         if not (directory / "model.safetensors").exists():
             _make_initial(recipe, parts, directory)
-    model = load_model(directory).requires_grad_(True)
+    model = load_model(directory, device).requires_grad_(True)
     if not model.config.has_canvas:
         raise CheckpointError(f"{directory} has no canvas mode to train: init must be a DiffusionGemma checkpoint")
     tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
@@ -100,10 +103,11 @@ def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
 class _Trainer:
     def __init__(self, recipe: Recipe, model: DiffusionGemma, stream: Stream) -> None:
         self.recipe, self.model, self.stream = recipe, model, stream
-        self.dropout = BranchDropout(model, recipe.dropout) if recipe.dropout else None
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self.progress = load_state(recipe.output / "state", model, self.average, self.optimizers) or Progress()
+        self.working = Working(model, getattr(torch, recipe.precision))
+        self.dropout = BranchDropout(self.working.model, recipe.dropout) if recipe.dropout else None
         self.objective = Objective(
             causal_weight=recipe.causal_weight,
             self_conditioning=recipe.self_conditioning,
@@ -124,6 +128,8 @@ class _Trainer:
                 tokens += count
                 self.progress.step = step + 1
                 if (step + 1) % self.recipe.log_every == 0:
+                    # The device is waited for here alone, and then has done what the clock is asked about.
+                    parts = {key: float(value) for key, value in parts.items()}
                     now = time.monotonic()
                     parts["tokens_per_s"] = tokens / (now - since)
                     tokens, since = 0, now
@@ -141,7 +147,8 @@ class _Trainer:
             "model": str(self.recipe.output / "model"),
         }
 
-    def _step(self, step: int) -> tuple[dict[str, float], int]:
+    def _step(self, step: int) -> tuple[dict[str, Tensor | float], int]:
+        """(figures for the log, which stay on the device until they are written, tokens)."""
         rate = learning_rate(self.recipe, step)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -151,16 +158,18 @@ class _Trainer:
         generator = _generator(self.recipe.seed, step)
         if self.dropout is not None:
             self.dropout.generator = generator
-        loss, parts = loss_of(self.model, batch, generator, objective)
-        self.model.backbone.zero_grad(set_to_none=True)
+        loss, parts = loss_of(self.working.model, batch, generator, objective)
+        self.working.model.backbone.zero_grad(set_to_none=True)
         loss.backward()
+        self.working.give_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.model.backbone.parameters(), self.recipe.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
+        self.working.refresh()
         if self.average is not None:
             self.average.update(self.model, step)
-        parts |= {"loss": float(loss.detach()), "learning_rate": rate, "gradient_norm": float(norm)}
-        return parts, int(batch.lengths.sum()) + batch.canvas.numel()
+        figures = parts | {"loss": loss.detach(), "learning_rate": rate, "gradient_norm": norm}
+        return figures, int(batch.lengths.sum()) + batch.canvas.numel()
 
     def _evaluate(self) -> None:
         """Held-out losses with the averaged weights, on fixed noise; the best checkpoint is kept."""
@@ -173,7 +182,7 @@ class _Trainer:
         with torch.no_grad():
             for number, batch in enumerate(batches):
                 loss, part = loss_of(self.model, batch, _generator(2**31 + self.recipe.seed, number), objective)
-                parts.append(part | {"loss": float(loss)})
+                parts.append({key: float(value) for key, value in (part | {"loss": loss}).items()})
         self._save("last")
         if parts:
             means = {key: _mean([part[key] for part in parts]) for key in parts[0]}

@@ -76,7 +76,7 @@ def save_state(
 def load_state(
     directory: Path, model: DiffusionGemma, average: Average | None, optimizers: list[torch.optim.Optimizer]
 ) -> Progress | None:
-    """Restores a saved state into its parts; None where there is none."""
+    """Restores a saved state into its parts, on whatever device they are; None where there is none."""
     if not (directory / "progress.json").exists():
         directory = directory.with_name(directory.name + ".old")
         if not (directory / "progress.json").exists():
@@ -90,7 +90,7 @@ def load_state(
     owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
     for key, name in (full.split(".", 1) for full in tensors if not full.startswith(("model.", "average."))):
         parameter = parameters[name]
-        owner[id(parameter)].state[parameter][key] = tensors[f"{key}.{name}"]
+        owner[id(parameter)].state[parameter][key] = tensors[f"{key}.{name}"].to(parameter.device)
     saved = json.loads((directory / "progress.json").read_text())
     return Progress(step=saved["step"], best_loss=saved["best_loss"])
 
