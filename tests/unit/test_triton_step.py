@@ -200,21 +200,16 @@ def test_norm_and_residual(scaled):
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("size", [16, 256])
-def test_heads_are_normed_turned_and_written(size, shared):
+def test_heads_are_normed_and_turned(size, shared):
     generator = torch.Generator().manual_seed(size)
-    joint = torch.randn(5, 8, size, generator=generator)
-    q, k = joint[:, :4], joint[:, 4:6]
-    v = k if shared else joint[:, 6:]
-    q_weight, k_weight = torch.randn(2, size, generator=generator)
-    angles = torch.randn(5, size // 2, generator=generator) * 9
-    found, expected = ((torch.full((2, 12, size), -7.0), torch.full((2, 12, size), -7.0)) for _ in range(2))
-    given = (q, k, v, (q_weight, k_weight), (angles.cos(), angles.sin()))
-    turned = fast_norm.norm_heads_triton(*given, found, 3, EPS)
-    torch.testing.assert_close(turned, norm.norm_heads(*given, expected, 3, EPS), atol=1e-5, rtol=1e-5)
-    for written, meant in zip(found, expected, strict=True):
-        torch.testing.assert_close(written, meant, atol=1e-5, rtol=1e-5)
-        assert (written[:, :3] == -7).all()
-        assert (written[:, 8:] == -7).all()
+    joint = torch.randn(2, 3, 8, size, generator=generator)
+    q, k = joint[:, :, :4], joint[:, :, 4:6]
+    v = k if shared else joint[:, :, 6:]
+    weights = tuple(torch.randn(2, size, generator=generator))
+    angles = torch.randn(2, 3, 1, size // 2, generator=generator) * 9
+    given = (q, k, v, weights, (angles.cos(), angles.sin()), EPS)
+    for found, expected in zip(fast_norm.norm_heads_triton(*given), norm.norm_heads(*given), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("parts", [1, 3, 99])
@@ -244,14 +239,15 @@ def test_a_gpu_picks_these(monkeypatch):
     generator = torch.Generator().manual_seed(5)
     logits, (q, ck, cv, k, v) = head_inputs(5, 70, 16), attention_inputs(3, 5, 3, 1, 2, 16)
     x, residual, weight = torch.randn(3, 16, generator=generator)
-    angles, cache = torch.randn(3, 8, generator=generator), (torch.zeros(1, 4, 16), torch.zeros(1, 4, 16))
-    heads = (q, k.transpose(0, 1), v.transpose(0, 1), (weight, weight), (angles.cos(), angles.sin()), cache, 1, EPS)
+    angles = torch.randn(1, 3, 1, 8, generator=generator)
+    projected = (q, k.transpose(0, 1), v.transpose(0, 1))
+    heads = (*(x[None] for x in projected), (weight, weight), (angles.cos(), angles.sin()), EPS)
     calls = {
         "head": lambda: run_head(head, *logits).soft_embedding,
         "attention": lambda: attention(q[None], ck[None], cv[None])[0] + canvas_attention(q, ck, cv, k, v),
         "used": lambda: canvas_attention(q, ck, cv, k, v, torch.tensor(3)),
         "norm_add": lambda: norm.norm_add(x, weight, residual, None, EPS),
-        "norm_heads": lambda: norm.norm_heads(*heads),
+        "norm_heads": lambda: torch.cat(norm.norm_heads(*heads), dim=2),
     }
     expected, picked = {name: call() for name, call in calls.items()}, []
     for module in (torch_head, torch_attention, norm):

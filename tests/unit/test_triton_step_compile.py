@@ -34,13 +34,13 @@ POINTERS = {
     "*i32": "bests",
     "*i64": "argmaxes samples used",
     "*bf16": "weights soft embed_scale queries cached_keys cached_values keys values out x residual scalar "
-    "q_weight k_weight cos sin q_out k_cache v_cache",
+    "q_weight k_weight cos sin q_out k_out v_out",
     "*fp32": "row_scale column_scale temperature logits uniform tops masses moments entropies log_probs row_tops "
     "row_masses partial totals",
 }
 FLOATS = ("cap", "eps")
 # The others may be any number: positions, parts, tiles.
-MULTIPLES_OF_16 = re.compile(r"N|V|D|R|[a-z]+_(token|head|slot)")
+MULTIPLES_OF_16 = re.compile(r"N|V|D|R|[a-z]+_(token|head|slot|row)")
 
 
 def cases(shared):

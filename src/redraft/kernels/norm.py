@@ -50,53 +50,40 @@ def norm_add(
 
 
 def norm_heads(
-    q_THD: Float[Tensor, "T H D"],
-    k_TKD: Float[Tensor, "T K D"],
-    v_TKD: Float[Tensor, "T K D"],
+    q_BTHD: Float[Tensor, "B T H D"],
+    k_BTKD: Float[Tensor, "B T K D"],
+    v_BTKD: Float[Tensor, "B T K D"],
     weights: tuple[Float[Tensor, "D"], Float[Tensor, "D"]],
-    table: tuple[Float[Tensor, "T F"], Float[Tensor, "T F"]],
-    cache: tuple[Float[Tensor, "K S D"], Float[Tensor, "K S D"]],
-    slot: int,
+    table: tuple[Float[Tensor, "B T 1 F"], Float[Tensor, "B T 1 F"]],
     eps: float,
-) -> Float[Tensor, "T H D"]:
-    """Normed and rotated queries; normed and rotated keys, and values normed without weight, go into the cache.
+) -> tuple[Float[Tensor, "B T H D"], Float[Tensor, "B T K D"], Float[Tensor, "B T K D"]]:
+    """Queries and keys, normed and rotated, and values, normed without weight.
 
     Args:
-        q_THD: as projected.
-        k_TKD: as projected.
-        v_TKD: as projected, or the same as `k_TKD` in layers that share them.
+        q_BTHD: as projected.
+        k_BTKD: as projected.
+        v_BTKD: as projected, or `k_BTKD` in layers that share them.
         weights: of the norms of queries and of keys.
-        table: (cos, sin) of each position's pairs (i, i + D/2).
-        cache: buffers of keys and of values.
-        slot: of the first position.
+        table: (cos, sin) of each position's F = D / 2 pairs (i, i + F).
         eps: of the norms.
     """
-    if _on_gpu_without_gradients(q_THD, k_TKD, v_TKD) and q_THD.shape[-1].bit_count() == 1:
-        given = (q_THD, k_TKD, v_TKD, weights, table, cache, slot, eps)
-        return attempt("norm_heads", lambda: _fast().norm_heads_triton(*given), lambda: norm_heads_reference(*given))
-    return norm_heads_reference(q_THD, k_TKD, v_TKD, weights, table, cache, slot, eps)
+
+    def reference() -> tuple[Tensor, Tensor, Tensor]:
+        q, k = (rms_norm(x, weight, eps) for x, weight in zip((q_BTHD, k_BTKD), weights, strict=True))
+        return rotate(q, table), rotate(k, table), rms_norm(v_BTKD, None, eps)
+
+    if _on_gpu_without_gradients(q_BTHD, k_BTKD, v_BTKD, *weights) and q_BTHD.shape[-1].bit_count() == 1:
+        given = (q_BTHD, k_BTKD, v_BTKD, weights, table, eps)
+        return attempt("norm_heads", lambda: _fast().norm_heads_triton(*given), reference)
+    return reference()
 
 
-def norm_heads_reference(
-    q_THD: Tensor,
-    k_TKD: Tensor,
-    v_TKD: Tensor,
-    weights: tuple[Tensor, Tensor],
-    table: tuple[Tensor, Tensor],
-    cache: tuple[Tensor, Tensor],
-    slot: int,
-    eps: float,
-) -> Tensor:
-    """What `norm_heads` means."""
-    slots = slice(slot, slot + len(q_THD))
-    cache[0][:, slots] = _rotated(rms_norm(k_TKD, weights[1], eps), table).transpose(0, 1)
-    cache[1][:, slots] = rms_norm(v_TKD, None, eps).transpose(0, 1)
-    return _rotated(rms_norm(q_THD, weights[0], eps), table)
-
-
-def _rotated(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = (part[:, None] for part in table)
-    first, second = x.chunk(2, dim=-1)
+def rotate(
+    x_BTHD: Float[Tensor, "B T H D"], table: tuple[Float[Tensor, "B T 1 F"], Float[Tensor, "B T 1 F"]]
+) -> Float[Tensor, "B T H D"]:
+    """Turns each pair (i, i + D/2) by its angle."""
+    cos, sin = table
+    first, second = x_BTHD.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 

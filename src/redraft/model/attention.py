@@ -7,10 +7,10 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from redraft.kernels.norm import rms_norm
+from redraft.kernels.norm import norm_heads
 from redraft.model.config import LayerConfig, ModelConfig
 from redraft.model.feedforward import RMSNorm
-from redraft.model.rope import Rotary, rotate
+from redraft.model.rope import Rotary
 
 # B batch, T positions, H query heads, K key-value heads, D head size
 
@@ -51,9 +51,8 @@ class Attention(nn.Module):
         self, hidden: Float[Tensor, "B T hidden"], table: Rotary, layer: int, attend: Attend
     ) -> Float[Tensor, "B T hidden"]:
         heads = (*hidden.shape[:2], -1, self.head_dim)
-        q = rotate(self.q_norm(self.q_proj(hidden).view(heads)), table)
-        raw_keys = self.k_proj(hidden).view(heads)
-        k = rotate(self.k_norm(raw_keys), table)
-        raw_values = raw_keys if self.v_proj is None else self.v_proj(hidden).view(heads)
-        v = rms_norm(raw_values, None, self.eps)
+        queries, keys = self.q_proj(hidden).view(heads), self.k_proj(hidden).view(heads)
+        values = keys if self.v_proj is None else self.v_proj(hidden).view(heads)
+        weights = self.q_norm.weight, self.k_norm.weight
+        q, k, v = norm_heads(queries, keys, values, weights, table, self.eps)
         return self.o_proj(attend(layer, q, k, v).flatten(2))

@@ -49,18 +49,17 @@ class Layer(nn.Module):
         self, hidden: Float[Tensor, "B T D"], table: Rotary, index: int, attend: Attend, *, causal: bool
     ) -> Float[Tensor, "B T D"]:
         attended = self.self_attn(self.input_layernorm(hidden), table, index, attend)
-        hidden = hidden + self.post_attention_layernorm(attended)
+        hidden = self.post_attention_layernorm.added(attended, hidden)
 
         dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(hidden)))
         rows = hidden.flatten(0, 1)
         # The router sees the raw residual, the experts a normed one.
         choice, weight = self.router(rows)
         sparse = self.experts(self.pre_feedforward_layernorm_2(rows), choice, weight).view_as(hidden)
-        sparse = self.post_feedforward_layernorm_2(sparse)
+        both = self.post_feedforward_layernorm_2.added(sparse, dense)
 
-        hidden = hidden + self.post_feedforward_layernorm(dense + sparse)
         scalar: Tensor = self.encoder_layer_scalar if causal else self.layer_scalar  # type: ignore[assignment]
-        return hidden * scalar
+        return self.post_feedforward_layernorm.added(both, hidden, scalar)
 
 
 class SelfConditioning(GatedMLP):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from redraft.kernels.experts import experts
-from redraft.kernels.norm import rms_norm
+from redraft.kernels.norm import norm_add, rms_norm
 from redraft.model.config import ModelConfig
 
 
@@ -22,6 +22,16 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         return rms_norm(x, self.weight, self.eps)
+
+    def added(
+        self, x: Float[Tensor, "... D"], residual: Float[Tensor, "... D"], scalar: Float[Tensor, "1"] | None = None
+    ) -> Float[Tensor, "... D"]:
+        """(residual + self(x)) * scalar, which a GPU does in one pass."""
+        if torch.is_grad_enabled():
+            # As a module: training hooks onto branches of the residual stream.
+            result = residual + self(x)
+            return result if scalar is None else result * scalar
+        return norm_add(x, self.weight, residual, scalar, self.eps)
 
 
 class GatedMLP(nn.Module):

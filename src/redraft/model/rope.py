@@ -27,10 +27,3 @@ def rotary(positions: Int[Tensor, "B T"], frequencies: Float[Tensor, "H"], dtype
     """(cos, sin), each [B, T, 1, head_dim / 2], for heads laid out as [B, T, heads, head_dim]."""
     angles = positions[..., None].float() * frequencies
     return angles.cos().to(dtype)[:, :, None], angles.sin().to(dtype)[:, :, None]
-
-
-def rotate(x_BTHD: Float[Tensor, "B T H D"], table: Rotary) -> Float[Tensor, "B T H D"]:
-    """Turns each pair (i, i + D/2) by its angle."""
-    cos, sin = table
-    first, second = x_BTHD.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

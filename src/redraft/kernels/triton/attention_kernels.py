@@ -38,7 +38,8 @@ def attend_source(
 
 
 # Lengths change with every canvas: one of 1, or of whole sixteens, is not worth a kernel of its own.
-@triton.jit(do_not_specialize=["S", "L"])
+# Nor is a count for each row of a batch, in places that lie four bytes apart.
+@triton.jit(do_not_specialize=["S", "L"], do_not_specialize_on_alignment=["used"])
 def attention_kernel(
     queries, cached_keys, cached_values, keys, values, used, totals, tops, masses, R, S, L,
     q_token, q_head, ck_head, ck_slot, cv_head, cv_slot, k_head, k_slot, v_head, v_slot,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from redraft.kernels.triton.target import launch, power_of_two
 
-# N rows, D width, T positions, H query heads, K key-value heads, S slots, F = D / 2 pairs
+# N rows, D width, B batch, T positions, H query heads, K key-value heads, F = D / 2 pairs
 
 
 @triton.jit
@@ -62,26 +62,26 @@ def store_halves(at, first, second, F: tl.constexpr):  # type: ignore[no-untyped
     tl.store(at + F + f, second.to(at.dtype.element_ty))
 
 
-@triton.jit(do_not_specialize=["slot"])
+@triton.jit
 def heads_kernel(
-    queries, keys, values, q_weight, k_weight, cos, sin, q_out, k_cache, v_cache, H, K, slot, eps,
-    q_token, k_token, v_token, kc_head, kc_slot, vc_head, vc_slot, F: tl.constexpr,
+    queries, keys, values, q_weight, k_weight, cos, sin, q_out, k_out, v_out, H, K, eps, q_row, k_row, v_row,
+    F: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One head of one position: a query's, or a key's with its value."""
-    t, h = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    n, h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     f = tl.arange(0, F)
-    turn_cos, turn_sin = tl.load(cos + t * F + f).to(tl.float32), tl.load(sin + t * F + f).to(tl.float32)
+    turn_cos, turn_sin = tl.load(cos + n * F + f).to(tl.float32), tl.load(sin + n * F + f).to(tl.float32)
     if h < H:
-        first, second = normed_halves(queries + t * q_token + h * 2 * F, q_weight, eps, F, True)  # type: ignore[misc]
-        at = q_out + (t * H + h) * 2 * F
+        first, second = normed_halves(queries + n * q_row + h * 2 * F, q_weight, eps, F, True)  # type: ignore[misc]
+        at = q_out + (n * H + h) * 2 * F
         store_halves(at, first * turn_cos - second * turn_sin, second * turn_cos + first * turn_sin, F)
     else:
-        k = (h - H).to(tl.int64)
-        first, second = normed_halves(keys + t * k_token + k * 2 * F, k_weight, eps, F, True)  # type: ignore[misc]
-        at = k_cache + k * kc_head + (slot + t) * kc_slot
-        store_halves(at, first * turn_cos - second * turn_sin, second * turn_cos + first * turn_sin, F)
-        first, second = normed_halves(values + t * v_token + k * 2 * F, k_weight, eps, F, False)
-        store_halves(v_cache + k * vc_head + (slot + t) * vc_slot, first, second, F)
+        k = h - H
+        own = (n * K + k) * 2 * F
+        first, second = normed_halves(keys + n * k_row + k * 2 * F, k_weight, eps, F, True)  # type: ignore[misc]
+        store_halves(k_out + own, first * turn_cos - second * turn_sin, second * turn_cos + first * turn_sin, F)
+        first, second = normed_halves(values + n * v_row + k * 2 * F, k_weight, eps, F, False)
+        store_halves(v_out + own, first, second, F)
 
 
 def rms_norm_triton(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: float) -> Float[Tensor, "... D"]:
@@ -116,25 +116,24 @@ def _norm(x: Tensor, weight: Tensor | None, residual: Tensor | None, scalar: Ten
 
 
 def norm_heads_triton(
-    q_THD: Float[Tensor, "T H D"],
-    k_TKD: Float[Tensor, "T K D"],
-    v_TKD: Float[Tensor, "T K D"],
+    q_BTHD: Float[Tensor, "B T H D"],
+    k_BTKD: Float[Tensor, "B T K D"],
+    v_BTKD: Float[Tensor, "B T K D"],
     weights: tuple[Float[Tensor, "D"], Float[Tensor, "D"]],
-    table: tuple[Float[Tensor, "T F"], Float[Tensor, "T F"]],
-    cache: tuple[Float[Tensor, "K S D"], Float[Tensor, "K S D"]],
-    slot: int,
+    table: tuple[Float[Tensor, "B T 1 F"], Float[Tensor, "B T 1 F"]],
     eps: float,
-) -> Float[Tensor, "T H D"]:
+) -> tuple[Float[Tensor, "B T H D"], Float[Tensor, "B T K D"], Float[Tensor, "B T K D"]]:
     """`redraft.kernels.norm.norm_heads`, on a GPU; D is a power of 2."""
-    T, H, D = q_THD.shape
-    K = k_TKD.shape[1]
-    # Heads lie beside each other; positions may be apart, as in a joint projection.
-    q, k, v = (x if x.stride()[1:] == (D, 1) else x.contiguous() for x in (q_THD, k_TKD, v_TKD))
-    cos, sin = (x.reshape(T, D // 2).contiguous() for x in table)
-    out = torch.empty_like(q_THD, memory_format=torch.contiguous_format)
-    strides = (q.stride(0), k.stride(0), v.stride(0), *cache[0].stride()[:2], *cache[1].stride()[:2])
+    (B, T, H, D), K = q_BTHD.shape, k_BTKD.shape[2]
+    out = tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q_BTHD, k_BTKD, v_BTKD))
+    if B * T == 0:
+        return out  # type: ignore[return-value]
+    # Heads lie beside each other; rows may be apart, as in a joint projection.
+    flat = [x.flatten(0, 1) for x in (q_BTHD, k_BTKD, v_BTKD)]
+    q, k, v = (x if x.stride()[1:] == (D, 1) else x.contiguous() for x in flat)
+    cos, sin = (x.expand(B, T, 1, D // 2).contiguous() for x in table)
     launch(
-        heads_kernel, (T, H + K), q, k, v, *weights, cos, sin, out, *cache, H, K, slot, eps, *strides,
-        F=D // 2, num_warps=1 if D <= 256 else 2,
+        heads_kernel, (B * T, H + K), q, k, v, *weights, cos, sin, *out, H, K, eps, q.stride(0), k.stride(0),
+        v.stride(0), F=D // 2, num_warps=1 if D <= 256 else 2,
     )  # fmt: skip
-    return out
+    return out  # type: ignore[return-value]
