@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,6 +22,9 @@ def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: 
     Source: transformers `DiffusionGemmaRMSNorm`.
     """
     if torch.is_grad_enabled() and x.requires_grad:
+        if x.device.type != "cpu":
+            # One kernel each way.
+            return F.rms_norm(x, x.shape[-1:], weight, eps)
         return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-any-return]
     if runs_natively("rows", x, *(() if weight is None else (weight,))):
         out = torch.empty_like(x)

@@ -108,7 +108,8 @@ class Backbone(nn.Module):
     @property
     def embed_scale(self) -> Tensor:
         """sqrt(hidden_size) in the model's dtype, a 0-d tensor."""
-        return torch.tensor(self.config.embed_scale, dtype=self.norm.weight.dtype, device=self.norm.weight.device)
+        # Filled on the device: copied there, the host would wait for it.
+        return torch.full((), self.config.embed_scale, dtype=self.norm.weight.dtype, device=self.norm.weight.device)
 
     def forward(
         self,
