@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 import redraft
-from redraft.core.errors import DataError, RecipeError
+from redraft.core.errors import DataError, GenerationError, RecipeError
 from redraft.train import run as run_module
+from redraft.train.data import open_stream
+from redraft.train.prefetch import Prefetch
 from redraft.train.recipe import read_recipe
 from redraft.train.run import learning_rate, train
 
@@ -187,3 +190,23 @@ def test_a_run_can_be_plotted(recipe, tmp_path):
     path = plot_run(recipe)
     assert path == tmp_path / "run" / "loss.png"
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_batches_from_other_processes_are_the_same(recipe, tmp_path):
+    """Over epochs of several processes, and from the middle of one on."""
+    train(recipe, ["steps=4", "learning_rate=0.001", "final_learning_rate=0.001"])
+    train(recipe, ["steps=16", "learning_rate=0.001", "final_learning_rate=0.001", "workers=2"])
+    train(recipe, ["steps=16", "learning_rate=0.001", "final_learning_rate=0.001", "output=here"])
+    assert curve(tmp_path / "run") == curve(tmp_path / "here")
+
+
+def test_a_process_that_ends_is_named(recipe, tmp_path, capfd):
+    train(recipe, ["steps=1"])
+    fields = read_recipe(recipe, ["workers=1"])
+    opening = partial(open_stream, fields, tmp_path / "run" / "model", 24, 1)
+    lost = partial(open_stream, fields, tmp_path / "none", 24, 1)
+    prefetch = Prefetch(lost, opening(), 0)
+    with pytest.raises(GenerationError, match="a process that makes batches has ended"):
+        prefetch.batch(0)
+    prefetch.close()
+    assert "none needs a tokenizer.json" in capfd.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from redraft.text.conversations import Conversation
+from redraft.train import repair, sudoku
 
 
 class Augmentation:
@@ -18,7 +19,8 @@ class Augmentation:
     Values: a string value of a call that its request spells out once is replaced by one of another request with the
     same call and argument, or, for arguments that take many values, now and then by random words, so that only
     copying can get it right. Words: those of the request that are part of no value are dropped or replaced. Turns:
-    another conversation is put before, so that a reply follows the last request and not the first.
+    another conversation is put before, so that a reply follows the last request and not the first. Exercises, which
+    are puzzles and damaged texts, are made anew instead of having their words changed.
     """
 
     def __init__(
@@ -29,12 +31,13 @@ class Augmentation:
         random_words: float = 0.0,
         word_noise: float = 0.0,
         earlier_turn: float = 0.0,
+        fresh: float = 0.0,
         open_class: int = 200,
     ) -> None:
-        """Probabilities: `swap` for each value, `word_noise` for each word, `earlier_turn` for each conversation;
-        `random_words` is a share of the swaps of open-class arguments."""
+        """Probabilities: `swap` for each value, `word_noise` for each word, `earlier_turn` for each conversation,
+        `fresh` for each exercise; `random_words` is a share of the swaps of open-class arguments."""
         self.swap, self.random_words = swap, random_words
-        self.word_noise, self.earlier_turn = word_noise, earlier_turn
+        self.word_noise, self.earlier_turn, self.fresh = word_noise, earlier_turn, fresh
         self.conversations = conversations
         self.values: dict[tuple[str, str], list[str]] = defaultdict(list)
         for conversation in conversations:
@@ -50,6 +53,11 @@ class Augmentation:
         messages = conversation.messages
         if len(messages) != 2 or not isinstance(messages[0].get("content"), str):
             return conversation
+        exercise = next((e for e in (sudoku, repair) if messages[0]["content"].startswith(f"{e.REQUEST}\n")), None)
+        if exercise is not None:
+            if not self.fresh or rng.random() >= self.fresh:
+                return conversation
+            return Conversation(exercise.varied(messages, rng), conversation.line, conversation.tools)
         messages = copy.deepcopy(messages)
         functions = _functions(messages)
         if len(functions) == 1:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from redraft.core.errors import CheckpointError
+from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import Conversation, read_conversations
+from redraft.text.tokenizer import Tokenizer
 from redraft.train.augment import Augmentation
 from redraft.train.examples import Encoder, Example, bucketed, collate
 from redraft.train.objective import Batch
@@ -100,3 +104,25 @@ class Stream:
         whole = [batch for batch in batches if len(batch) == self.recipe.batch_size]
         self._batches = whole or batches
         self._epoch = epoch
+
+
+def open_stream(
+    recipe: Recipe, directory: Path, canvas_length: int, eos: int, parts: list[Part] | None = None
+) -> Stream:
+    """The stream of a recipe for the checkpoint in a directory.
+
+    Args:
+        recipe: names the data.
+        directory: holds the tokenizer and the chat template.
+        canvas_length: of the model.
+        eos: fills canvases where the tokenizer has no "<eos>".
+        parts: what `read_parts` has read, where that is known already.
+
+    Raises:
+        CheckpointError: the directory has no tokenizer or no template.
+    """
+    tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
+    if tokenizer is None or template is None:
+        raise CheckpointError(f"{directory} needs a tokenizer.json and a chat template to be trained on conversations")
+    own, encoder = tokenizer.id_of("<eos>"), Encoder(tokenizer, template, recipe.max_length)
+    return Stream(recipe, parts or read_parts(recipe), encoder, canvas_length, eos if own is None else own)

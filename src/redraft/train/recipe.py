@@ -55,6 +55,7 @@ class Augment(_Part):
     random_words: float = 0.0
     word_noise: float = 0.0
     earlier_turn: float = 0.0
+    fresh: float = 0.0
 
 
 class Recipe(_Part):
@@ -72,6 +73,7 @@ class Recipe(_Part):
         dropout: see `BranchDropout`.
         device: "auto" (the accelerator that is there, else the CPU), "cpu", "cuda", or another that torch has here.
         precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case.
+        workers: processes that make the batches; 0 makes them between the steps.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
     """
 
@@ -110,6 +112,7 @@ class Recipe(_Part):
     seed: int = 0
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    workers: int = Field(default=0, ge=0)
     threads: int | None = None
     dropout: float = Field(default=0.0, ge=0, lt=1)
     save_dtype: str = Field(default="float32", pattern="^(float32|bfloat16)$")

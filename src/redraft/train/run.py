@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from redraft.model.model import DiffusionGemma
 from redraft.model.scratch import generation_config, initialise, scratch_config
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
-from redraft.train.data import Part, Stream, read_parts
+from redraft.train.data import Part, Stream, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
-from redraft.train.examples import Encoder
 from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.precision import Working, training_device
+from redraft.train.prefetch import Prefetch
 from redraft.train.recipe import Recipe, read_recipe
 from redraft.train.state import Average, Progress, load_state, save_state
 from redraft.train.tokenizer import save_tokenizer, train_tokenizer
@@ -55,15 +56,20 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
     keep_freed_memory()
     recipe.output.mkdir(parents=True, exist_ok=True)
     parts = read_parts(recipe)
-    model, tokenizer, template = _start(recipe, parts, device)
-    eos = tokenizer.id_of("<eos>")
-    fill = model.config.eos_token_ids[0] if eos is None else eos
-    stream = Stream(recipe, parts, Encoder(tokenizer, template, recipe.max_length), model.config.canvas_length, fill)
-    return _Trainer(recipe, model, stream).run()
+    model, directory = _start(recipe, parts, device)
+    opening = partial(open_stream, recipe, directory, model.config.canvas_length, model.config.eos_token_ids[0])
+    trainer = _Trainer(recipe, model, opening(parts))
+    if not recipe.workers:
+        return trainer.run()
+    trainer.batches = prefetch = Prefetch(opening, trainer.stream, trainer.progress.step)
+    try:
+        return trainer.run()
+    finally:
+        prefetch.close()
 
 
-def _start(recipe: Recipe, parts: list[Part], device: torch.device) -> tuple[DiffusionGemma, Tokenizer, ChatTemplate]:
-    """The model to train; one from scratch is written to `initial/` once, tokenizer and all."""
+def _start(recipe: Recipe, parts: list[Part], device: torch.device) -> tuple[DiffusionGemma, Path]:
+    """The model to train and its directory; one from scratch is written to `initial/` once, tokenizer and all."""
     if recipe.init is not None:
         directory = locate(recipe.init)
     else:
@@ -73,10 +79,7 @@ def _start(recipe: Recipe, parts: list[Part], device: torch.device) -> tuple[Dif
     model = load_model(directory, device).requires_grad_(True)
     if not model.config.has_canvas:
         raise CheckpointError(f"{directory} has no canvas mode to train: init must be a DiffusionGemma checkpoint")
-    tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
-    if tokenizer is None or template is None:
-        raise CheckpointError(f"{directory} needs a tokenizer.json and a chat template to be trained on conversations")
-    return model, tokenizer, template
+    return model, directory
 
 
 def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
@@ -103,6 +106,7 @@ def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
 class _Trainer:
     def __init__(self, recipe: Recipe, model: DiffusionGemma, stream: Stream) -> None:
         self.recipe, self.model, self.stream = recipe, model, stream
+        self.batches: Stream | Prefetch = stream
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self.progress = load_state(recipe.output / "state", model, self.average, self.optimizers) or Progress()
@@ -153,7 +157,7 @@ class _Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        batch = self.stream.batch(step)
+        batch = self.batches.batch(step)
         objective = self.objective if step >= self.recipe.rollout_from else replace(self.objective, rollout=0.0)
         generator = _generator(self.recipe.seed, step)
         if self.dropout is not None:

@@ -1,0 +1,73 @@
+"""Batches made in other processes, ahead of the step that takes them: a GPU's steps are shorter than making a batch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+from collections.abc import Callable
+from multiprocessing.queues import Queue
+
+import torch
+
+from redraft.core.errors import GenerationError
+from redraft.train.data import Stream
+from redraft.train.objective import Batch
+
+# Batches that a process may be ahead within its epoch, about a megabyte each.
+_AHEAD = 48
+_PATIENCE_S = 1.0
+
+
+class Prefetch:
+    """The same batches as a stream's, of whose epochs each of n processes makes every n-th."""
+
+    def __init__(self, open_stream: Callable[[], Stream], stream: Stream, first: int) -> None:
+        """Starts the processes.
+
+        Args:
+            open_stream: makes the stream again over there; picklable, since processes are spawned: those that are
+                forked cannot have a GPU in use.
+            stream: the stream here.
+            first: the step to begin with.
+        """
+        self._per_epoch = stream.steps_per_epoch
+        context, count = multiprocessing.get_context("spawn"), stream.recipe.workers
+        self._queues = [context.Queue(_AHEAD) for _ in range(count)]
+        self._processes = [
+            context.Process(target=_make, args=(open_stream, rank, count, first, stream.recipe.steps, to), daemon=True)
+            for rank, to in enumerate(self._queues)
+        ]
+        for process in self._processes:
+            process.start()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step; steps are asked for in order.
+
+        Raises:
+            GenerationError: the process that makes it has ended.
+        """
+        rank = step // self._per_epoch % len(self._queues)
+        while True:
+            try:
+                made, arrays = self._queues[rank].get(timeout=_PATIENCE_S)
+                break
+            except queue.Empty:
+                if not self._processes[rank].is_alive():
+                    raise GenerationError("a process that makes batches has ended; its error stands above") from None
+        assert made == step, f"batch {made} came for step {step}"
+        return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+
+def _make(open_stream: Callable[[], Stream], rank: int, count: int, first: int, steps: int, to: Queue) -> None:
+    torch.set_num_threads(1)
+    stream = open_stream()
+    for step in range(first, steps):
+        if step // stream.steps_per_epoch % count == rank:
+            # As arrays: tensors would travel as open files, one each.
+            to.put((step, {name: tensor.numpy() for name, tensor in vars(stream.batch(step)).items()}))
