@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from statistics import median
@@ -92,6 +93,13 @@ class Clock:
         if self.device.type != "cuda":
             return work, f"graphs are captured on CUDA and ROCm only, this is {self.device.type}"
         try:
+            # What waits for the device cannot be captured, and a capture that fails leaves torch's generators behind
+            # in a state that later draws trip over: so that is found out before.
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                work()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
             stream = torch.cuda.Stream(self.device)
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
@@ -119,7 +127,8 @@ class Clock:
         return int(torch.accelerator.max_memory_allocated()) if self.on_device else peak_bytes()
 
     def empty_cache(self) -> None:
-        """Gives back what no tensor holds."""
+        """Gives back what no tensor holds; a captured step and what it launches hold each other."""
+        gc.collect()
         if self.on_device:
             torch.accelerator.empty_cache()
 

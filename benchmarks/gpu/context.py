@@ -93,6 +93,8 @@ class Setting:
     def of(cls, arguments: argparse.Namespace) -> Setting:
         """From the command line."""
         device = torch.device(arguments.device)
+        if device.type != "cpu" and device.index is None:
+            device = torch.device(device.type, torch.accelerator.current_device_index())
         clock = Clock(device, quick=arguments.shape == "tiny")
         config = shape_config(arguments.shape, **_CHANGES.get(arguments.shape, {}))
         return cls(

@@ -64,12 +64,15 @@ def _busy(model: DiffusionGemma, work: Callable[[], object], clock: Clock, repea
     parts: dict[str, float] = defaultdict(float)
     total = 0.0
     for event in found.key_averages():
+        is_range = event.key.startswith(_PREFIX)
         if event.device_type == DeviceType.CPU:
-            total += event.self_device_time_total
-            if event.key.startswith(_PREFIX):
+            # What a range's own launches, Triton's, and those of the operators inside it took.
+            if is_range:
                 parts[event.key.removeprefix(_PREFIX)] += event.device_time_total / repeats / 1e3
-    if total == 0:
-        raise RuntimeError("the profiler saw no kernel")
+        elif not is_range:
+            total += event.self_device_time_total
+    if not sum(parts.values()):
+        raise RuntimeError("the profiler saw no kernel in any part")
     return _with_rest(parts, total / repeats / 1e3)
 
 

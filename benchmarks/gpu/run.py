@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from report import write_report
-from store import DeviceLost, OutOfTime, Store, description
+from store import DeviceLost, OutOfTime, Skipped, Store, description
 
 ROOT = Path(__file__).resolve().parents[2]
 # Part -> (module, function, further arguments), the most valuable first: what a short run still reaches.
@@ -34,11 +35,13 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "bf16": ("points", "run", ("bf16",)),
     "transformers": ("transformers_side", "run", ()),
     "int4_more": ("points", "run_more", ("int4",)),
+    "transformers_compiled": ("transformers_side", "run_compiled", ()),
     "fp8_more": ("points", "run_more", ("fp8",)),
     "bf16_more": ("points", "run_more", ("bf16",)),
-    "transformers_compiled": ("transformers_side", "run_compiled", ()),
 }
-_LOST, _DEVICE_LOST = 3, "the device was lost"
+# Of a child: the device does not answer, or there is none.
+_LOST, _NOTHING = 3, 4
+_DEVICE_LOST = "the device was lost"
 # Children that may die before the run gives up.
 _DEATHS = 30
 # Kept back for the report.
@@ -53,10 +56,14 @@ def main() -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     deadline = time.time() + arguments.budget_s - _REPORT_S
     for _ in range(_DEATHS):
-        death = _run_child(arguments, deadline)
-        if death is None:
+        code = _run_child(arguments, deadline)
+        if code == _NOTHING:
+            return 1
+        if code in (0, None):
             break
+        death = _DEVICE_LOST if code == _LOST else f"the measuring process ended with status {code}"
         print(death, flush=True)
+        _settle(arguments, death)
     print(write_report(arguments.out, arguments.shape, " ".join(sys.argv)), flush=True)
     return 0
 
@@ -77,34 +84,27 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _run_child(arguments: argparse.Namespace, deadline: float) -> str | None:
-    """Runs the parts that are left in a process of their own; returns how it died, None where it ended or was ended."""
+def _run_child(arguments: argparse.Namespace, deadline: float) -> int | None:
+    """Runs the parts that are left in a process of their own; returns its status, None where it was stopped."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
     if arguments.device == "cpu":
         # Kernels run in Triton's interpreter there; it must be known when Triton is imported.
         environment["TRITON_INTERPRET"] = "1"
     command = [sys.executable, __file__, "--child", "--out", str(arguments.out), "--parts", arguments.parts]
     command += ["--shape", arguments.shape, "--device", arguments.device, "--deadline", str(deadline)]
-    child = subprocess.Popen(command, env=environment)
+    # In a group of its own: compilers that it has started end with it.
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        code = child.wait(timeout=max(1.0, deadline - time.time()))
+        return child.wait(timeout=max(1.0, deadline - time.time()))
     except subprocess.TimeoutExpired:
         # One measurement that takes too long; those before it are in their files.
-        child.kill()
-        child.wait()
         print("out of time: the measurement under way was stopped", flush=True)
-        _settle(arguments, None)
         return None
-    except KeyboardInterrupt:
-        child.kill()
-        child.wait()
-        _settle(arguments, None)
-        raise
-    if code == 0:
-        return None
-    death = _DEVICE_LOST if code == _LOST else f"the measuring process ended with status {code}"
-    _settle(arguments, death)
-    return death
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            _settle(arguments, None)
 
 
 def _settle(arguments: argparse.Namespace, death: str | None) -> None:
@@ -125,7 +125,7 @@ def _child(arguments: argparse.Namespace) -> int:
         setting = Setting.of(arguments)
     except Exception as error:
         print(f"nothing can be measured: {description(error)}", flush=True)
-        return 0
+        return _NOTHING
     for part in [name for name in PARTS if name in arguments.parts.split(",")]:
         context = setting.context(part)
         if context.store.done:
@@ -140,6 +140,9 @@ def _child(arguments: argparse.Namespace) -> int:
             return 0
         except DeviceLost:
             return _LOST
+        except Skipped as reason:
+            print(f"{part}: skipped, {reason}", flush=True)
+            context.store.finish({"skipped": str(reason)})
         except Exception as error:
             print(f"{part}: {description(error)}", flush=True)
             context.store.finish({"error": description(error)})

@@ -180,8 +180,9 @@ def _words(sizes: _Sizes) -> dict[str, Any]:
     chosen = configs_of(*_target(), sizes.N * sizes.A / sizes.E)
     if not chosen.words:
         return {"ok": True, "relative_error": 0.0, "bound": 0.0, "note": "this device has one way only"}
+    wide, narrow = packed
     by_words, by_shifts = (
-        experts_int4(x, index, weight, *packed, replace(chosen, words=words)) for words in (True, False)
+        experts_int4(x, index, weight, wide, narrow, replace(chosen, words=words)) for words in (True, False)
     )
     return equal(by_words, by_shifts)
 
@@ -190,4 +191,5 @@ def _twice(sizes: _Sizes) -> dict[str, Any]:
     _, packed = _int4_pair(sizes)
     index, weight = sizes._routed(sizes.N, sizes.E)
     x = sizes.random(sizes.N, sizes.D).to(sizes.dtype)
-    return equal(*(experts_int4(x, index, weight, *packed) for _ in range(2)))
+    first, second = (experts_int4(x, index, weight, *packed) for _ in range(2))
+    return equal(first, second)

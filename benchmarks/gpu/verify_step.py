@@ -119,12 +119,12 @@ def _attention(sizes: _Sizes, heads: int, size: int, cached: int) -> dict[str, A
     keys, own_keys = (sizes.random(heads, count, size) * size**-0.25 for count in (cached, T))
     values, own_values = (sizes.random(heads, count, size) for count in (cached, T))
     # Slots that are not used hold numbers which would show.
-    spare = [F.pad(x, (0, 0, 0, 7), value=9.0) for x in (keys, values)]
+    spare_keys, spare_values = (F.pad(x, (0, 0, 0, 7), value=9.0) for x in (keys, values))
     used = torch.tensor(cached, dtype=torch.int32, device=q.device)
     poison(sizes.clock)
     found = attention_triton(q, keys, values, own_keys, own_values)
     poison(sizes.clock)
-    with_spare = attention_triton(q, *spare, own_keys, own_values, used)
+    with_spare = attention_triton(q, spare_keys, spare_values, own_keys, own_values, used)
     # A float64 score matrix of all heads at once would take gigabytes.
     parts = []
     for k in range(heads):

@@ -3,7 +3,6 @@ many experts as wanted; caches that are full without a prompt."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from redraft.kernels.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import on_gpu
 from redraft.model.cache import KVCache
 from redraft.model.config import ModelConfig
+from redraft.model.feedforward import Router
 from redraft.model.model import DiffusionGemma
 from redraft.model.quantized import place
 from redraft.model.rounding import RECIPES, Recipe
@@ -123,7 +123,6 @@ class Models:
     def drop(self) -> None:
         """Frees the model."""
         self._model, self._form = None, ""
-        gc.collect()
         self.clock.empty_cache()
 
 
@@ -132,14 +131,18 @@ def reach(config: ModelConfig, touched: int) -> int:
     return max(config.top_k_experts, round(config.num_experts * touched / 128))
 
 
+def _routers(model: DiffusionGemma) -> list[Router]:
+    return [layer.router for layer in model.backbone.layers]  # type: ignore[misc]
+
+
 def set_routers(model: DiffusionGemma, experts: int, seed: int = 0) -> None:
     """Makes every router choose among that many experts of its layer, others in each.
 
     A row of zeros has a logit of 0, which is not among the highest of many that are drawn around 0.
     """
     generator = torch.Generator().manual_seed(seed)
-    for layer in model.backbone.layers:
-        weight = layer.router.proj.weight
+    for router in _routers(model):
+        weight = router.proj.weight
         drawn = torch.randn(weight.shape, generator=generator)
         drawn[torch.randperm(len(weight), generator=generator)[experts:]] = 0.0
         # In place: a captured step reads it there.
@@ -150,8 +153,8 @@ def experts_touched(model: DiffusionGemma, work: Callable[[], object]) -> dict[s
     """Distinct experts that a call of `work` reaches in a layer: mean, least and most over the layers."""
     counts: list[Tensor] = []
     handles = [
-        layer.router.register_forward_hook(lambda module, given, found: counts.append(found[0].unique()))
-        for layer in model.backbone.layers
+        router.register_forward_hook(lambda module, given, found: counts.append(found[0].unique()))
+        for router in _routers(model)
     ]
     try:
         work()
