@@ -87,10 +87,10 @@ def test_the_engine_takes_what_it_is_given(stored):
     prompt = "Play the new Daft Punk album"
     form = next(form for form in FORMS if form.name == "int4")
     config = whole.model.config
-    experts, others = weight_bytes(config, form, on_cpu=True)
+    experts, others = weight_bytes(config, form, on_cpu=True, itemsize=4)
     context = min(CONTEXT, config.max_position_embeddings)
-    workspace = sum(workspace_bytes(config, form, context=CONTEXT, batch=1, on_cpu=True).values())
-    rest = others + workspace + kv_bytes(config, context=CONTEXT, batch=1, itemsize=4)
+    work = workspace_bytes(config, form, context=CONTEXT, batch=1, on_cpu=True, itemsize=4, path=stored["int4"])
+    rest = others + sum(work.values()) + kv_bytes(config, context=CONTEXT, batch=1, itemsize=4)
     assert context <= CONTEXT
     for share, count in ((1.01, 0), (0.7, 4), (0.34, 6)):
         engine = redraft.load(stored["int4"], dtype="float32", threads=1, memory_gb=(rest + share * experts) / 1e9)
@@ -125,7 +125,7 @@ directory, limit = sys.argv[1], int(sys.argv[2])
 # What Python, torch and their libraries address already counts for nothing here.
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + limit, used + limit))
-options = dict(threads=1, max_context=256)
+options = dict(threads=1, max_context=256, dtype="float32")
 if sys.argv[3] != "-":
     options["memory_gb"] = float(sys.argv[3])
 try:
@@ -156,6 +156,7 @@ def test_half_the_address_space_gives_the_same_text(tmp_path):
     assert expected.startswith("(")
     assert run(size // 2, "0.5").startswith("failed"), "mapping the whole fits: the limit is none"
     form = next(form for form in FORMS if form.name == "int4")
-    workspace = sum(workspace_bytes(config, form, context=256, batch=1, on_cpu=True).values())
-    rest = weight_bytes(config, form, on_cpu=True)[1] + kv_bytes(config, context=256, batch=1, itemsize=4)
+    workspace = sum(workspace_bytes(config, form, context=256, batch=1, on_cpu=True, itemsize=4).values())
+    others = weight_bytes(config, form, on_cpu=True, itemsize=4)[1]
+    rest = others + kv_bytes(config, context=256, batch=1, itemsize=4)
     assert run(size // 2, str((workspace + rest + 0.3 * size) / 1e9)) == expected
