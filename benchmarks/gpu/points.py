@@ -63,7 +63,7 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
     clock.reset_peak()
     step = make_step(model, batch, length, at)
     samples = clock.samples_ms(step.run, seconds=1.0)
-    commit = clock.samples_ms(make_commit(model, step.cache, length), seconds=0.5, most=20)
+    commit = clock.samples_ms(make_commit(model, step, length), seconds=0.5, most=20)
     # Before what a run does not do: the step again without a graph, and profiles.
     peak = clock.peak_bytes()
     step_ms, commit_ms = median(samples), median(commit)

@@ -58,13 +58,9 @@ def _merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(results: dict[str, Any], shape: str) -> str:
     """The tables."""
-    lines = [
-        *_head(results),
-        *_aims(results[shape]),
-        *_steps(results[shape]),
-        *_parts(results[shape]),
-        *_causal(results[shape]),
-    ]
+    steps = results[shape]
+    aims = _aims(steps) if shape == "full" else ()
+    lines = [*_head(results), *aims, *_steps(steps), *_parts(steps), *_causal(steps)]
     lines += [*_peers(results, shape), *_kernels(results), *_checks(results), *_missing(results)]
     return "\n".join(lines) + "\n"
 

@@ -5,7 +5,9 @@ Everything that decides how a step is launched is in this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 from weights import filled_cache
 
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise
-from redraft.engine.graph import StepGraph
+from redraft.engine.graph import EncodeGraph, StepGraph
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.accept import accept, renoise
@@ -35,6 +37,7 @@ class Step:
         form: "graph" or "eager": how `run` launches.
         note: why it is no graph.
         cache: what the canvases stand behind.
+        place: copies what the canvases see of it, which is done once a canvas.
     """
 
     run: Callable[[], object]
@@ -42,15 +45,29 @@ class Step:
     form: str
     note: str | None
     cache: KVCache
+    place: Callable[[], object]
 
 
 def make_step(model: DiffusionGemma, batch: int, length: int, context: int) -> Step:
     """A step of `batch` canvases of `length` positions, each behind `context` cached ones."""
     cache = filled_cache(model, batch, context, length)
-    graph = _graph(model, cache, length, context)
+    with _heard("redraft.engine.launch") as heard:
+        graph = _graph(model, cache, length, context)
     captured = graph._launch.is_captured
-    note = None if captured else "not captured: redraft.engine.launch says why, or there is no CUDA"
-    return Step(run=graph.step, work=graph._step, form="graph" if captured else "eager", note=note, cache=cache)
+    note = None if captured else (heard or [f"graphs are captured on CUDA and ROCm, this is {model.device}"])[0]
+
+    def place() -> None:
+        for row, sequence in enumerate(cache.sequences):
+            graph.cache.fill(row, sequence)
+
+    return Step(
+        run=graph.step,
+        work=graph._step,
+        form="graph" if captured else "eager",
+        note=note,
+        cache=cache,
+        place=place,
+    )
 
 
 def make_plain_step(model: DiffusionGemma, cache: KVCache, length: int) -> Callable[[], None]:
@@ -58,16 +75,40 @@ def make_plain_step(model: DiffusionGemma, cache: KVCache, length: int) -> Calla
     return _Plain(model, cache, length).work
 
 
-def make_commit(model: DiffusionGemma, cache: KVCache, length: int) -> Callable[[], None]:
-    """Encodes a canvas for every sequence and takes it back."""
+def make_commit(model: DiffusionGemma, step: Step, length: int) -> Callable[[], None]:
+    """What lies between two canvases: encodes one for every sequence, and places the next. What it appends is taken
+    back, so that the next call does the same."""
+    cache = step.cache
     context = cache.sequences[0].length
     ids = torch.randint(model.config.vocab_size, (len(cache.sequences), length)).to(model.device)
+    encode = EncodeGraph(model, length=length, capacity=_capacity(context))
 
     def commit() -> None:
-        model.encode(ids, cache)
+        # One by one, as the engine does it: requests end their canvases at different times.
+        for row, sequence in enumerate(cache.sequences):
+            encode(ids[row : row + 1], sequence)
         cache.cut(context)
+        step.place()
 
     return commit
+
+
+@contextmanager
+def _heard(name: str) -> Iterator[list[str]]:
+    """What a logger says meanwhile."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage()[:400])
+    logger = logging.getLogger(name)
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+
+
+def _capacity(context: int) -> int:
+    return 1 << max(1, context - 1).bit_length()
 
 
 def make_token(model: DiffusionGemma, batch: int, context: int) -> Callable[[], list[int]]:
@@ -93,7 +134,7 @@ def _temperatures() -> list[float]:
 
 
 def _graph(model: DiffusionGemma, cache: KVCache, length: int, context: int) -> StepGraph:
-    capacity = 1 << max(1, context - 1).bit_length()
+    capacity = _capacity(context)
     graph = StepGraph(
         model, batch_size=len(cache.sequences), length=length, capacity=capacity, threshold=_STABILITY
     )  # fmt: skip
