@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,8 @@ class Augmentation:
         `fresh` for each exercise; `random_words` is a share of the swaps of open-class arguments."""
         self.swap, self.random_words = swap, random_words
         self.word_noise, self.earlier_turn, self.fresh = word_noise, earlier_turn, fresh
-        self.conversations = conversations
+        # An exercise is long, and a batch as long as its longest row.
+        self.earlier = [row for row in conversations if _exercise(row.messages) is None]
         self.values: dict[tuple[str, str], list[str]] = defaultdict(list)
         for conversation in conversations:
             for function in _functions(conversation.messages):
@@ -53,7 +55,7 @@ class Augmentation:
         messages = conversation.messages
         if len(messages) != 2 or not isinstance(messages[0].get("content"), str):
             return conversation
-        exercise = next((e for e in (sudoku, repair) if messages[0]["content"].startswith(f"{e.REQUEST}\n")), None)
+        exercise = _exercise(messages)
         if exercise is not None:
             if not self.fresh or rng.random() >= self.fresh:
                 return conversation
@@ -66,7 +68,7 @@ class Augmentation:
             values = [str(value) for function in functions for value in function["arguments"].values()]
             messages[0]["content"] = self._noised(messages[0]["content"], values, rng)
         if self.earlier_turn and rng.random() < self.earlier_turn:
-            earlier = self.conversations[int(rng.integers(len(self.conversations)))]
+            earlier = self.earlier[int(rng.integers(len(self.earlier)))]
             messages = [*earlier.messages, *messages]
         return Conversation(messages, conversation.line, conversation.tools)
 
@@ -98,6 +100,11 @@ class Augmentation:
         if slot in self.open and rng.random() < self.random_words:
             return " ".join(self.words[rng.integers(len(self.words))] for _ in range(rng.integers(1, 5)))
         return self.values[slot][rng.integers(len(self.values[slot]))]
+
+
+def _exercise(messages: list[dict[str, Any]]) -> ModuleType | None:
+    text = str(messages[0].get("content"))
+    return next((kind for kind in (sudoku, repair) if text.startswith(f"{kind.REQUEST}\n")), None)
 
 
 def _functions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

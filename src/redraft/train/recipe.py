@@ -71,7 +71,7 @@ class Recipe(_Part):
         draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
         rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
         dropout: see `BranchDropout`.
-        device: "auto" (the accelerator that is there, else the CPU), "cpu", "cuda", or another that torch has here.
+        device: "cpu", "cuda", "xpu", "mps", one with an index, or "auto": the accelerator that is there, else the CPU.
         precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case.
         workers: processes that make the batches; 0 makes them between the steps.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
@@ -110,7 +110,7 @@ class Recipe(_Part):
     save_every: int = Field(default=250, gt=0)
     log_every: int = Field(default=10, gt=0)
     seed: int = 0
-    device: str = "auto"
+    device: str = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: int = Field(default=0, ge=0)
     threads: int | None = None
