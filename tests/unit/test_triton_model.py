@@ -5,35 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-if torch.cuda.is_available():
-    pytest.skip("there is a device, which runs the kernels themselves", allow_module_level=True)
-with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("TRITON_INTERPRET", "1")
-    interpreter = pytest.importorskip("triton.runtime.interpreter")
-    tl = pytest.importorskip("triton.language")
-    if not isinstance(tl.zeros, interpreter.InterpretedFunction):
-        pytest.skip("Triton was imported without its interpreter", allow_module_level=True)
+from interpreted import interpreting, loop_bounds
 
+with interpreting():
     from checkpoints import write_checkpoint
     from redraft.kernels import attention, norm
     from redraft.kernels.triton import attention as fast_attention
     from redraft.kernels.triton import norm as fast_norm
     from redraft.model.checkpoint import load_model
 
+interpreted = loop_bounds
 ON_GPU = (attention, norm)
-
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped."""
-    patch_tensor = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        patch_tensor(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture

@@ -5,16 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-if torch.cuda.is_available():
-    pytest.skip("there is a device, which runs the kernels themselves", allow_module_level=True)
-# Read when Triton and when kernels are imported; nothing else in this process, nor one that it starts, is to see it.
-with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("TRITON_INTERPRET", "1")
-    interpreter = pytest.importorskip("triton.runtime.interpreter")
-    tl = pytest.importorskip("triton.language")
-    if not isinstance(tl.zeros, interpreter.InterpretedFunction):
-        pytest.skip("Triton was imported without its interpreter", allow_module_level=True)
+from interpreted import interpreting, loop_bounds
 
+with interpreting():
     from redraft.kernels import attention as torch_attention
     from redraft.kernels import head as torch_head
     from redraft.kernels import norm
@@ -25,25 +18,12 @@ with pytest.MonkeyPatch.context() as patch:
     from redraft.kernels.triton import norm as fast_norm
     from redraft.kernels.triton.attention import AttentionConfig, attention_triton
 
+interpreted = loop_bounds
 CAP, SCALE = 30.0, 4.0
 # Tiles that the small shapes below do not divide into.
 SMALL_HEAD = fast_head.HeadConfig(rows=16, columns=64, depth=32, width=32, parts=3)
 SMALL_ATTENTION = AttentionConfig(rows=16, keys=16, warps=4, stages=1)
 EPS = 1e-6
-
-
-@pytest.fixture(autouse=True)
-def interpreted(monkeypatch):
-    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped."""
-    patch_tensor = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        patch_tensor(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
-    # Parts of Triton are only imported when something runs.
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 def head_inputs(rows, vocabulary, width, scale=0.5):

@@ -26,7 +26,7 @@ TARGETS = {
 }
 VOCABULARY, ROWS = 262_144, 256
 # Those that shared memory or registers bind; the others take seconds more, and are small.
-BINDING = ["logits", "soft", "attention_512", "attention_512_used", "heads"]
+BINDING = ["logits", "soft", "attention_512", "attention_512_used", "heads", "dense_int8"]
 SHORT = [("sm90", BINDING), ("gfx942", BINDING)]
 LONG = [(target, []) for target in TARGETS]
 POINTERS = {
@@ -38,34 +38,36 @@ POINTERS = {
     "*fp32": "row_scale column_scale temperature logits uniform tops masses moments entropies log_probs row_tops "
     "row_masses partial totals",
 }
+OPERANDS = {"int8": "*i8", "float8": "*fp8e4nv", "widened": "*u8"}
 FLOATS = ("cap", "eps")
 # The others may be any number: positions, parts, tiles.
-MULTIPLES_OF_16 = re.compile(r"N|V|D|R|[a-z]+_(token|head|slot|row)")
+MULTIPLES_OF_16 = re.compile(r"N|V|D|K|R|[a-z]+_(token|head|slot|row)")
 
 
-def cases(shared):
-    """name -> (kernel, constants, options of the launch, pointers that are bfloat16 here)."""
+def cases(backend, arch, shared):
+    """name -> (kernel, constants, options of the launch, types of pointers that differ from POINTERS)."""
+    import torch
     import triton.language as tl
 
-    from redraft.kernels.triton import attention_kernels, head, head_kernels, norm
+    from redraft.kernels.triton import attention_kernels, dense, dense_kernels, head, head_kernels, norm
     from redraft.kernels.triton.attention import attention_config
 
     tiles = head.head_config(ROWS, shared)
     form = {"ROWS": tiles.rows, "COLUMNS": tiles.columns, "DEPTH": tiles.depth, "EVEN": True}
     soft = {"ROWS": tiles.rows, "WIDTH": tiles.width, "DEPTH": tiles.depth, "COMPUTE": tl.bfloat16}
     draw = {"COLUMNS": tiles.columns, "TILES": VOCABULARY // tiles.columns}
-    wide = ("hidden", "weight", "embedding", "logits")
+    wide = dict.fromkeys(("hidden", "weight", "embedding", "logits"), "*bf16")
     first = {"num_warps": tiles.warps, "num_stages": tiles.stages}
     second = {"num_warps": tiles.warps, "num_stages": tiles.soft_stages}
     kernels, block = head_kernels, {"BLOCK": head.WEIGHTS_BLOCK}
     found = {
         "logits": (kernels.logits_kernel, form | {"INTEGER": False, "COMPUTE": tl.bfloat16}, first, wide),
-        "logits_int8": (kernels.logits_kernel, form | {"INTEGER": True, "COMPUTE": tl.int8}, first, ()),
+        "logits_int8": (kernels.logits_kernel, form | {"INTEGER": True, "COMPUTE": tl.int8}, first, {}),
         "finish": (kernels.finish_kernel, draw, {}, wide),
         "weights": (kernels.weights_kernel, block | {"INTEGER": False}, {}, wide),
-        "weights_int8": (kernels.weights_kernel, block | {"INTEGER": True}, {}, ()),
+        "weights_int8": (kernels.weights_kernel, block | {"INTEGER": True}, {}, {}),
         "soft": (kernels.soft_kernel, soft, second, wide),
-        "soft_int8": (kernels.soft_kernel, soft, second, ()),
+        "soft_int8": (kernels.soft_kernel, soft, second, {}),
         "sum": (kernels.sum_kernel, {"BLOCK": head.SUM_BLOCK, "INTEGER": False}, {}, wide),
     }
     for size, groups in ((256, 2), (512, 8)):
@@ -73,23 +75,46 @@ def cases(shared):
         form = {"G": groups, "ROWS": chosen.rows, "KEYS": chosen.keys, "D": size, "DEPTH": 256, "WIDTH": 256}
         form |= {"COMPUTE": tl.bfloat16, "USED": False}
         options = {"num_warps": chosen.warps, "num_stages": chosen.stages}
-        found[f"attention_{size}"] = (attention_kernels.attention_kernel, form, options, ())
-        found[f"attention_{size}_used"] = (attention_kernels.attention_kernel, form | {"USED": True}, options, ())
-        found[f"combine_{size}"] = (attention_kernels.combine_kernel, {"G": groups, "D": size}, {}, ())
+        found[f"attention_{size}"] = (attention_kernels.attention_kernel, form, options, {})
+        found[f"attention_{size}_used"] = (attention_kernels.attention_kernel, form | {"USED": True}, options, {})
+        found[f"combine_{size}"] = (attention_kernels.combine_kernel, {"G": groups, "D": size}, {}, {})
     flags = {"BLOCK": 4096, "WEIGHTED": True, "ADDS": True, "SCALES": True}
-    found["norm"] = (norm.norm_kernel, flags, {"num_warps": 8}, ("weight",))
-    found["heads"] = (norm.heads_kernel, {"F": 256}, {"num_warps": 2}, ())
+    for operands in ("int8", dense.operands_of(backend, arch)):
+        found[f"dense_{operands}"] = dense_case(operands, shared)
+    for kind, dtype in {"int8": torch.int8, "float8": torch.float8_e4m3fn}.items():
+        # Where e4m3 is not multiplied, nothing is rounded to it.
+        if f"dense_{kind}" in found:
+            found[f"round_{kind}"] = (
+                dense_kernels.round_kernel, {"MOST": dense.MOST[dtype], "BLOCK": 4096}, {"num_warps": 8},
+                {"values": OPERANDS[kind], "scales": "*fp32"},
+            )  # fmt: skip
+    found["norm"] = (norm.norm_kernel, flags, {"num_warps": 8}, {"weight": "*bf16"})
+    found["heads"] = (norm.heads_kernel, {"F": 256}, {"num_warps": 2}, {})
     return found
 
 
-def measured(kernel, constants, options, narrow, target):
+def dense_case(operands, shared):
+    """The widest dense product, of the queries, keys and values of a layer."""
+    import triton.language as tl
+
+    from redraft.kernels.triton import dense, dense_kernels
+
+    chosen = dense.dense_config(ROWS, 8192, operands, shared=shared, programs=132)
+    form = {"ROWS": chosen.rows, "COLUMNS": chosen.columns, "DEPTH": chosen.depth, "KIND": dense.KINDS[operands]}
+    form |= {"EVEN": True, "COMPUTE": tl.bfloat16}
+    own = {"weight": OPERANDS[operands], "x": "*bf16" if operands == "widened" else OPERANDS[operands]}
+    options = {"num_warps": chosen.warps, "num_stages": chosen.stages}
+    return dense_kernels.dense_kernel, form, options, own
+
+
+def measured(kernel, constants, options, own, target):
     """{shared, and for cuda: registers, stack} of one kernel."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     pointers = {name: kind for kind, names in POINTERS.items() for name in names.split()}
-    pointers |= dict.fromkeys(narrow, "*bf16")
+    pointers |= own
     names = list(kernel.arg_names)
     types = {name: pointers.get(name, "fp32" if name in FLOATS else "i32") for name in names}
     types |= dict.fromkeys(constants, "constexpr")
@@ -118,7 +143,7 @@ def measured(kernel, constants, options, narrow, target):
 
 def main(name, *chosen):
     target = TARGETS[name]
-    given = {case: kernel for case, kernel in cases(target[3]).items() if not chosen or case in chosen}
+    given = {case: kernel for case, kernel in cases(*target[:2], target[3]).items() if not chosen or case in chosen}
     print(json.dumps({case: measured(*kernel, target=target) for case, kernel in given.items()}))
 
 
@@ -147,7 +172,7 @@ def test_kernels_fit_their_target(name, chosen, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert set(found) == set(chosen) if chosen else len(found) == 16
+    assert set(found) == set(chosen) if chosen else len(found) in (19, 20)
     backend, *_, limit = TARGETS[name]
     assert not {case: x["shared"] for case, x in found.items() if x["shared"] > limit}
     if backend == "cuda":

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.kernels.native.call import KINDS, call, runs_natively
+from redraft.kernels.triton.fallback import attempt, on_gpu
 
 _LARGEST = 127
 # oneDNN multiplies unsigned activations: a signed one is shifted up by this, and the sum corrected.
@@ -125,8 +126,22 @@ def gate_quantised(
 
 def int8_linear(x: Float[Tensor, "... K"], weight: PackedInt8) -> Float[Tensor, "... R"]:
     """x @ weight.T with x rounded to int8 row by row; the result has x's dtype."""
-    values, scale = quantise_unsigned(x.reshape(-1, x.shape[-1]))
-    return quantised_linear(values, scale, weight).to(x.dtype).view(*x.shape[:-1], -1)
+    rows = x.reshape(-1, x.shape[-1])
+
+    def reference() -> Tensor:
+        return quantised_linear(*quantise_unsigned(rows), weight).to(x.dtype)
+
+    if weight.layout == "plain" and on_gpu(x, weight.data, weight.scale):
+
+        def fast() -> Tensor:
+            from redraft.kernels.triton.dense import dense_int8
+
+            return dense_int8(rows, weight.data, weight.scale)
+
+        product = attempt("dense_int8", fast, reference)
+    else:
+        product = reference()
+    return product.view(*x.shape[:-1], len(weight.scale))
 
 
 def quantised_linear(

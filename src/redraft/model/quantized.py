@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from redraft.kernels.experts import experts_float8, experts_int4, experts_int8
-from redraft.kernels.float8 import Float8Matrix
+from redraft.kernels.float8 import Float8Matrix, float8_linear
 from redraft.kernels.int4 import Int4Matrix
 from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear
 from redraft.model.backbone import Backbone
@@ -27,14 +26,14 @@ class Int8Linear(nn.Module):
 
 
 class Float8Linear(nn.Module):
-    """A bias-free linear layer with float8 weights, which are widened for each product."""
+    """A bias-free linear layer with float8 weights."""
 
     def __init__(self, matrix: Float8Matrix) -> None:
         super().__init__()
         self.matrix = matrix
 
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        return F.linear(x, self.matrix.dequantised(x.dtype))
+        return float8_linear(x, self.matrix)
 
 
 class Int8Experts(nn.Module):

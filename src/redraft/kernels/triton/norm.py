@@ -64,7 +64,7 @@ def store_halves(at, first, second, F: tl.constexpr):  # type: ignore[no-untyped
 
 @triton.jit
 def heads_kernel(
-    queries, keys, values, q_weight, k_weight, cos, sin, q_out, k_out, v_out, H, K, eps, q_row, k_row, v_row,
+    queries, keys, values, q_weight, k_weight, cos, sin, q_out, k_out, v_out, H, KV, eps, q_row, k_row, v_row,
     F: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One head of one position: a query's, or a key's with its value."""
@@ -77,7 +77,7 @@ def heads_kernel(
         store_halves(at, first * turn_cos - second * turn_sin, second * turn_cos + first * turn_sin, F)
     else:
         k = h - H
-        own = (n * K + k) * 2 * F
+        own = (n * KV + k) * 2 * F
         first, second = normed_halves(keys + n * k_row + k * 2 * F, k_weight, eps, F, True)  # type: ignore[misc]
         store_halves(k_out + own, first * turn_cos - second * turn_sin, second * turn_cos + first * turn_sin, F)
         first, second = normed_halves(values + n * v_row + k * 2 * F, k_weight, eps, F, False)

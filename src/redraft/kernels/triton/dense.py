@@ -1,0 +1,149 @@
+"""Dense products with 8-bit weights on a GPU: int8 x int8, and e4m3 x e4m3 where there are such products.
+
+Activations are rounded row by row in one pass before. Elsewhere e4m3 weights are widened in registers and activations
+stay as they are: that saves the bytes, which is what there is to save.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import triton
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from redraft.kernels.triton.dense_kernels import FLOAT8, INT8, WIDENED, dense_kernel, round_kernel
+from redraft.kernels.triton.target import (
+    compute_dtype,
+    interpreted,
+    launch,
+    power_of_two,
+    processors,
+    shared_bytes,
+    tiles,
+)
+
+# M rows of activations, K columns, R rows of the matrix
+
+Operands = Literal["int8", "float8", "widened"]
+
+KINDS = {"int8": INT8, "float8": FLOAT8, "widened": WIDENED}
+# The largest magnitudes of int8 (symmetric) and of e4m3.
+MOST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig:
+    """Tiles of a program: rows of activations, rows of the matrix, columns of a step, warps and stages."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+def dense_config(rows: int, matrix_rows: int, operands: Operands, *, shared: int, programs: int) -> DenseConfig:
+    """Tiles for a product.
+
+    Args:
+        rows: M.
+        matrix_rows: R.
+        operands: what is multiplied.
+        shared: bytes of shared memory that one program may take.
+        programs: that run at once.
+    """
+    little = shared < 96 * 2**10
+    # GPUs with little shared memory have 256 registers a lane at 32 lanes, or more lanes: widened tiles must be small.
+    height = min(64 if little and operands == "widened" else 128, max(16, power_of_two(rows)))
+    # Half as wide where whole tiles leave more than a quarter of the device without one.
+    wide = tiles(rows, height) * tiles(matrix_rows, 128) >= 0.75 * programs
+    columns = 128 if wide and not (little and operands == "widened") else 64
+    depth = (32 if little else 64) if operands == "widened" else 64 if little else 128
+    step_bytes = depth * (height * (2 if operands == "widened" else 1) + columns)
+    stages = max(2, min(4, shared // step_bytes))
+    warps = 8 if height * columns >= 128 * 64 else 4
+    return DenseConfig(rows=height, columns=columns, depth=depth, warps=warps, stages=stages)
+
+
+def rounded_rows(
+    x: Float[Tensor, "M K"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "M K"] | Int[Tensor, "M K"], Float[Tensor, "M"]]:
+    """(values, scale of each row), as `kernels.int8.quantise_rows` has them, in int8 or e4m3."""
+    M, K = x.shape
+    x = x if x.stride(-1) == 1 else x.contiguous()
+    values, scales = torch.empty(M, K, dtype=dtype, device=x.device), x.new_empty(M, dtype=torch.float32)
+    if M:
+        block = power_of_two(K)
+        launch(
+            round_kernel, (M,), x, values, scales, K, x.stride(0), MOST=MOST[dtype], BLOCK=block,
+            num_warps=min(8, max(1, block // 256)),
+        )  # fmt: skip
+    return values, scales
+
+
+def dense_int8(
+    x: Float[Tensor, "M K"], weight: Int[Tensor, "R K"], scale: Float[Tensor, "R"], config: DenseConfig | None = None
+) -> Float[Tensor, "M R"]:
+    """`kernels.int8.int8_linear`; the same sums, which are exact, rounded once to x's dtype."""
+    values, row_scale = rounded_rows(x, torch.int8)
+    return _dense(values, weight.contiguous(), row_scale, scale, x.dtype, "int8", config)
+
+
+def dense_float8(
+    x: Float[Tensor, "M K"],
+    weight: Float[Tensor, "R K"],
+    scale: Float[Tensor, "R"],
+    operands: Operands | None = None,
+    config: DenseConfig | None = None,
+) -> Float[Tensor, "M R"]:
+    """`kernels.float8.float8_linear`.
+
+    Args:
+        x: activations; rounded to e4m3 row by row where the GPU multiplies that.
+        weight: e4m3.
+        scale: of each row.
+        operands: "float8" or "widened", else by the GPU.
+        config: tiles, else by the GPU.
+    """
+    weight = weight.contiguous()
+    if (operands or float8_operands()) == "widened":
+        x = x if x.stride(-1) == 1 else x.contiguous()
+        return _dense(x, weight.view(torch.uint8), scale, scale, x.dtype, "widened", config)
+    values, row_scale = rounded_rows(x, torch.float8_e4m3fn)
+    return _dense(values, weight, row_scale, scale, x.dtype, "float8", config)
+
+
+def float8_operands() -> Operands:
+    """What e4m3 weights are multiplied with on the current GPU: only NVIDIA's from compute capability 8.9 on, of
+    those that Triton's other backends know, multiply this form of e4m3 itself."""
+    if interpreted():
+        return "widened"
+    target = triton.runtime.driver.active.get_current_target()
+    return operands_of(target.backend, target.arch)  # type: ignore[union-attr]
+
+
+def operands_of(backend: str, arch: int | str) -> Operands:
+    """`float8_operands` of a GPU."""
+    return "float8" if backend == "cuda" and int(arch) >= 89 else "widened"
+
+
+def _dense(
+    x: Tensor, weight: Tensor, row_scale: Tensor, scale: Tensor, dtype: torch.dtype, operands: Operands,
+    config: DenseConfig | None,
+) -> Tensor:  # fmt: skip
+    (M, K), R = x.shape, len(weight)
+    out = torch.empty(M, R, dtype=dtype, device=x.device)
+    if out.numel() == 0:
+        return out
+    if config is None:
+        config = dense_config(M, R, operands, shared=shared_bytes(x.device), programs=processors(x.device))
+    launch(
+        dense_kernel, (tiles(M, config.rows) * tiles(R, config.columns),),
+        x, weight, row_scale, scale.float(), out, M, K, R, x.stride(0),
+        ROWS=config.rows, COLUMNS=config.columns, DEPTH=config.depth, KIND=KINDS[operands],
+        EVEN=K % config.depth == 0, COMPUTE=compute_dtype(dtype), num_warps=config.warps, num_stages=config.stages,
+    )  # fmt: skip
+    return out

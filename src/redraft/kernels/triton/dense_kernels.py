@@ -1,0 +1,80 @@
+"""The kernels of dense 8-bit products; `dense.py` launches them."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+# M rows of activations, K columns, R rows of the matrix
+
+# What the operands of a product are.
+INT8, FLOAT8, WIDENED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# Adding this to a float32 and taking it away rounds to a whole number, halves to even ones.
+_MAGIC = tl.constexpr(12582912.0)
+
+
+@triton.jit
+def widened(code, DTYPE: tl.constexpr):
+    """The float that a byte of e4m3 means, as DTYPE, exactly; for targets without such products.
+
+    Its exponent and mantissa are those of a wider float 2^120 times smaller, those below the least exponent included.
+    """
+    if DTYPE == tl.float32:  # noqa: SIM300
+        bits = code.to(tl.int32)
+        return (((bits & 0x80) << 24) | ((bits & 0x7F) << 20)).to(tl.float32, bitcast=True) * 1.329227995784916e36
+    else:
+        bits = code.to(tl.int16)
+        narrow = (((bits & 0x80) << 8) | ((bits & 0x7F) << 4)).to(tl.bfloat16, bitcast=True)
+        return (narrow * 1.329227995784916e36).to(DTYPE)
+
+
+@triton.jit
+def round_kernel(
+    x, values, scales, K, x_row, MOST: tl.constexpr, BLOCK: tl.constexpr
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """One row, divided by the scale that makes MOST of its largest magnitude, and rounded; zeros have scale 0."""
+    m = tl.program_id(0).to(tl.int64)
+    k = tl.arange(0, BLOCK)
+    row = tl.load(x + m * x_row + k, mask=k < K, other=0.0).to(tl.float32)
+    scale = tl.max(tl.abs(row), axis=0) / MOST
+    scaled = row * (1.0 / tl.where(scale > 0, scale, 1.0))
+    if values.dtype.element_ty == tl.int8:
+        scaled = (scaled + _MAGIC) - _MAGIC
+    tl.store(values + m * K + k, scaled.to(values.dtype.element_ty), mask=k < K)
+    tl.store(scales + m, scale)
+
+
+@triton.jit(do_not_specialize=["M"])
+def dense_kernel(
+    x, weight, row_scale, column_scale, out, M, K, R, x_row,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, KIND: tl.constexpr, EVEN: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """ROWS x COLUMNS of x @ weight^T, times both scales. Neighbouring programs share a tile of the weights."""
+    row_tiles = tl.cdiv(M, ROWS)
+    m = (tl.program_id(0) % row_tiles) * ROWS + tl.arange(0, ROWS)
+    r = (tl.program_id(0) // row_tiles) * COLUMNS + tl.arange(0, COLUMNS)
+    k = tl.arange(0, DEPTH)
+    inside_m, inside_r = m < M, r < R
+    x_at = x + m.to(tl.int64)[:, None] * x_row + k[None, :]
+    w_at = weight + r.to(tl.int64)[None, :] * K + k[:, None]
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if KIND == INT8 else tl.float32)
+    for start in range(0, K, DEPTH):
+        a_mask, b_mask = inside_m[:, None], inside_r[None, :]
+        if not EVEN:
+            a_mask, b_mask = a_mask & (start + k < K)[None, :], b_mask & (start + k < K)[:, None]
+        a, b = tl.load(x_at, mask=a_mask, other=0.0), tl.load(w_at, mask=b_mask, other=0.0)
+        if KIND == INT8:
+            total = tl.dot(a, b, total, out_dtype=tl.int32)
+        elif KIND == FLOAT8:
+            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step.
+            total = tl.dot(a, b, total, max_num_imprecise_acc=DEPTH)
+        else:
+            total = tl.dot(a.to(COMPUTE), widened(b, COMPUTE), total, input_precision="ieee")
+        x_at += DEPTH
+        w_at += DEPTH
+    result = total.to(tl.float32) * tl.load(column_scale + r, mask=inside_r, other=0.0)[None, :]
+    if KIND != WIDENED:
+        result *= tl.load(row_scale + m, mask=inside_m, other=0.0)[:, None]
+    at = out + m.to(tl.int64)[:, None] * R + r[None, :]
+    tl.store(at, result.to(out.dtype.element_ty), mask=inside_m[:, None] & inside_r[None, :])

@@ -1,0 +1,40 @@
+"""Triton's interpreter, for tests that run kernels in their own process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+
+@contextmanager
+def interpreting() -> Iterator[None]:
+    """What is imported inside has interpreted kernels; skips a module that cannot have them."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a device, which runs the kernels themselves", allow_module_level=True)
+    # Read when Triton and when kernels are imported; nothing else in this process, nor one that it starts, sees it.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        interpreter = pytest.importorskip("triton.runtime.interpreter")
+        language = pytest.importorskip("triton.language")
+        if not isinstance(language.zeros, interpreter.InterpretedFunction):
+            pytest.skip("Triton was imported without its interpreter", allow_module_level=True)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def loop_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped."""
+    from triton.runtime import interpreter
+
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope):  # type: ignore[no-untyped-def]
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+    # Parts of Triton are only imported when something runs.
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
