@@ -126,6 +126,10 @@ class Clock:
         """The most that tensors took on the device, or the process on a CPU."""
         return int(torch.accelerator.max_memory_allocated()) if self.on_device else peak_bytes()
 
+    def reserved_bytes(self) -> int:
+        """The most that was held for tensors, what captured graphs keep for themselves included; 0 on a CPU."""
+        return int(torch.accelerator.max_memory_reserved()) if self.on_device else 0
+
     def empty_cache(self) -> None:
         """Gives back what no tensor holds; a captured step and what it launches hold each other."""
         gc.collect()

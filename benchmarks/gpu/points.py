@@ -65,7 +65,7 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
     samples = clock.samples_ms(step.run, seconds=1.0)
     commit = clock.samples_ms(make_commit(model, step, length), seconds=0.5, most=20)
     # Before what a run does not do: the step again without a graph, and profiles.
-    peak = clock.peak_bytes()
+    peak, reserved = clock.peak_bytes(), clock.reserved_bytes()
     step_ms, commit_ms = median(samples), median(commit)
     found: dict[str, Any] = {
         "step_ms": step_ms,
@@ -78,6 +78,7 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
             str(steps): 1e3 * batch * length / (steps * step_ms + commit_ms) for steps in context.steps
         },
         "peak_memory_bytes": peak,
+        "peak_reserved_bytes": reserved,
     }  # fmt: skip
     reached = experts_touched(model, step.work)
     found |= {"experts_touched": reached}

@@ -60,8 +60,20 @@ def markdown(results: dict[str, Any], shape: str) -> str:
     """The tables."""
     steps = results[shape]
     aims = _aims(steps) if shape == "full" else ()
-    lines = [*_head(results), *aims, *_steps(steps), *_parts(steps), *_causal(steps)]
-    lines += [*_peers(results, shape), *_kernels(results), *_checks(results), *_missing(results)]
+    sections = {
+        "Aims: one canvas, the first context, all experts": aims,
+        "A denoising step": _steps(steps),
+        "By part, ms (floor)": _parts(steps),
+        "The autoregressive mode": _causal(steps),
+        "transformers, bf16, the same weights": _peers(results, shape),
+        "Kernels, caches cold": _kernels(results),
+        "Checks": _checks(results),
+        "What is missing": _missing(results),
+    }
+    lines = list(_head(results))
+    for title, found in sections.items():
+        if rows := list(found):
+            lines += ["", f"## {title}", "", *rows]
     return "\n".join(lines) + "\n"
 
 
@@ -79,31 +91,38 @@ def _head(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _aims(steps: dict[str, Any]) -> Iterator[str]:
-    yield "\n## Aims: one canvas, the first context, all experts\n"
     for form, aim in AIMS_MS.items():
         point = next((point for *_, point in points(steps[form])), {})
         found = f"{point['step_ms']:.3f} ms" if "step_ms" in point else _reason(point) if point else "not measured"
-        yield f"- {form}: {found} of {aim:g} ms"
+        parts = point.get("parts", {}).get("parts_ms", {})
+        more = [f"head {parts['head']:.3f} ms (1 with the sampler)"] if "head" in parts else []
+        if parts.get("experts") and "experts_bytes_floor_ms" in point:
+            share = point["experts_bytes_floor_ms"] / parts["experts"]
+            more.append(f"products of experts at {share:.2f} of the bandwidth (0.8)")
+        yield f"- {form}: {', '.join([f'{found} of {aim:g} ms', *more])}"
+    peak = steps["int4"].get("experts_128", {}).get("context_8192", {}).get("batch_1", {}).get("peak_memory_bytes")
+    if peak:
+        yield f"- int4 at a context of 8192: {peak / 1e9:.2f} GB of 18"
 
 
 def _steps(steps: dict[str, Any]) -> Iterator[str]:
-    yield "\n## A denoising step\n"
     columns = ["form", "experts", "context", "batch", "step ms", "floor ms", "of floor", "commit ms"]
     columns += ["tokens/s at 12 / 16 / 24 / 48", "touched", "peak GB", "launched"]
-    yield f"| {' | '.join(columns)} |"
-    yield "|---" * len(columns) + "|"
-    for form in FORMS:
-        for experts, at, batch, point in points(steps[form]):
-            begin = f"| {form} | {experts} | {at} | {batch} "
-            if "step_ms" not in point:
-                yield f"{begin}| {_reason(point)} | | | | | | | |"
-                continue
-            rates = " / ".join(f"{rate:.0f}" for rate in point["tokens_per_s"].values())
-            yield (
-                f"{begin}| {point['step_ms']:.3f} | {_get(point, 'floor_ms')} | {_get(point, 'floor_share')} "
-                f"| {point['commit_ms']:.2f} | {rates} | {_get(point, 'experts_touched', 'mean')} "
-                f"| {point['peak_memory_bytes'] / 1e9:.2f} | {point['form']} |"
-            )
+    found = [(form, *point) for form in FORMS for point in points(steps[form])]
+    if found:
+        yield f"| {' | '.join(columns)} |"
+        yield "|---" * len(columns) + "|"
+    for form, experts, at, batch, point in found:
+        begin = f"| {form} | {experts} | {at} | {batch} "
+        if "step_ms" not in point:
+            yield f"{begin}| {_reason(point)} | | | | | | | |"
+            continue
+        rates = " / ".join(f"{rate:.0f}" for rate in point["tokens_per_s"].values())
+        yield (
+            f"{begin}| {point['step_ms']:.3f} | {_get(point, 'floor_ms')} | {_get(point, 'floor_share')} "
+            f"| {point['commit_ms']:.2f} | {rates} | {_get(point, 'experts_touched', 'mean')} "
+            f"| {point['peak_memory_bytes'] / 1e9:.2f} | {point['form']} |"
+        )
 
 
 def points(form: dict[str, Any]) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
@@ -117,7 +136,6 @@ def points(form: dict[str, Any]) -> Iterator[tuple[int, int, int, dict[str, Any]
 
 
 def _parts(steps: dict[str, Any]) -> Iterator[str]:
-    yield "\n## By part, ms (floor)\n"
     for form in FORMS:
         point = next((point for *_, point in points(steps[form]) if "parts" in point), None)
         if point is None:
@@ -131,7 +149,6 @@ def _parts(steps: dict[str, Any]) -> Iterator[str]:
 
 
 def _causal(steps: dict[str, Any]) -> Iterator[str]:
-    yield "\n## The autoregressive mode\n"
     for form in FORMS:
         for at, batches in steps[form].get("autoregressive", {}).items():
             for batch, point in batches.items():
@@ -144,7 +161,6 @@ def _causal(steps: dict[str, Any]) -> Iterator[str]:
 
 
 def _peers(results: dict[str, Any], shape: str) -> Iterator[str]:
-    yield "\n## transformers, bf16, the same weights\n"
     firsts = {form: next((p for *_, p in points(results[shape][form]) if "step_ms" in p), None) for form in FORMS}
     for name, point in results["transformers"].items():
         if not isinstance(point, dict) or "step_ms" not in point:
@@ -155,8 +171,8 @@ def _peers(results: dict[str, Any], shape: str) -> Iterator[str]:
 
 
 def _kernels(results: dict[str, Any]) -> Iterator[str]:
-    yield "\n## Kernels, caches cold\n"
-    yield "| kernel | ms | GB/s | of floor | launched |\n|---|---|---|---|---|"
+    if results["kernels"]:
+        yield "| kernel | ms | GB/s | of floor | launched |\n|---|---|---|---|---|"
     for name, point in results["kernels"].items():
         if not isinstance(point, dict) or "median_ms" not in point:
             yield f"| {name} | {_reason(point)} | | | |"
@@ -168,7 +184,6 @@ def _kernels(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _checks(results: dict[str, Any]) -> Iterator[str]:
-    yield "\n## Checks\n"
     for name, found in results["verify"].items():
         if not isinstance(found, dict) or "ok" not in found:
             yield f"- {name}: {_reason(found)}"
@@ -186,9 +201,12 @@ def _missing(results: dict[str, Any]) -> Iterator[str]:
     steps = results[results["shape"]]
     if any(steps[form].get("fell_back") for form in FORMS):
         names = sorted({name for form in FORMS for name in steps[form].get("fell_back", [])})
-        yield f"\nKernels that did not run, so that torch's forms were measured: {', '.join(names)}."
+        yield f"- Kernels that did not run, so that torch's forms were measured: {', '.join(names)}."
+    for form in FORMS:
+        if "error" in steps[form]:
+            yield f"- {form} ended early: {_reason(steps[form])}"
     if results["unfinished"]:
-        yield f"\nNot finished: {', '.join(results['unfinished'])}; the same command goes on there."
+        yield f"- Not finished: {', '.join(results['unfinished'])}; the same command goes on there."
 
 
 def _reason(point: Any) -> str:

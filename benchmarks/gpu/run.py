@@ -63,7 +63,9 @@ def main() -> int:
             break
         death = _DEVICE_LOST if code == _LOST else f"the measuring process ended with status {code}"
         print(death, flush=True)
-        _settle(arguments, death)
+        if not _settle(arguments, death):
+            # It would die again, and nothing would be left behind.
+            return 1
     print(write_report(arguments.out, arguments.shape, " ".join(sys.argv)), flush=True)
     return 0
 
@@ -107,8 +109,10 @@ def _run_child(arguments: argparse.Namespace, deadline: float) -> int | None:
             _settle(arguments, None)
 
 
-def _settle(arguments: argparse.Namespace, death: str | None) -> None:
-    """Deals with what was under way. A part that died between its measurements is finished as it is."""
+def _settle(arguments: argparse.Namespace, death: str | None) -> bool:
+    """Deals with what was under way; returns whether there was anything. A part that died between its measurements is
+    finished as it is."""
+    settled = death == _DEVICE_LOST
     for part in arguments.parts.split(","):
         store = Store(arguments.out, part)
         if not store.path.exists() or store.done:
@@ -116,12 +120,16 @@ def _settle(arguments: argparse.Namespace, death: str | None) -> None:
         found = store.settle(death)
         if death is not None and not found and death != _DEVICE_LOST:
             store.finish({"error": {"type": "ProcessDied", "message": death}})
+            found = True
+        settled = settled or found
+    return settled
 
 
 def _child(arguments: argparse.Namespace) -> int:
-    from context import Setting
-
     try:
+        # redraft itself, and what it needs, may be missing.
+        from context import Setting
+
         setting = Setting.of(arguments)
     except Exception as error:
         print(f"nothing can be measured: {description(error)}", flush=True)
