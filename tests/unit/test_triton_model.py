@@ -9,13 +9,17 @@ from interpreted import interpreting, loop_bounds
 
 with interpreting():
     from checkpoints import write_checkpoint
-    from redraft.kernels import attention, norm
+    from redraft.kernels import attention, experts, norm
+    from redraft.kernels.experts import experts_int4
+    from redraft.kernels.int4 import Int4Matrix, quantise_int4
     from redraft.kernels.triton import attention as fast_attention
     from redraft.kernels.triton import norm as fast_norm
+    from redraft.kernels.triton.packed import PackedInt4, unpack_int4
+    from redraft.model import quantized
     from redraft.model.checkpoint import load_model
 
 interpreted = loop_bounds
-ON_GPU = (attention, norm)
+ON_GPU = (attention, experts, norm, quantized)
 
 
 @pytest.fixture
@@ -75,3 +79,42 @@ def test_gradients_are_torchs(model, as_on_a_gpu):
     assert torch.equal(found, expected)
     found.sum().backward()
     assert x.grad is not None
+
+
+def int4_stack(experts, rows, columns):
+    generator = torch.Generator().manual_seed(rows)
+    stack = torch.randn(experts, rows, columns, generator=generator) * columns**-0.5
+    data, scale, row_scale = (torch.stack(parts) for parts in zip(*map(quantise_int4, stack), strict=True))
+    return Int4Matrix(data=data, scale=scale, row_scale=row_scale)
+
+
+def test_int4_experts_are_packed_where_they_are_placed(model, as_on_a_gpu):
+    """The stored form is dropped, and the packed module is the reference of the stored weights."""
+    E, I, D = model.config.num_experts, 32, model.config.hidden_size
+    wide, narrow = int4_stack(E, 2 * I, D), int4_stack(E, D, I)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5, D, generator=generator).bfloat16()
+    index = torch.rand(5, E, generator=generator).argsort(-1)[:, :2]
+    weight = torch.rand(5, 2, generator=generator)
+    expected = experts_int4(x, index, weight, wide, narrow).float()
+    backbone = torch.nn.ModuleDict({"layers": torch.nn.ModuleList([torch.nn.Module()])})
+    names = [f"layers.0.experts.{name}" for name in ("gate_up_proj", "down_proj")]
+
+    def placed(dtype):
+        matrices = dict(zip(names, (wide, narrow), strict=True))
+        quantized.place(backbone, matrices, dtype)
+        assert not matrices
+        return backbone.get_submodule("layers.0.experts")
+
+    on_a_cpu = placed(torch.bfloat16)
+    assert (on_a_cpu.gate_up, on_a_cpu.down) == (wide, narrow)
+    as_on_a_gpu()
+    assert placed(torch.float32).gate_up is wide
+    module = placed(torch.bfloat16)
+    assert isinstance(module.gate_up, PackedInt4)
+    assert isinstance(module.down, PackedInt4)
+    assert (module.gate_up.paired, module.down.paired) == (True, False)
+    assert torch.equal(unpack_int4(module.gate_up).data, wide.data)
+    # The reference rounds rows to int8, and the interpreter cuts bfloat16 off: 2^-8 each, three times.
+    error = (module(x, index, weight).float() - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert float(error.max()) < 3 * 2.0**-8

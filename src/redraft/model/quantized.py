@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -10,8 +12,12 @@ from redraft.kernels.experts import experts_float8, experts_int4, experts_int8
 from redraft.kernels.float8 import Float8Matrix, float8_linear
 from redraft.kernels.int4 import Int4Matrix
 from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear
+from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.model.backbone import Backbone
 from redraft.model.stored import Matrix
+
+if TYPE_CHECKING:
+    from redraft.kernels.triton.packed import PackedInt4
 
 
 class Int8Linear(nn.Module):
@@ -50,9 +56,9 @@ class Int8Experts(nn.Module):
 
 
 class Int4Experts(nn.Module):
-    """All experts of a layer in int4, as they lie in their file."""
+    """All experts of a layer in int4: as they lie in their file, or packed for a GPU."""
 
-    def __init__(self, gate_up: Int4Matrix, down: Int4Matrix) -> None:
+    def __init__(self, gate_up: Int4Matrix | PackedInt4, down: Int4Matrix | PackedInt4) -> None:
         super().__init__()
         self.gate_up, self.down = gate_up, down
 
@@ -86,6 +92,7 @@ class Int8Embedding(nn.Module):
         return self.matrix.rows(token_ids, self.dtype)
 
 
+# Packed ones, whose type only a GPU needs, are int4 as well.
 _EXPERTS = {Int4Matrix: Int4Experts, Int8Matrix: Int8Experts, Float8Matrix: Float8Experts}
 
 
@@ -94,15 +101,15 @@ def place(backbone: Backbone, matrices: dict[str, Matrix], dtype: torch.dtype) -
 
     Args:
         backbone: whose modules are replaced.
-        matrices: by the names of the parameters; both of a layer's experts, or none.
+        matrices: by the names of the parameters; both of a layer's experts, or none. It is empty afterwards: what is
+            packed anew for the device would otherwise lie there twice.
         dtype: of activations.
     """
-    for name, matrix in matrices.items():
+    for name in [name for name in matrices if not name.endswith(".experts.down_proj")]:
+        matrix = matrices.pop(name)
         path, _, parameter = name.rpartition(".")
-        if parameter == "down_proj":
-            continue
         if parameter == "gate_up_proj":
-            module: nn.Module = experts_of(matrix, matrices[f"{path}.down_proj"])
+            module: nn.Module = experts_of(*packed_for_device(matrix, matrices.pop(f"{path}.down_proj"), dtype))
         elif path == "embed_tokens":
             module = Int8Embedding(matrix, dtype)  # type: ignore[arg-type]
         else:
@@ -111,9 +118,33 @@ def place(backbone: Backbone, matrices: dict[str, Matrix], dtype: torch.dtype) -
         setattr(backbone.get_submodule(owner), child, module)
 
 
-def experts_of(gate_up: Matrix, down: Matrix) -> nn.Module:
+def packed_for_device(
+    gate_up: Matrix, down: Matrix, dtype: torch.dtype
+) -> tuple[Matrix | PackedInt4, Matrix | PackedInt4]:
+    """Int4 experts in the order in which the GPU that they lie on multiplies them; others, and elsewhere, as they are.
+
+    Args:
+        gate_up: a layer's wide stack.
+        down: its narrow one.
+        dtype: of activations; other than bfloat16 ones are multiplied with the stored form.
+    """
+    if not (isinstance(gate_up, Int4Matrix) and isinstance(down, Int4Matrix)):
+        return gate_up, down
+    if dtype != torch.bfloat16 or not on_gpu(gate_up.data, down.data):
+        return gate_up, down
+    wide, narrow = gate_up, down
+
+    def packed() -> tuple[Matrix | PackedInt4, Matrix | PackedInt4]:
+        from redraft.kernels.triton.experts import packed_int4
+
+        return packed_int4(wide, paired=True), packed_int4(narrow, paired=False)
+
+    return attempt("pack_int4", packed, lambda: (gate_up, down))
+
+
+def experts_of(gate_up: Matrix | PackedInt4, down: Matrix | PackedInt4) -> nn.Module:
     """A layer's experts from their two stacks, which have the same form."""
-    return _EXPERTS[type(gate_up)](gate_up, down)  # type: ignore[arg-type]
+    return _EXPERTS.get(type(gate_up), Int4Experts)(gate_up, down)  # type: ignore[arg-type]
 
 
 def _packed(stack: Int8Matrix) -> list[PackedInt8]:

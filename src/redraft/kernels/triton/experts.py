@@ -6,8 +6,6 @@ order of its experts: no atomics, and the same bits on every run. Nothing waits 
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
-
 import torch
 import triton
 import triton.language as tl
@@ -177,7 +175,7 @@ def experts_int4(
         x_ND: the rows.
         index_NA: the experts of each row.
         weight_NA: what each one's result weighs.
-        gate_up: packed in pairs. A stored matrix is packed at its first use and both are kept.
+        gate_up: packed in pairs. A stored matrix is packed for this call, which takes longer than the call.
         down: packed.
         configs: other than the table's.
     """
@@ -189,16 +187,9 @@ def experts_int4(
     return _experts(x_ND, index_NA, weight_NA, wide, narrow, D, I, configs)
 
 
-_packed: WeakKeyDictionary[Int4Matrix, PackedInt4] = WeakKeyDictionary()
-
-
 def packed_int4(matrix: PackedInt4 | Int4Matrix, *, paired: bool) -> PackedInt4:
-    """The matrix in the order of the GPU that is current; remembered for as long as the stored one lives."""
-    if isinstance(matrix, PackedInt4):
-        return matrix
-    if matrix not in _packed:
-        _packed[matrix] = pack_int4(matrix, order=order_of(*_target()), paired=paired)
-    return _packed[matrix]
+    """The matrix in the order of the GPU that is current."""
+    return matrix if isinstance(matrix, PackedInt4) else pack_int4(matrix, order=order_of(*_target()), paired=paired)
 
 
 def _experts(
