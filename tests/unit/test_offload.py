@@ -139,7 +139,7 @@ except (MemoryError, RuntimeError, OSError) as error:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_half_the_address_space_gives_the_same_text(tmp_path):
     # Experts are nearly all of it.
-    config = shape_config("tiny", hidden_size=512, moe_intermediate_size=1024, num_experts=24, num_hidden_layers=8)
+    config = shape_config("tiny", hidden_size=512, moe_intermediate_size=1024, num_experts=12, num_hidden_layers=16)
     quantize(random_source(config, "wide"), tmp_path / "model", RECIPES["int4"])
     size = sum(path.stat().st_size for path in (tmp_path / "model").glob("*.safetensors"))
     assert size > 150 * 10**6
@@ -159,4 +159,4 @@ def test_half_the_address_space_gives_the_same_text(tmp_path):
     workspace = sum(workspace_bytes(config, form, context=256, batch=1, on_cpu=True, itemsize=4).values())
     others = weight_bytes(config, form, on_cpu=True, itemsize=4)[1]
     rest = others + kv_bytes(config, context=256, batch=1, itemsize=4)
-    assert run(size // 2, str((workspace + rest + 0.3 * size) / 1e9)) == expected
+    assert run(size // 2, str((workspace + rest + 0.18 * size) / 1e9)) == expected
