@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -39,6 +40,12 @@ class Launch:
             self._graph.replay()
 
 
+@cache
+def _pool() -> tuple[int, int]:
+    """Memory that all graphs share: they run one after the other, and what they leave is copied out of it."""
+    return torch.cuda.graph_pool_handle()
+
+
 def _captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph | None:
     graph = torch.cuda.CUDAGraph()
     stream = torch.cuda.Stream(device)
@@ -48,7 +55,7 @@ def _captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDA
             for _ in range(_WARM_UP):
                 work()
         torch.cuda.current_stream(device).wait_stream(stream)
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=_pool()):
             work()
     except torch.OutOfMemoryError:
         raise
