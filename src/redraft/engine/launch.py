@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class Launch:
 
 
 @cache
-def _pool() -> tuple[int, int]:
+def _pool() -> Any:
     """Memory that all graphs share: they run one after the other, and what they leave is copied out of it."""
     return torch.cuda.graph_pool_handle()
 
