@@ -37,7 +37,7 @@ kinds = [type(layer.experts).__name__ for layer in engine.model.backbone.layers]
 print(json.dumps({"loading": loading, "running": peak_bytes(), "streamed": kinds.count("StreamedExperts")}))
 """
 # (dtype, quantize); the released shape is made in int4 only.
-FORMS = (("float32", None), ("float32", "int8"), ("float32", "int4"))
+FORMS = (("float32", None), ("float32", "int8"), ("float32", "int4"), ("bfloat16", None), ("bfloat16", "int8"))
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = []
     for name in arguments.models:
-        for dtype, quantize in FORMS if name != "full" else FORMS[2:]:
+        for dtype, quantize in FORMS if name != "full" else FORMS[2:3]:
             path = locate(name) if name == "mini" else shape_directory(name, "int4" if quantize == "int4" else None)
             for tokens in arguments.prompt_tokens:
                 found.append(case(path, name, dtype, quantize, arguments.memory, tokens))
@@ -64,13 +64,13 @@ def case(path: Path, name: str, dtype: str, quantize: str | None, memory: float 
     used = json.loads(done.stdout)
     source, kind = Source.open(path), getattr(torch, dtype)
     config, form = source.config, form_in_memory(source, kind, quantize)
-    experts, others = weight_bytes(config, form, on_cpu=True)
+    experts, others = weight_bytes(config, form, on_cpu=True, itemsize=kind.itemsize)
     layers, streamed = config.num_hidden_layers, used["streamed"]
     if streamed:
         experts = experts * (layers - streamed + BUFFERS) // layers
-    workspace = sum(workspace_bytes(config, form, context=tokens, batch=1, on_cpu=True).values())
-    planned = experts + others + workspace + kv_bytes(config, context=tokens, batch=1, itemsize=kind.itemsize)
-    return {"model": name, "form": form.name, "prompt_tokens": tokens, "planned": planned, **used} | {
+    work = workspace_bytes(config, form, context=tokens, batch=1, on_cpu=True, itemsize=kind.itemsize, path=source.path)
+    planned = experts + others + sum(work.values()) + kv_bytes(config, context=tokens, batch=1, itemsize=kind.itemsize)
+    return {"model": name, "dtype": dtype, "form": form.name, "prompt_tokens": tokens, "planned": planned, **used} | {
         "ratio": planned / used["running"]
     }
 

@@ -15,6 +15,7 @@ from torch import Tensor
 import redraft
 from checkpoints import VOCAB, edit_json, flatten_config, write_checkpoint
 from redraft.core.errors import CheckpointError, InputError, ModelNotFoundError
+from redraft.model.formats.headers import CACHE_LINE, TensorFiles, entries
 
 QUERY = "model.decoder.layers.3.self_attn.q_proj.weight"
 SCALAR = "model.encoder.language_model.layers.2.layer_scalar"
@@ -266,3 +267,17 @@ def test_index_lists_a_tensor_that_no_file_holds(sharded: Path) -> None:
 def test_broken_index(sharded: Path, content: str) -> None:
     (sharded / "model.safetensors.index.json").write_text(content)
     assert "model.safetensors.index.json" in refusal(sharded)
+
+
+def test_only_what_begins_at_a_cache_line_shares_memory_with_its_file(tmp_path):
+    tensors = {"a": torch.ones(32), "b": torch.ones(24), "c": torch.ones(16)}
+    shared = set()
+    for fill in range(0, CACHE_LINE, 8):
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"fill": "x" * fill})
+        for name, entry in entries(TensorFiles.of(tmp_path)).items():
+            first, second = entry.read(None), entry.read(None)
+            assert torch.equal(first, tensors[name])
+            assert first.data_ptr() % CACHE_LINE == 0
+            assert (first.data_ptr() == second.data_ptr()) == (entry.offset % CACHE_LINE == 0)
+            shared.add(first.data_ptr() == second.data_ptr())
+    assert shared == {True, False}

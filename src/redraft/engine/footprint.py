@@ -6,20 +6,28 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from redraft.engine.prefill import ENCODE_CHUNK
 from redraft.kernels.head import MAX_TILE_BYTES
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
+from redraft.kernels.int8 import has_exact_products
 from redraft.model.cache import LayerCache, SequenceCache
 from redraft.model.config import ModelConfig
 from redraft.model.device import auto_dtype
 from redraft.model.model import shapes_of
 from redraft.model.rounding import RECIPES, rounded_bytes
 
-# Python with torch, its kernels and what they keep, without a model: resident bytes on Linux, CPU build.
-PROCESS_BYTES = 315 * 10**6
+# Python with torch and what a first forward touches of both, without a model: resident bytes on Linux, CPU build.
+PROCESS_BYTES = 267 * 10**6
+# oneDNN's code, the kernels that it makes and what it keeps for them, once it multiplies.
+ONEDNN_BYTES = 22 * 10**6
+# Making automata of mini's seven tools takes this for a moment, and the process keeps it.
+STEERING_BYTES = 20 * 10**6
+# A tokenizer in memory over its file.
+_TOKENIZER_GROWTH = 15
 # What a GPU's driver and libraries keep on the device; an estimate, it differs by vendor and version.
 DEVICE_BYTES = 600 * 10**6
 
@@ -40,8 +48,9 @@ class Form:
     quantised: bool
 
     def activation_bytes(self, on_cpu: bool) -> int:
-        """Bytes of one number of what is not quantised: activations, keys and values, norms, scalars and the router."""
-        if self.name == "float32" or (on_cpu and self.name == "int4"):
+        """Bytes of one number of what is not quantised, in the dtype that `load` takes by itself: activations, keys and
+        values, norms, scalars and the router."""
+        if self.name == "float32":
             return 4
         if self.name == "bfloat16" or not on_cpu:
             return 2
@@ -60,14 +69,15 @@ FORMS = (
 tensor_shapes = functools.lru_cache(maxsize=4)(shapes_of)
 
 
-def weight_bytes(config: ModelConfig, form: Form, *, on_cpu: bool) -> tuple[int, int]:
-    """(bytes of the experts, bytes of all other weights)."""
+def weight_bytes(config: ModelConfig, form: Form, *, on_cpu: bool, itemsize: int | None = None) -> tuple[int, int]:
+    """(bytes of the experts, bytes of all other weights), with so many bytes a number that is not quantised."""
     experts = others = 0
+    itemsize = itemsize or form.activation_bytes(on_cpu)
     shapes = tensor_shapes(config)
     recipe = RECIPES.get(form.name)
     for name, shape in shapes.items():
         rounded = None if recipe is None else recipe.form_of(shapes, name)
-        size = rounded_bytes(shape, rounded) if rounded else math.prod(shape) * form.activation_bytes(on_cpu)
+        size = rounded_bytes(shape, rounded) if rounded else math.prod(shape) * itemsize
         if ".experts." in name:
             experts += size
         else:
@@ -103,16 +113,34 @@ def _pieces(context: int) -> Iterator[int]:
         yield min(ENCODE_CHUNK, context - first)
 
 
-def workspace_bytes(config: ModelConfig, form: Form, *, context: int, batch: int, on_cpu: bool) -> dict[str, int]:
+def workspace_bytes(
+    config: ModelConfig,
+    form: Form,
+    *,
+    context: int,
+    batch: int,
+    on_cpu: bool,
+    itemsize: int | None = None,
+    path: Path | None = None,
+) -> dict[str, int]:
     """What a forward needs besides weights and cache, by name; an estimate.
 
     The larger of a denoising step and of encoding a piece of the prompt counts. Each term is the largest set of
     intermediate results that live at one time in that part; parts follow one another, but freed memory stays with the
     process, so they are added up.
+
+    Args:
+        config: of the model.
+        form: of its weights.
+        context: cached positions of each sequence.
+        batch: sequences at a time.
+        on_cpu: whether a CPU runs it.
+        itemsize: bytes of an activation; None takes what `load` takes by itself.
+        path: of the checkpoint; None leaves out its texts.
     """
-    a, D = form.activation_bytes(on_cpu), config.hidden_size
-    # What comes out of products of integers on a CPU is float32.
-    wide = 4 if on_cpu and form.quantised else a
+    a, D = itemsize or form.activation_bytes(on_cpu), config.hidden_size
+    # What comes out of products of integers on a CPU is float32; outside the experts it becomes an activation at once.
+    wide = 4 if on_cpu and form.name in ("int8", "int4") else a
     # On a CPU each request goes through the products alone.
     canvas = config.canvas_length * (1 if on_cpu else batch)
     rows = max(canvas, min(ENCODE_CHUNK, context))
@@ -125,14 +153,28 @@ def workspace_bytes(config: ModelConfig, form: Form, *, context: int, batch: int
         # The residual, its normed copies, and what the branches of a layer hand back.
         "hidden": 6 * rows * D * a,
         # Queries as projected, rotated and grouped, and the result; keys and values joined with the prefix.
-        "attention": 4 * rows * queries * wide + 2 * seen * keys * a,
+        "attention": rows * queries * (3 * a + wide) + 2 * seen * keys * a,
         # The causal mask for the heads of a group, as it comes and as attention adds it.
         "mask": group * piece * seen * (1 + a),
-        "dense": 3 * rows * config.intermediate_size * wide,
+        "dense": rows * config.intermediate_size * (2 * a + wide),
         "experts": _expert_bytes(config, form, rows, a, wide, on_cpu),
         "head": _head_bytes(config, form, canvas, wide) if on_cpu else 6 * MAX_TILE_BYTES,
-        "process": PROCESS_BYTES if on_cpu else DEVICE_BYTES,
+        "text": _text_bytes(path) if on_cpu and path is not None else 0,
+        "process": PROCESS_BYTES + _library_bytes(form, a) if on_cpu else DEVICE_BYTES,
     }
+
+
+def _library_bytes(form: Form, activation: int) -> int:
+    """torch hands float32 products to another library, and int8 ones stay with our C++ where oneDNN's are not exact."""
+    integers = form.name in ("int8", "int4") and has_exact_products()
+    return ONEDNN_BYTES if integers or activation == 2 else 0
+
+
+def _text_bytes(path: Path) -> int:
+    """A tokenizer, and the automata of the tools that a checkpoint offers by itself."""
+    tokenizer = path / "tokenizer.json"
+    size = _TOKENIZER_GROWTH * tokenizer.stat().st_size if tokenizer.exists() else 0
+    return size + (STEERING_BYTES if size and (path / "tools.json").exists() else 0)
 
 
 def _expert_bytes(config: ModelConfig, form: Form, rows: int, activation: int, wide: int, on_cpu: bool) -> int:

@@ -43,11 +43,14 @@ def streamed_layers(
     """
     config, form = source.config, form_in_memory(source, dtype, quantize)
     context = min(max_context or CONTEXT, CONTEXT)
-    experts, others = weight_bytes(config, form, on_cpu=True)
+    experts, others = weight_bytes(config, form, on_cpu=True, itemsize=dtype.itemsize)
     if memory_bytes is None and experts + others < available_bytes() / 2:
         # The rest is never as much; counting it imports more of torch than loading a model does.
         return frozenset()
-    workspace = sum(workspace_bytes(config, form, context=context, batch=1, on_cpu=True).values())
+    work = workspace_bytes(
+        config, form, context=context, batch=1, on_cpu=True, itemsize=dtype.itemsize, path=source.path
+    )
+    workspace = sum(work.values())
     rest = others + workspace + kv_bytes(config, context=context, batch=1, itemsize=dtype.itemsize)
     room = (_SHARE * available_bytes() if memory_bytes is None else memory_bytes) - rest
     if room >= experts:

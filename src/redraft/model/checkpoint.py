@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from redraft.core.errors import CheckpointError
+from redraft.model.formats.headers import CACHE_LINE
 from redraft.model.layout import verify as verify_files
 from redraft.model.model import DiffusionGemma
 from redraft.model.names import names_for
@@ -31,7 +32,6 @@ COPIED_FILES = (
     "processor_config.json",
 )
 SHARD_BYTES = 5 * 10**9
-ALIGNMENT = 64
 
 
 def load_model(
@@ -111,7 +111,7 @@ def _floating(path: Path, tensor: StoredTensor) -> Tensor:
 def _aligned(tensor: Tensor) -> Tensor:
     """The tensor, copied if it starts inside a cache line: the last bits of a product depend on where its operands
     begin, and where that is in a mapped file depends on its neighbours."""
-    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT else tensor
+    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % CACHE_LINE else tensor
 
 
 def save_checkpoint(

@@ -16,6 +16,8 @@ from redraft.core.errors import CheckpointError
 from redraft.core.files import read_json
 
 _LENGTH_BYTES = 8
+# Where a product's operands begin; the last bits of its sums depend on it.
+CACHE_LINE = 64
 # What files in our own layout are called; those of other tools are called model.
 STEM = "redraft"
 DTYPES = {
@@ -117,8 +119,8 @@ def entries(files: TensorFiles, *, mapped: bool = True) -> dict[str, Entry]:
 
     Args:
         files: of a directory.
-        mapped: whether tensors share memory with their files; without it, `read` copies, and takes no address space
-            for what is not read.
+        mapped: whether tensors that begin at a cache line share memory with their files; without it, and for others,
+            `read` copies, and takes no address space for what is not read.
 
     Raises:
         CheckpointError: a file whose header cannot be read.
@@ -147,7 +149,9 @@ def _entries_of(path: Path, mapped: bool) -> Iterator[Entry]:
             offset=data + begin,
             read=file.reader(name),
         )
-        yield entry if mapped or entry.dtype not in DTYPES else replace(entry, read=entry.copied)
+        # What begins inside a cache line is copied before it is multiplied; the file's pages would stay beside that.
+        shares = mapped and entry.offset % CACHE_LINE == 0
+        yield entry if shares or entry.dtype not in DTYPES else replace(entry, read=entry.copied)
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
