@@ -12,7 +12,7 @@ from redraft.bench.catalogue import Device, catalogue, find_devices, this_cpu
 from redraft.bench.floor import part_floors_s, step_parts
 from redraft.bench.machine import Machine
 from redraft.bench.plan import Request, best_form, form_plan, resident_share
-from redraft.bench.plan_tables import catalogue_table, forms_table, source_lines
+from redraft.bench.plan_tables import catalogue_table, forms_table, kernels_table, source_lines
 from redraft.bench.shapes import shape_config
 from redraft.cli import main
 from redraft.core.errors import InputError
@@ -117,7 +117,8 @@ def test_the_workspace_grows_with_what_it_is_for():
     large = workspace_bytes(config, FORM["int8"], context=8192, batch=1, on_cpu=True)
     assert set(small) == set(large)
     assert large["mask"] > small["mask"]
-    assert all(value > 0 for value in small.values())
+    # A shape has no texts.
+    assert all(value > 0 for name, value in small.items() if name != "text")
     batched = workspace_bytes(config, FORM["int8"], context=512, batch=8, on_cpu=False)
     assert batched["experts"] > workspace_bytes(config, FORM["int8"], context=512, batch=1, on_cpu=False)["experts"]
 
@@ -228,6 +229,8 @@ def test_the_json_document_is_complete(measured, capsys):
     assert document["machine"]["measured"]["cpu"] == "a cpu"
     assert document["devices"][0]["key"] == "this"
     assert document["devices"][-1]["name"] == "H100 SXM"
+    assert [row["form"] for row in document["devices"][0]["kernels"]] == [form.name for form in FORMS]
+    assert document["devices"][-1]["kernels"] is None
     for entry in document["devices"]:
         assert {"name", "memory_bytes", "forms", "published", "sources"} <= set(entry)
         assert [row["form"] for row in entry["forms"]] == [form.name for form in FORMS]
@@ -254,6 +257,7 @@ def test_tables_and_picture(measured, capsys, tmp_path):
     shown = capsys.readouterr().out
     assert "H100 SXM" in shown
     assert "1,008 (FP8, vLLM)" in shown
+    assert "what runs there:" in shown
     assert "sources:" in shown
     assert picture.read_bytes()[:4] == b"\x89PNG"
     document = plan_module.plan(
@@ -261,6 +265,7 @@ def test_tables_and_picture(measured, capsys, tmp_path):
         measure=False,
     )  # fmt: skip
     assert forms_table(document["devices"][0]).row_count == len(FORMS)
+    assert kernels_table(document["devices"][0]).row_count == len(FORMS)
     assert catalogue_table(document["devices"]).row_count == len(document["devices"])
     assert any("vLLM" in line for line in source_lines(document["devices"]))
 

@@ -72,6 +72,11 @@ class Device:
     published: tuple[Published, ...] = ()
     sources: tuple[Source, ...] = ()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is one of this machine's."""
+        return self.is_cpu or ":" in self.key
+
     def limited(self, memory_bytes: int | None) -> Device:
         """The device with at most so much memory."""
         return self if memory_bytes is None else replace(self, memory_bytes=min(memory_bytes, self.memory_bytes))

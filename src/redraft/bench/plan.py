@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from redraft.bench.catalogue import Device, find_devices, these_accelerators, this_cpu
 from redraft.bench.floor import Part, part_floors_s, step_parts
@@ -12,7 +15,9 @@ from redraft.bench.machine import measure_machine
 from redraft.bench.shapes import shape_config
 from redraft.core.errors import InputError
 from redraft.engine.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
+from redraft.kernels.choice import choices
 from redraft.model.config import ModelConfig
+from redraft.model.device import auto_dtype
 from redraft.model.locate import locate
 from redraft.model.source import Source
 
@@ -33,12 +38,14 @@ class Request:
         context: cached positions of each sequence.
         batch: sequences at a time.
         disk_bytes_per_s: at which experts are read that no memory holds.
+        path: of the checkpoint; None where a shape is planned for.
     """
 
     config: ModelConfig
     context: int
     batch: int
     disk_bytes_per_s: float
+    path: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +90,9 @@ def plan(
     if model is not None and shape is not None:
         raise InputError("--model and --shape exclude each other: drop one of them")
     chosen = find_devices(devices)
-    config, described = _model(model, shape)
-    request = Request(config=config, context=context, batch=batch, disk_bytes_per_s=disk_bytes_per_s)
+    path = None if model is None else locate(model)
+    config, described = _model(model, path, shape)
+    request = Request(config=config, context=context, batch=batch, disk_bytes_per_s=disk_bytes_per_s, path=path)
     machine = measure_machine() if measure else None
     here = this_cpu(machine)
     everywhere = [device.limited(memory_bytes) for device in (here, *these_accelerators(), *chosen)]
@@ -98,18 +106,16 @@ def plan(
     }
 
 
-def _model(model: str | None, shape: str | None) -> tuple[ModelConfig, dict[str, Any]]:
+def _model(model: str | None, path: Path | None, shape: str | None) -> tuple[ModelConfig, dict[str, Any]]:
     stored = None
-    if model is None:
+    if path is None:
         config = shape_config(shape or "full")
+    elif path.is_dir() and not any(path.glob("*.safetensors*")):
+        # A config alone can be planned for.
+        config = ModelConfig.from_directory(path)
     else:
-        path = locate(model)
-        if path.is_dir() and not any(path.glob("*.safetensors*")):
-            # A config alone can be planned for.
-            config = ModelConfig.from_directory(path)
-        else:
-            source = Source.open(path)
-            config, stored = source.config, sum(tensor.nbytes for tensor in source.tensors.values())
+        source = Source.open(path)
+        config, stored = source.config, sum(tensor.nbytes for tensor in source.tensors.values())
     experts, others = weight_bytes(config, FORMS[0], on_cpu=True)
     return config, {
         "name": model or shape or "full",
@@ -131,10 +137,22 @@ def device_plan(request: Request, device: Device) -> dict[str, Any]:
     } | {
         "host_bytes_per_s": device.host_bytes_per_s,
         "forms": [form_plan(request, device, form) for form in FORMS],
+        # Of a device that is not here nobody can be asked.
+        "kernels": kernel_choices(torch.device("cpu" if device.is_cpu else device.key)) if device.is_here else None,
         # Others report of the released model; beside another one their figures would mean nothing.
         "published": described["published"] if _is_released(request.config) else [],
         "sources": described["sources"],
     }
+
+
+def kernel_choices(device: torch.device) -> list[dict[str, str]]:
+    """What would run on a device of this machine, form by form: the activations' dtype and who does each operation."""
+    rows = []
+    for form in FORMS:
+        dtype = getattr(torch, form.name) if form.name in ("float32", "bfloat16") else auto_dtype(device)
+        chosen = choices(device, form.name, dtype)
+        rows.append({"form": form.name, "dtype": str(dtype).removeprefix("torch."), **chosen})
+    return rows
 
 
 def _is_released(config: ModelConfig) -> bool:
@@ -148,7 +166,7 @@ def form_plan(request: Request, device: Device, form: Form) -> dict[str, Any]:
     experts, others = weight_bytes(config, form, on_cpu=on_cpu)
     itemsize = form.activation_bytes(on_cpu)
     cache = kv_bytes(config, context=request.context, batch=request.batch, itemsize=itemsize)
-    work = workspace_bytes(config, form, context=request.context, batch=request.batch, on_cpu=on_cpu)
+    work = workspace_bytes(config, form, context=request.context, batch=request.batch, on_cpu=on_cpu, path=request.path)
     total = experts + others + cache + sum(work.values())
     share = resident_share(device.memory_bytes - (total - experts), experts, config.num_hidden_layers)
     row: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from redraft.bench.plan import STEPS, best_form
+from redraft.kernels.choice import OPERATIONS
 
 _GB = 1e9
 _RATES = (*(f"at {steps}" for steps in STEPS), "autoregressive")
@@ -54,6 +55,16 @@ def forms_table(device: dict[str, Any]) -> Table:
     for row in device["forms"]:
         sizes = [_gigabytes(row[f"{name}_bytes"]) for name in ("weights", "kv", "workspace", "total")]
         table.add_row(row["form"], *sizes, _fits(row), *_speeds(row))
+    return table
+
+
+def kernels_table(device: dict[str, Any]) -> Table:
+    """One row a form: the dtype of activations, and who does each operation."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("form", "activations", *OPERATIONS):
+        table.add_column(heading)
+    for row in device["kernels"]:
+        table.add_row(row["form"], row["dtype"], *(row[operation] for operation in OPERATIONS))
     return table
 
 

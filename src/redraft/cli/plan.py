@@ -35,7 +35,15 @@ def plan(
 ) -> None:
     """Say what fits where, in which form, and how fast it can be at best. Loads nothing."""
     from redraft.bench.plan import plan as make_plan
-    from redraft.bench.plan_tables import CAPTION, catalogue_table, forms_table, machine_lines, model_line, source_lines
+    from redraft.bench.plan_tables import (
+        CAPTION,
+        catalogue_table,
+        forms_table,
+        kernels_table,
+        machine_lines,
+        model_line,
+        source_lines,
+    )
     from redraft.cli import show
     from redraft.core.errors import InputError
 
@@ -61,13 +69,15 @@ def plan(
     if as_json:
         show.print_json(document)
         return
-    here = [entry for entry in document["devices"] if entry["is_cpu"] or ":" in entry["key"]]
+    here = [entry for entry in document["devices"] if entry["kernels"]]
     others = [entry for entry in document["devices"] if entry not in here]
     print(model_line(document))
     print(CAPTION)
     for entry in here:
         print("\n" + "\n".join(machine_lines(entry, document)))
         show.print_rich(forms_table(entry))
+        print("\nwhat runs there:")
+        show.print_rich(kernels_table(entry))
     print("\npublished figures of other devices, and what follows from them:")
     show.print_rich(catalogue_table(others))
     print("\nsources:")

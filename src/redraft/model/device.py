@@ -1,34 +1,67 @@
-"""Which device a model runs on, and in which dtype: from the machine's flags, never from timings."""
+"""Which device a model runs on, and in which dtype: from one table and the machine's flags, never from timings."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from redraft.core.errors import OptionError
 
 
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of device that models run on.
+
+    Attributes:
+        name: torch's.
+        vendors: whose hardware it is.
+        dtype: of activations unless another is asked for; None is left to the processor's flags.
+        kernels: what runs beside torch's own operations: what `kernels/native/` builds, Triton, or nothing.
+            `kernels/choice.py` says it operation by operation.
+    """
+
+    name: str
+    vendors: str
+    dtype: torch.dtype | None
+    kernels: Literal["C++", "Triton", "torch"]
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind(name="cpu", vendors="any", dtype=None, kernels="C++"),
+        Kind(name="cuda", vendors="NVIDIA, AMD under ROCm", dtype=torch.bfloat16, kernels="Triton"),
+        Kind(name="xpu", vendors="Intel", dtype=torch.bfloat16, kernels="Triton"),
+        Kind(name="mps", vendors="Apple", dtype=torch.bfloat16, kernels="torch"),
+    )
+}
+
+
 def find_device(name: str) -> torch.device:
-    """The device of this name; "auto" is the accelerator that is there, else the CPU.
+    """The device of this name; "auto" is the accelerator of `KINDS` that is there, else the CPU.
 
     Raises:
         OptionError: it cannot be used here.
     """
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
-        return torch.device("cpu") if accelerator is None else accelerator
+        return accelerator if accelerator is not None and accelerator.type in KINDS else torch.device("cpu")
+    # Its kind by the name: asking torch about some kinds imports what is not there.
+    if name.partition(":")[0] not in KINDS:
+        raise OptionError(f"device {name!r} is none of 'auto', {', '.join(map(repr, KINDS))}, or one with an index")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:120]
         raise OptionError(f"device {name!r} cannot be used here: {reason}") from None
-    if device.type == "meta":
-        raise OptionError("device 'meta' holds no data")
     return device
 
 
 def auto_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on accelerators and on CPUs with bfloat16 products, else float32."""
-    if device.type != "cpu":
-        return torch.bfloat16
+    """The dtype of the device's kind; on a CPU bfloat16 if it has such products, else float32."""
+    if (dtype := KINDS[device.type].dtype) is not None:
+        return dtype
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
