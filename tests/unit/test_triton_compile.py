@@ -34,7 +34,7 @@ CASES = [
         target, weights, kernel, marks=() if (*target[:2], weights, kernel) in QUICK else pytest.mark.full,
         id=f"{target[1]}-{weights}-{kernel}",
     )
-    for target in TARGETS for weights in ("int4", "bf16") for kernel in KERNELS
+    for target in TARGETS for weights in ("int4", "fp8", "bf16") for kernel in KERNELS
 ]  # fmt: skip
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8"}
 
@@ -53,6 +53,7 @@ def test_compiled_offline():
 
 def launches(monkeypatch, target, weights):
     """What a call with the real shapes launches on a target: name -> (kernel, arguments, options)."""
+    from redraft.kernels.float8 import Float8Matrix
     from redraft.kernels.triton import configs, experts, grouping
     from redraft.kernels.triton.packed import PackedInt4
 
@@ -79,6 +80,15 @@ def launches(monkeypatch, target, weights):
     inputs = empty(ROWS, HIDDEN), empty(ROWS, A, dtype=torch.int64), empty(ROWS, A, dtype=torch.float32)
     if weights == "int4":
         experts.experts_int4(*inputs, int4(2 * WIDTH, HIDDEN, True), int4(HIDDEN, WIDTH, False))
+    elif weights == "fp8":
+        shapes = (E, 2 * WIDTH, HIDDEN), (E, HIDDEN, WIDTH)
+        stacks = (
+            Float8Matrix(
+                data=empty(*shape, dtype=torch.float8_e4m3fn), scale=empty(*shape[:-1], dtype=torch.float32)
+            )
+            for shape in shapes
+        )  # fmt: skip
+        experts.experts_float8(*inputs, *stacks)
     else:
         experts.experts_bf16(*inputs, empty(E, 2 * WIDTH, HIDDEN), empty(E, HIDDEN, WIDTH))
     return seen

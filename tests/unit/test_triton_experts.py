@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from redraft.kernels import experts as torch_form
+from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int4 import Int4Matrix, quantise_int4
 
 ORDERS = ("wgmma", "mma", "rows")
@@ -160,6 +161,19 @@ def case_float_weights(triton_form, hidden, width, routing):
     check(got, torch_form.experts(x, index, weight, wide, narrow))
 
 
+@pytest.mark.parametrize(
+    ("hidden", "width", "routing"), [(64, 128, "uniform"), (100, 36, "skewed"), (33, 5, "one row")]
+)
+def case_float8_weights(triton_form, hidden, width, routing):
+    index, weight = routed(routing)
+    x = random(len(index), hidden)
+    wide, narrow = (
+        Float8Matrix.of(random(E, *shape) / 8) for shape in ((2 * width, hidden), (hidden, width))
+    )  # fmt: skip
+    got = triton_form.experts.experts_float8(x, index, weight, wide, narrow)
+    check(got, torch_form.experts(x, index, weight, wide.dequantised(), narrow.dequantised()))
+
+
 def case_no_rows(triton_form):
     empty = torch.empty(0, 2, dtype=torch.long)
     wide, narrow = random(E, 64, 32), random(E, 32, 32)
@@ -184,6 +198,13 @@ def case_the_torch_form_picks_it_for_bfloat16(as_on_a_gpu):
     expected = torch_form.experts(x.float(), index, weight, *floats)
     int4 = torch_form.experts_int4(x, index, weight, wide, narrow)
     bf16 = torch_form.experts(x, index, weight, *(stack.bfloat16() for stack in floats))
+    eight = [Float8Matrix.of(stack) for stack in floats]
+    fp8 = torch_form.experts_float8(x, index, weight, *eight)
+    check(
+        fp8.float(),
+        torch_form.experts(x.float(), index, weight, *(m.dequantised() for m in eight)),
+        3 * 2**-8,
+    )
     for got in (int4, bf16):
         assert got.dtype == torch.bfloat16
         # Three roundings to bfloat16, which the interpreter cuts off: 2**-8 each.

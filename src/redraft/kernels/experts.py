@@ -185,7 +185,21 @@ def experts_float8(
     gate_up: Float8Matrix,
     down: Float8Matrix,
 ) -> Float[Tensor, "N D"]:
-    """`experts` with float8 weights, widened one expert at a time."""
+    """`experts` with float8 weights, widened one expert at a time, or on a GPU tile by tile."""
+    if x_ND.dtype == torch.bfloat16 and on_gpu(x_ND, gate_up.data, down.data):
+
+        def fast() -> Tensor:
+            from redraft.kernels.triton.experts import experts_float8
+
+            return experts_float8(x_ND, index_NA, weight_NA, gate_up, down)
+
+        return attempt("experts_float8", fast, lambda: _experts_float8(x_ND, index_NA, weight_NA, gate_up, down))
+    return _experts_float8(x_ND, index_NA, weight_NA, gate_up, down)
+
+
+def _experts_float8(
+    x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up: Float8Matrix, down: Float8Matrix
+) -> Tensor:
     groups = _Groups.of(index_NA, len(gate_up.data), 1 if x_ND.dtype == torch.float32 else _ROWS)
     gated = _gated(_products(x_ND[groups.source], groups.counts, gate_up))
     return _weighted(_products(gated, groups.counts, down), groups, weight_NA)

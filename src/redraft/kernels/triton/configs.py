@@ -78,7 +78,15 @@ def order_of(backend: str, arch: int | str) -> str:
     return {"sm90": "wgmma", "sm80": "mma", "nvidia": "mma"}.get(family_of(backend, arch), "rows")
 
 
-def configs_of(backend: str, arch: int | str, rows_per_expert: float) -> Configs:
-    """The launch for a GPU, given the mean of rows an expert."""
-    few = rows_per_expert <= _FEW
-    return _TABLE.get((family_of(backend, arch), few), _FALLBACK[few])
+def configs_of(backend: str, arch: int | str, rows_per_expert: float, *, widens: bool = False) -> Configs:
+    """The launch for a GPU.
+
+    Args:
+        backend: of Triton.
+        arch: of the GPU.
+        rows_per_expert: the mean.
+        widens: whether weights are e4m3, whose widening takes registers that RDNA does not have beside 64 rows.
+    """
+    family = family_of(backend, arch)
+    few = rows_per_expert <= _FEW or (widens and family == "rdna")
+    return _TABLE.get((family, few), _FALLBACK[few])

@@ -5,27 +5,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redraft.kernels.triton.products import widened
+
 # M rows of activations, K columns, R rows of the matrix
 
 # What the operands of a product are.
 INT8, FLOAT8, WIDENED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 # Adding this to a float32 and taking it away rounds to a whole number, halves to even ones.
 _MAGIC = tl.constexpr(12582912.0)
-
-
-@triton.jit
-def widened(code, DTYPE: tl.constexpr):
-    """The float that a byte of e4m3 means, as DTYPE, exactly; for targets without such products.
-
-    Its exponent and mantissa are those of a wider float 2^120 times smaller, those below the least exponent included.
-    """
-    if DTYPE == tl.float32:  # noqa: SIM300
-        bits = code.to(tl.int32)
-        return (((bits & 0x80) << 24) | ((bits & 0x7F) << 20)).to(tl.float32, bitcast=True) * 1.329227995784916e36
-    else:
-        bits = code.to(tl.int16)
-        narrow = (((bits & 0x80) << 8) | ((bits & 0x7F) << 4)).to(tl.bfloat16, bitcast=True)
-        return (narrow * 1.329227995784916e36).to(DTYPE)
 
 
 @triton.jit

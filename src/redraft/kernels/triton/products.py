@@ -1,4 +1,4 @@
-"""A tile of weights times a block of rows, for weights in int4 tiles and in floats: what the experts' kernels share.
+"""A tile of weights (int4 tiles, e4m3 or floats) times a block of rows: what the experts' kernels share.
 
 Weights are the first operand and rows the second, acc[128, TB] = w[128, K] x[TB, K]^T: an expert has few rows, and it
 is a tensor core's second operand that may be narrow; a warp group's first one has 64 rows.
@@ -14,6 +14,8 @@ import triton.language as tl
 # Orders of packed.PackedInt4, as numbers
 WGMMA, MMA, ROWS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 ORDER = {"wgmma": 0, "mma": 1, "rows": 2}
+# Forms of weights
+FLOATS, INT4, FLOAT8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 
 
 @triton.jit
@@ -35,6 +37,21 @@ def scales(code, DTYPE: tl.constexpr):
         return bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
     else:
         return (bits << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def widened(code, DTYPE: tl.constexpr):
+    """The float that a byte of e4m3 means, as DTYPE, exactly; for targets without such products.
+
+    Its exponent and mantissa are those of a wider float 2^120 times smaller, those below the least exponent included.
+    """
+    if DTYPE == tl.float32:  # noqa: SIM300
+        bits = code.to(tl.int32)
+        return (((bits & 0x80) << 24) | ((bits & 0x7F) << 20)).to(tl.float32, bitcast=True) * 1.329227995784916e36
+    else:
+        bits = code.to(tl.int16)
+        narrow = (((bits & 0x80) << 8) | ((bits & 0x7F) << 4)).to(tl.bfloat16, bitcast=True)
+        return (narrow * 1.329227995784916e36).to(DTYPE)
 
 
 @triton.jit
@@ -148,12 +165,19 @@ def int4_sum(
 @triton.jit
 def float_sum(
     x_ptr, place, valid, weight_ptr, row, row_valid, K,
-    TB: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
+    TB: tl.constexpr, FORM: tl.constexpr, EVEN: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """acc[128, TB] of 128 rows of a float matrix; `row` [128] says which."""
+    """acc[128, TB] of 128 rows of a matrix of floats, or of bytes of e4m3 without their scales; `row` [128] says which.
+
+    Those are widened on every GPU: an expert has few rows, so that its bytes are what takes time, and rows keep their
+    digits.
+    """
     acc = tl.zeros((128, TB), tl.float32)
     for step in range(0, tl.cdiv(K, 64)):
         x = _rows(x_ptr, place, valid, step * 64, K, 64, EVEN, DTYPE)
-        weights = _rows(weight_ptr, row, row_valid, step * 64, K, 64, EVEN, DTYPE)
+        if FORM == FLOAT8:
+            weights = widened(_rows(weight_ptr, row, row_valid, step * 64, K, 64, EVEN, tl.uint8), DTYPE)
+        else:
+            weights = _rows(weight_ptr, row, row_valid, step * 64, K, 64, EVEN, DTYPE)
         acc = tl.dot(weights, tl.trans(x), acc)
     return acc
