@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from redraft.kernels.experts import experts, experts_int8
+from redraft.kernels.experts import every_int8, experts, experts_int8
 from redraft.kernels.int8 import Int8Matrix, PackedInt8, quantise_rows
 from redraft.kernels.native import build
 
@@ -206,3 +206,15 @@ def test_the_same_bits_on_every_run():
     first = once()
     for _ in range(3):
         assert all(torch.equal(a, b) for a, b in zip(first, once(), strict=True))
+
+
+def test_every_expert_of_int8_matrices(case):
+    """What an accelerator does with few of them, where nothing waits for counts of rows."""
+    x, index, weight, gate_up, down = case
+    stacks = [[Int8Matrix.of(matrix) for matrix in stack] for stack in (gate_up, down)]
+    plain = [
+        [PackedInt8(data=m.data, scale=m.scale, columns=m.data.shape[1], layout="plain") for m in s] for s in stacks
+    ]
+    wide, narrow = (torch.stack([m.dequantised() for m in stack]).double() for stack in stacks)
+    expected = loop(x.double(), index, weight.double(), wide, narrow)
+    torch.testing.assert_close(every_int8(x, index, weight, *plain).double(), expected, atol=1e-5, rtol=1e-5)

@@ -127,7 +127,12 @@ def experts_int8(
     gate_up: Sequence[PackedInt8],
     down: Sequence[PackedInt8],
 ) -> Float[Tensor, "N D"]:
-    """`experts` with int8 weights; every row is quantised once, however many experts it goes to."""
+    """`experts` with int8 weights; every row is quantised once, however many experts it goes to.
+
+    An accelerator widens few weights for `every_expert` instead, and leaves rows as they are.
+    """
+    if x_ND.device.type != "cpu" and len(gate_up) * len(gate_up[0].scale) <= _EVERY_COLUMNS:
+        return every_int8(x_ND, index_NA, weight_NA, gate_up, down)
     groups = _Groups.of(index_NA, len(gate_up), _ROWS)
     values, scale = quantise_unsigned(x_ND)
     product = _int8_products(values[groups.source], groups.counts, gate_up)
@@ -136,6 +141,21 @@ def experts_int8(
     # A row's scale goes into its weight: one pass less over the widest results.
     weights = weight_NA.float() * gated_scale[groups.slot].view_as(weight_NA)
     return _weighted(outputs, groups, weights).to(x_ND.dtype)
+
+
+def every_int8(
+    x_ND: Float[Tensor, "N D"],
+    index_NA: Int[Tensor, "N A"],
+    weight_NA: Float[Tensor, "N A"],
+    gate_up: Sequence[PackedInt8],
+    down: Sequence[PackedInt8],
+) -> Float[Tensor, "N D"]:
+    """`every_expert` of matrices whose layout is plain."""
+    wide, narrow = (
+        torch.stack([(part.data.float() * part.scale[:, None]).to(x_ND.dtype) for part in stack])
+        for stack in (gate_up, down)
+    )
+    return every_expert(x_ND, index_NA, weight_NA, wide, narrow)
 
 
 def experts_int4(

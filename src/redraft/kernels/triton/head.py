@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from redraft.kernels.head import HeadStats
-from redraft.kernels.int8 import Int8Matrix, quantise_rows
+from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.triton.dense import rounded_rows
 from redraft.kernels.triton.head_kernels import (
     finish_kernel,
     logits_kernel,
@@ -104,7 +105,7 @@ def _pass(
     integer = isinstance(embedding, Int8Matrix)
     if integer:
         weight, column_scale = embedding.data.contiguous(), embedding.scale.float().contiguous()
-        operand, row_scale = quantise_rows(hidden.contiguous())
+        operand, row_scale = rounded_rows(hidden, torch.int8)
     else:
         weight, column_scale, row_scale = embedding.contiguous(), temperature, temperature
         operand = hidden.to(weight.dtype).contiguous()
