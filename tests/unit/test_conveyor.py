@@ -9,23 +9,14 @@ import pytest
 import torch
 
 import redraft
-from redraft.kernels.experts import experts
 from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int4 import Int4Matrix, quantise_int4
 from redraft.model import conveyor as conveyors
 from redraft.model.conveyor import Conveyor, PlainStack, convey
-from redraft.model.quantized import experts_of
+from redraft.model.locate import BUNDLED
 
+MINI = BUNDLED / "mini"
 CPU = torch.device("cpu")
-
-
-class Plain(torch.nn.Module):
-    def __init__(self, gate_up, down):
-        super().__init__()
-        self.gate_up, self.down = gate_up, down
-
-    def forward(self, x, index, weight):
-        return experts(x, index, weight, self.gate_up.data, self.down.data)
 
 
 def int4(weight):
@@ -34,24 +25,19 @@ def int4(weight):
     return Int4Matrix(data=data, scale=scale, row_scale=row_scale)
 
 
-FORMS = {
-    "float32": (lambda w: PlainStack(w.clone()), Plain),
-    "int4": (int4, experts_of),
-    "fp8": (Float8Matrix.of, experts_of),
-}
+FORMS = {"float32": lambda weight: PlainStack(weight.clone()), "int4": int4, "fp8": Float8Matrix.of}
 
 
 def model_in(form, layers):
     """mini, its experts in a form; those of `layers` conveyed."""
-    of, module_of = FORMS[form]
     model = redraft.load("mini", dtype="float32", threads=1).model
     pairs = {
-        number: (of(layer.experts.gate_up_proj), of(layer.experts.down_proj))
+        number: (FORMS[form](layer.experts.gate_up_proj), FORMS[form](layer.experts.down_proj))
         for number, layer in enumerate(model.backbone.layers)
     }
     for number, pair in pairs.items():
-        model.backbone.layers[number].experts = module_of(*pair)
-    belt = convey(model.backbone, [(n, pairs[n]) for n in layers], CPU, module_of) if layers else None
+        model.backbone.layers[number].experts = conveyors._module_of(*pair)
+    belt = convey(model.backbone, [(n, pairs[n]) for n in layers], CPU) if layers else None
     return model, belt
 
 
@@ -130,3 +116,18 @@ def test_a_copy_waits_for_what_is_in_use_and_a_product_for_its_copy(monkeypatch)
     # A layer ahead: the second one's copy is under way before the first one is used.
     assert told.index(("copies", "records", arrived[1])) < told.index(("computes", "uses", 0))
     assert told[-1][0] == "computes", "no copy is left over, which a captured forward could not have"
+
+
+@pytest.mark.parametrize("form", ["float32", "int4", "fp8"])
+def test_a_checkpoint_loads_so(form):
+    options = {} if form == "float32" else {"quantize": form}
+    whole = redraft.load_model(MINI, **options)
+    model = redraft.load_model(MINI, streamed=frozenset({1, 2, 4}), in_memory=True, **options)
+    kinds = [type(layer.experts).__name__ for layer in model.backbone.layers]
+    assert [number for number, kind in enumerate(kinds) if kind == "ConveyedExperts"] == [1, 2, 4]
+    assert torch.equal(logits(model), logits(whole))
+
+
+def test_int8_experts_are_refused():
+    with pytest.raises(TypeError, match="int8"):
+        redraft.load_model(MINI, streamed=frozenset({1}), in_memory=True, quantize="int8")

@@ -13,6 +13,7 @@ import torch
 import redraft
 from redraft.bench.shapes import shape_config
 from redraft.core.errors import CheckpointError, OptionError
+from redraft.engine import offload as planner
 from redraft.engine.footprint import FORMS, kv_bytes, weight_bytes, workspace_bytes
 from redraft.engine.offload import CONTEXT, streamed_layers
 from redraft.model import offload
@@ -105,7 +106,7 @@ def test_the_engine_takes_what_it_is_given(stored):
 
 def test_streamed_layers_are_spread_evenly():
     source = random_source(shape_config("full"), "full")
-    options = dict(dtype=torch.float32, quantize=None, max_context=None)
+    options = dict(device=torch.device("cpu"), dtype=torch.float32, quantize=None, max_context=None)
     assert streamed_layers(source, memory_bytes=20 * 10**9, **options) == frozenset()
     few = sorted(streamed_layers(source, memory_bytes=12 * 10**9, **options))
     assert 8 < len(few) < 30
@@ -160,3 +161,24 @@ def test_half_the_address_space_gives_the_same_text(tmp_path):
     others = weight_bytes(config, form, on_cpu=True, itemsize=4)[1]
     rest = others + kv_bytes(config, context=256, batch=1, itemsize=4)
     assert run(size // 2, str((workspace + rest + 0.18 * size) / 1e9)) == expected
+
+
+def test_beside_a_gpu_experts_wait_in_host_memory(monkeypatch):
+    source = random_source(shape_config("full"), "full")
+    gpu = torch.device("cuda")
+    options = dict(device=gpu, dtype=torch.bfloat16, max_context=None)
+    free = 24 * 10**9
+    monkeypatch.setattr(planner, "_free_bytes", lambda device: free)
+    assert streamed_layers(source, quantize=None, memory_bytes=None, **options) == frozenset()
+    free = 12 * 10**9
+    found = streamed_layers(source, quantize=None, memory_bytes=None, **options)
+    assert 5 < len(found) < 25
+    assert len(streamed_layers(source, quantize=None, memory_bytes=free, **options)) < len(found)
+    # What is rounded on the way can wait there, too, unless it is int8, which would be packed once more.
+    assert len(streamed_layers(source, quantize="fp8", memory_bytes=free, **options)) > len(found)
+    with pytest.raises(OptionError, match="int8 experts cannot wait"):
+        streamed_layers(source, quantize="int8", memory_bytes=free, **options)
+    with pytest.raises(OptionError, match="mps has no host memory beside"):
+        streamed_layers(source, quantize=None, memory_bytes=free, **options | {"device": torch.device("mps")})
+    with pytest.raises(OptionError, match="without experts"):
+        streamed_layers(source, quantize=None, memory_bytes=10**9, **options)

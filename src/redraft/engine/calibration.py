@@ -60,7 +60,14 @@ def importance(path: Path, texts: Iterable[str]) -> dict[str, Float[Tensor, "E K
     if not lines:
         raise OptionError("calibration needs at least one line of text")
     source = Source.open(path)
-    streamed = streamed_layers(source, dtype=torch.float32, quantize=None, memory_bytes=None, max_context=_TOKENS)
+    streamed = streamed_layers(
+        source,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        quantize=None,
+        memory_bytes=None,
+        max_context=_TOKENS,
+    )
     model = load_model(source, streamed=streamed)
     tensors = source.parameters(shapes_of(source.config))
     observed = {}

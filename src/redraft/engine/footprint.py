@@ -15,6 +15,7 @@ from redraft.kernels.head import MAX_TILE_BYTES
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
 from redraft.kernels.int8 import has_exact_products
 from redraft.model.cache import LayerCache, SequenceCache
+from redraft.model.canvas_cache import CanvasCache, room_for
 from redraft.model.config import ModelConfig
 from redraft.model.device import auto_dtype
 from redraft.model.model import shapes_of
@@ -159,9 +160,17 @@ def workspace_bytes(
         "dense": rows * config.intermediate_size * (2 * a + wide),
         "experts": _expert_bytes(config, form, rows, a, wide, on_cpu),
         "head": _head_bytes(config, form, canvas, wide) if on_cpu else 6 * MAX_TILE_BYTES,
+        "launches": 0 if on_cpu else _launch_bytes(config, context, batch, a),
         "text": _text_bytes(path) if on_cpu and path is not None else 0,
         "process": PROCESS_BYTES + _library_bytes(form, a) if on_cpu else DEVICE_BYTES,
     }
+
+
+def _launch_bytes(config: ModelConfig, context: int, batch: int, itemsize: int) -> int:
+    """Prefixes at fixed addresses: one room for the step of the batch, one for encoding its canvases."""
+    dtype = {4: torch.float32, 2: torch.bfloat16}[itemsize]
+    rooms = [CanvasCache(config, rows, room_for(context), dtype, torch.device("meta")) for rows in (batch, 1)]
+    return sum(layer.nbytes for room in rooms for layer in (*room.keys, *room.values))
 
 
 def _library_bytes(form: Form, activation: int) -> int:

@@ -13,13 +13,12 @@ from redraft.engine.graph import EncodeGraph, StepGraph, Verdict
 from redraft.engine.sequence import Sequence
 from redraft.engine.steer import is_steered
 from redraft.model.cache import KVCache, SequenceCache
+from redraft.model.canvas_cache import room_for
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.schedule import temperature
 
 # Graphs that are kept; each has room for the prefixes of its batch.
 KEPT = 4
-# The least capacity; above it, powers of two.
-_LEAST = 512
 
 
 class Graphs:
@@ -42,7 +41,7 @@ class Graphs:
         Returns:
             The graph, whose rows are those of the group, and a verdict each.
         """
-        capacity = _capacity(max(sequence.cache.length for sequence in group))
+        capacity = room_for(max(sequence.cache.length for sequence in group))
         key = (len(group), states[0].length, len(states[0].history), capacity)
         graph = self._graph(key)
         if not _same(self._placed.get(key, []), states):
@@ -58,7 +57,7 @@ class Graphs:
         a first prompt's length comes once."""
         if not sequence.length or token_ids.shape[1] != self._model.config.canvas_length:
             return self._model.encode(token_ids, KVCache([sequence]))
-        capacity = _capacity(sequence.length)
+        capacity = room_for(sequence.length)
         if self._encoder is None or self._encoder.capacity < capacity:
             self._encoder = EncodeGraph(self._model, length=token_ids.shape[1], capacity=capacity)
         return self._encoder(token_ids, sequence)
@@ -96,11 +95,6 @@ class Graphs:
             )
             _feed(graph, row, sequence, state)
         self._placed[key] = list(states)
-
-
-def _capacity(length: int) -> int:
-    """The least power of two, from `_LEAST` on, that has room for so many positions."""
-    return max(_LEAST, 1 << max(0, length - 1).bit_length())
 
 
 def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) -> None:

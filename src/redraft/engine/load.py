@@ -49,8 +49,8 @@ def load(
             a CPU; None takes one a thread for a small model, and this process alone for others.
         max_context: tokens of prompt and reply together; None takes the checkpoint's.
         prefix_cache_mb: MiB of keys and values that earlier conversations may keep, shared among the workers.
-        memory_gb: for this process, on a CPU: experts that do not fit stay on disk and are read ahead of need. None
-            takes what the machine has available.
+        memory_gb: for this process, or on the GPU: experts that do not fit stay on disk, or in host memory beside a
+            GPU, and come ahead of need. None takes what is available.
         verify: compare every tensor of a quantised checkpoint with its checksum first.
         revision: of a Hub id.
 
@@ -78,16 +78,16 @@ def load(
     path = locate(model, revision)
     chosen = find_device(device)
     kind = _DTYPES.get(dtype) or auto_dtype(chosen)
-    if chosen.type != "cpu" and (memory_gb is not None or (workers or 1) > 1):
-        raise OptionError(f"{'memory_gb' if memory_gb is not None else 'workers'} is for CPUs; the device is {chosen}")
+    if chosen.type != "cpu" and (workers or 1) > 1:
+        raise OptionError(f"workers is for CPUs; the device is {chosen}")
     source = Source.open(path)
     if quantize is not None and source.forms == (RECIPES[quantize].experts, RECIPES[quantize].rest):
         # It is stored so.
         quantize = None
-    streamed: frozenset[int] = frozenset()
-    if chosen.type == "cpu":
-        budget = None if memory_gb is None else int(memory_gb * 1e9)
-        streamed = streamed_layers(source, dtype=kind, quantize=quantize, memory_bytes=budget, max_context=max_context)
+    budget = None if memory_gb is None else int(memory_gb * 1e9)
+    streamed = streamed_layers(
+        source, device=chosen, dtype=kind, quantize=quantize, memory_bytes=budget, max_context=max_context
+    )
     if streamed or quantize is not None or not source.is_held_as(kind):
         # What is converted must not stay mapped beside its copy; and who is short of memory may be short of addresses.
         source = Source.open(path, mapped=False)

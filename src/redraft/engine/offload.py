@@ -1,4 +1,4 @@
-"""Which layers' experts are left on disk so that the rest fits into memory."""
+"""Which layers' experts are left on disk, or in host memory beside a GPU, so that the rest fits into memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from redraft.model.source import Source
 
 # Tokens that the cache is planned for, where the caller does not bound the context.
 CONTEXT = 8192
+# Devices with memory of their own, and a link to the host's.
+_WITH_HOST = ("cuda", "xpu")
 # What the rest of the machine needs: page tables, other programs.
 _SHARE = 0.95
 
@@ -24,6 +26,7 @@ def form_in_memory(source: Source, dtype: torch.dtype, quantize: str | None) -> 
 def streamed_layers(
     source: Source,
     *,
+    device: torch.device,
     dtype: torch.dtype,
     quantize: str | None,
     memory_bytes: int | None,
@@ -33,35 +36,36 @@ def streamed_layers(
 
     Args:
         source: an open checkpoint.
+        device: which runs it; beside one other than a CPU, experts wait in host memory.
         dtype: of activations.
         quantize: what its matrices are rounded to on the way.
-        memory_bytes: for the whole process; None takes what the machine has available.
+        memory_bytes: for the whole process, or on the device; None takes what is available there.
         max_context: tokens that the cache is planned for.
 
     Raises:
-        OptionError: not even the rest fits, or the experts are in a form that cannot be left on disk.
+        OptionError: not even the rest fits, or the experts are in a form, or the device of a kind, that cannot do it.
     """
-    config, form = source.config, form_in_memory(source, dtype, quantize)
+    config, form, on_cpu = source.config, form_in_memory(source, dtype, quantize), device.type == "cpu"
     context = min(max_context or CONTEXT, CONTEXT)
-    experts, others = weight_bytes(config, form, on_cpu=True, itemsize=dtype.itemsize)
-    if memory_bytes is None and experts + others < available_bytes() / 2:
+    experts, others = weight_bytes(config, form, on_cpu=on_cpu, itemsize=dtype.itemsize)
+    available = available_bytes() if on_cpu else _free_bytes(device)
+    if memory_bytes is None and experts + others < available / 2:
         # The rest is never as much; counting it imports more of torch than loading a model does.
         return frozenset()
     work = workspace_bytes(
-        config, form, context=context, batch=1, on_cpu=True, itemsize=dtype.itemsize, path=source.path
+        config, form, context=context, batch=1, on_cpu=on_cpu, itemsize=dtype.itemsize, path=source.path
     )
     workspace = sum(work.values())
     rest = others + workspace + kv_bytes(config, context=context, batch=1, itemsize=dtype.itemsize)
-    room = (_SHARE * available_bytes() if memory_bytes is None else memory_bytes) - rest
+    room = (_SHARE * available if memory_bytes is None else memory_bytes) - rest
     if room >= experts:
         return frozenset()
-    if quantize is not None or source.path.suffix == ".gguf":
+    reason = _why_not(source, form, quantize, device)
+    if reason is not None:
         if memory_bytes is None:
             return frozenset()
-        raise OptionError(
-            f"{source.path} needs {(experts + rest) / 1e9:.1f} GB, {memory_bytes / 1e9:.1f} GB are allowed, and "
-            "experts stay on disk only in the form that they are multiplied in: run `redraft quantize` first"
-        )
+        needed, allowed = (experts + rest) / 1e9, memory_bytes / 1e9
+        raise OptionError(f"{source.path} needs {needed:.1f} GB, {allowed:.1f} GB are allowed, and {reason}")
     layers, layer = config.num_hidden_layers, experts / config.num_hidden_layers
     resident = int((room - BUFFERS * layer) // layer)
     if resident < 0:
@@ -73,3 +77,21 @@ def streamed_layers(
             raise OptionError(f"{memory_bytes / 1e9:.1f} GB are allowed, without experts it takes {least / 1e9:.1f} GB")
     count = layers - resident
     return frozenset(number * layers // count for number in range(count))
+
+
+def _why_not(source: Source, form: Form, quantize: str | None, device: torch.device) -> str | None:
+    """Why experts must stay where they are; None where they need not."""
+    if device.type == "cpu":
+        if quantize is None and source.path.suffix != ".gguf":
+            return None
+        return "experts stay on disk only in the form that they are multiplied in: run `redraft quantize` first"
+    if device.type not in _WITH_HOST:
+        return f"{device.type} has no host memory beside its own"
+    return "int8 experts cannot wait in host memory: int4 and fp8 ones can" if form.name == "int8" else None
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory of a device that nobody has; without end where it cannot be asked."""
+    if device.type not in _WITH_HOST:
+        return 2**62
+    return torch.get_device_module(device).mem_get_info(device)[0]

@@ -13,6 +13,15 @@ from redraft.model.config import ModelConfig
 # B batch, T positions, H query heads, K key-value heads, S slots, D head size
 
 
+# Positions that the smallest room holds.
+_LEAST = 512
+
+
+def room_for(length: int) -> int:
+    """The capacity for prefixes of so many positions: a power of two, so that few captures serve all."""
+    return max(_LEAST, 1 << max(0, length - 1).bit_length())
+
+
 class CanvasCache:
     """Keys and values of up to `capacity` positions of B sequences; sliding layers have their window only.
 

@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from redraft.core.errors import CheckpointError
+from redraft.model.conveyor import PlainStack, Stack, convey
 from redraft.model.formats.headers import CACHE_LINE
 from redraft.model.layout import verify as verify_files
 from redraft.model.model import DiffusionGemma
 from redraft.model.names import names_for
 from redraft.model.offload import stream_experts
-from redraft.model.quantized import place
+from redraft.model.quantized import packed_for_device, place
 from redraft.model.rounding import RECIPES, Form, Recipe, rounded
 from redraft.model.source import Source
 from redraft.model.stored import Matrix, StoredTensor
@@ -41,6 +42,7 @@ def load_model(
     quantize: str | None = None,
     *,
     streamed: frozenset[int] = frozenset(),
+    in_memory: bool | None = None,
     verify: bool = False,
 ) -> DiffusionGemma:
     """The model of a checkpoint, in eval mode.
@@ -52,7 +54,8 @@ def load_model(
         device: where the weights go.
         dtype: of activations and of all weights that are not quantised.
         quantize: "int8", "int4" or "fp8" rounds the matrices as they come.
-        streamed: layers whose experts are left in their files and read whenever they are needed.
+        streamed: layers whose experts do not stay on the device, but come whenever they are needed.
+        in_memory: whether those wait in host memory; otherwise in their files. None: for an accelerator.
         verify: compare every tensor with its checksum first; for our own layout.
 
     Raises:
@@ -80,7 +83,19 @@ def load_model(
             matrices[name] = rounded(tensor, form).to(device)
         else:
             loaded[name] = _aligned(_floating(source.path, tensor).to(device=device, dtype=dtype))
-    if streamed:
+    device = torch.device(device)
+    if streamed and (device.type != "cpu" if in_memory is None else in_memory):
+
+        def stack(name: str) -> Stack:
+            form = _form(source, recipe, shapes, name, tensors[name])
+            if form is None:
+                return PlainStack(_floating(source.path, tensors[name]).to(device=device, dtype=dtype))
+            return rounded(tensors[name], form).to(device)
+
+        names = {n: (f"layers.{n}.experts.gate_up_proj", f"layers.{n}.experts.down_proj") for n in sorted(streamed)}
+        pairs = ((n, packed_for_device(stack(wide), stack(narrow), dtype)) for n, (wide, narrow) in names.items())
+        convey(model.backbone, pairs, device)
+    elif streamed:
         stream_experts(model.backbone, source, {n: t for n, t in tensors.items() if n not in kept}, dtype)
     place(model.backbone, matrices, dtype)
     model.backbone.load_state_dict(loaded, assign=True)

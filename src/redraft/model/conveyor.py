@@ -8,7 +8,7 @@ is complete in itself.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.kernels.experts import experts
+from redraft.kernels.int8 import Int8Matrix
 from redraft.model.backbone import Backbone
+from redraft.model.quantized import experts_of
 
 # One is in use while the next layer arrives in the other.
 PLACES = 2
@@ -110,26 +113,38 @@ class ConveyedExperts(nn.Module):
         return out
 
 
-def convey(
-    backbone: Backbone,
-    layers: Iterable[tuple[int, Pair]],
-    device: torch.device,
-    module_of: Callable[[Stack, Stack], nn.Module],
-) -> Conveyor:
+def convey(backbone: Backbone, layers: Iterable[tuple[int, Pair]], device: torch.device) -> Conveyor:
     """Replaces the experts of some layers by ones that come from host memory.
 
     Args:
         backbone: whose modules are replaced.
         layers: see `Conveyor`.
         device: which multiplies them.
-        module_of: (gate-up, down) -> the module that multiplies them as they lie; it must not copy them.
     """
     conveyor = Conveyor(layers, device)
-    modules = [module_of(*pair) for pair in conveyor.places]
+    modules = [_module_of(*pair) for pair in conveyor.places]
     for layer in conveyor.layers:
         backbone.layers[layer].experts = ConveyedExperts(conveyor, layer, modules)
     backbone.register_forward_pre_hook(lambda *_: conveyor.begin())
     return conveyor
+
+
+class _PlainExperts(nn.Module):
+    def __init__(self, gate_up: PlainStack, down: PlainStack) -> None:
+        super().__init__()
+        self.gate_up, self.down = gate_up, down
+
+    def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        return experts(x, index, weight, self.gate_up.data, self.down.data)
+
+
+def _module_of(gate_up: Stack, down: Stack) -> nn.Module:
+    """What multiplies two stacks as they lie. Int8 ones would be packed, which is a copy."""
+    if isinstance(gate_up, PlainStack):
+        return _PlainExperts(gate_up, down)
+    if isinstance(gate_up, Int8Matrix):
+        raise TypeError("int8 experts do not come from host memory")
+    return experts_of(gate_up, down)
 
 
 def _tensors(stack: Stack) -> dict[str, Tensor]:
