@@ -13,7 +13,6 @@ from torch import Tensor
 from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
 from redraft.kernels.int8 import Int8Matrix
-from redraft.kernels.triton.fallback import on_gpu
 from redraft.model.cache import KVCache
 from redraft.model.config import ModelConfig
 from redraft.model.feedforward import Router
@@ -53,8 +52,6 @@ def random_model(config: ModelConfig, form: str, device: torch.device, seed: int
     place(model.backbone, matrices, DTYPE)
     model.backbone.load_state_dict(loaded, assign=True)
     model.backbone.build_rotary(device)
-    del matrices
-    _pack(model)
     model.quantization = None if recipe is None else form
     return model.eval().requires_grad_(False)
 
@@ -93,17 +90,6 @@ def float8_matrix(shape: tuple[int, ...], device: torch.device, generator: torch
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {"int4": int4_matrix, "int8": int8_matrix, "fp8": float8_matrix}
-
-
-def _pack(model: DiffusionGemma) -> None:
-    """Puts int4 experts into the GPU's order and drops the stored ones: both together would not be a fair peak."""
-    for layer in model.backbone.layers:
-        for attribute in ("gate_up", "down"):
-            stored = getattr(layer.experts, attribute, None)
-            if isinstance(stored, Int4Matrix) and on_gpu(stored.data):
-                from redraft.kernels.triton.experts import packed_int4
-
-                setattr(layer.experts, attribute, packed_int4(stored, paired=attribute == "gate_up"))
 
 
 class Models:

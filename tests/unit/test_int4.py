@@ -144,3 +144,8 @@ def test_experts_agree_with_the_float_ones(form):
     expected = experts(x, index, weight, *rounded)
     # What is left is the rounding of the activations to int8, twice.
     assert (got - expected).norm() < 0.02 * expected.norm()
+
+
+def test_a_shape_that_does_not_divide_is_an_error():
+    with pytest.raises(ValueError, match="16 x 48 does not divide"):
+        quantise_int4(torch.randn(16, 48))

@@ -90,9 +90,14 @@ def quantise_int4(
     Args:
         weight: the matrix; its shape must divide into blocks.
         importance: what an error in each column weighs, such as the mean square of what it is multiplied with.
+
+    Raises:
+        ValueError: the shape does not divide.
     """
     weight = weight.float().contiguous()
     R, K = weight.shape
+    if not Int4Matrix.fits((R, K)):
+        raise ValueError(f"a matrix of {R} x {K} does not divide into blocks of {ROWS} x {COLUMNS}")
     if runs_natively("int4", weight) and (importance is None or importance.device.type == "cpu"):
         data = torch.empty(R // ROWS, K // COLUMNS, BYTES, dtype=torch.uint8)
         scale, row_scale = torch.empty(R // ROWS, K // COLUMNS, ROWS, dtype=torch.uint8), torch.empty(R)
