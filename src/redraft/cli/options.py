@@ -27,7 +27,9 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads; unset, torch dec
 Memory = Annotated[
     float | None,
     typer.Option(
-        help="GB of memory to use; experts beyond it stay on disk. Unset, what is free.", min=0.1, metavar="GB"
+        help="GB of memory to use; experts beyond it stay on disk, beside a GPU in host memory. Unset, what is free.",
+        min=0.1,
+        metavar="GB",
     ),
 ]
 Verify = Annotated[bool, typer.Option("--verify", help="Check a quantised model's checksums as it loads.")]
