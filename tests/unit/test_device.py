@@ -30,6 +30,7 @@ NAMES = [form.name for form in FORMS]
 OPERATION_OF = {
     "experts_bf16": "experts",
     "experts_int4": "experts",
+    "experts_float8": "experts",
     "dense_int8": "dense",
     "dense_float8": "dense",
     "head": "head",
@@ -127,9 +128,9 @@ def test_what_runs_on_a_gpu_is_what_the_table_says(directory, monkeypatch, form,
     chosen = choices(torch.device("meta"), form, dtype)
     found = {OPERATION_OF[name] for name in reached}
     assert {operation for operation, runs in chosen.items() if runs.startswith("Triton")} == found
-    assert ("Triton, widened" in chosen.values()) == (
-        form == "fp8" and dtype == torch.bfloat16 and operands == "widened"
-    )
+    widened = form == "fp8" and dtype == torch.bfloat16
+    assert (chosen["dense"] == "Triton, widened") == (widened and operands == "widened")
+    assert (chosen["experts"] == "Triton, widened") == widened
     assert {runs for operation, runs in chosen.items() if operation not in found} <= {"torch"}
 
 
