@@ -100,7 +100,7 @@ def test_zeros_stay_zero(form):
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
-@pytest.mark.parametrize("counts", [[1, 0, 7], [4, 5, 16], [0, 0, 0]])
+@pytest.mark.parametrize("counts", [[1, 0, 7], [4, 5, 16], [8, 9, 29], [0, 0, 0]])
 def test_products_are_those_of_what_the_integers_stand_for(form, rows, columns, counts):
     made = stacked(*(matrix(rows, columns, seed) for seed in range(3)))
     values = integers(sum(counts), columns)

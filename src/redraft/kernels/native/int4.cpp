@@ -1,6 +1,7 @@
 // Products of int8 rows with int4 matrices, and the rounding of a matrix to int4. The layout is that of the files
 // (docs/quantised.md): blocks of 8 rows by 32 columns, 128 bytes and 8 scales each, so that a mapped file is multiplied
 // as it lies there.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -11,6 +12,12 @@
 
 namespace {
 
+// Four products of bytes a lane, added to an int32.
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define REDRAFT_ADD_PRODUCTS _mm256_dpbusd_epi32
+#elif defined(__AVXVNNI__)
+#define REDRAFT_ADD_PRODUCTS _mm256_dpbusd_avx_epi32
+#endif
 constexpr int64_t ROWS = 8, COLUMNS = 32, BYTES = ROWS * COLUMNS / 2;
 constexpr int ZERO = 8;
 // Sign, three bits of exponent, four of mantissa: from 2^-7 to 31/16.
@@ -45,12 +52,16 @@ inline float integer_of(float x) {
 // Where element (row, column) of a block lies: byte 32 (c % 16 / 4) + 4 row + c % 4, its low half for c < 16.
 inline int64_t byte_of(int64_t row, int64_t column) { return 32 * (column % 16 / 4) + 4 * row + column % 4; }
 
-// out[t][0..8] of up to T rows of x: sums over the groups of a block row, each exact in int32, added up in float32.
+// out[t][0..8] of T rows of x: sums over the groups of a block row, each exact in int32, added up in float32. `zeros` are
+// what the integers' offset of 8 adds to each group's sum, negated.
 template <int T>
-void tile(const int8_t* x, const int32_t* sums, int64_t groups, const uint8_t* data, const uint8_t* scales,
+void tile(const int8_t* x, const int32_t* zeros, int64_t groups, const uint8_t* data, const uint8_t* scales,
           const float* row_scale, int64_t stride, float* out) {
 #if defined(__AVX2__)
-  const __m256i low = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
+  const __m256i low = _mm256_set1_epi8(15);
+#if !defined(REDRAFT_ADD_PRODUCTS)
+  const __m256i ones = _mm256_set1_epi16(1);
+#endif
   const __m256i fields = _mm256_set1_epi32(0x7F << 19), base = _mm256_set1_epi32(120 << 23);
   const __m256i sign = _mm256_set1_epi32(INT32_MIN);
   __m256 total[T];
@@ -69,6 +80,14 @@ void tile(const int8_t* x, const int32_t* sums, int64_t groups, const uint8_t* d
     const __m256 scale = _mm256_castsi256_ps(_mm256_or_si256(size, _mm256_and_si256(code, sign)));
     for (int t = 0; t < T; ++t) {
       const int8_t* row = x + t * groups * COLUMNS + g * COLUMNS;
+#if defined(REDRAFT_ADD_PRODUCTS)
+      __m256i dots = _mm256_set1_epi32(zeros[t * groups + g]);
+      for (int j = 0; j < 8; ++j) {
+        int32_t four;
+        std::memcpy(&four, row + 4 * j, sizeof four);
+        dots = REDRAFT_ADD_PRODUCTS(dots, weights[j], _mm256_set1_epi32(four));
+      }
+#else
       // Eight products of pairs stay below 8 * 2 * 15 * 127 = 30,480: no overflow in int16.
       __m256i pairs = _mm256_setzero_si256();
       for (int j = 0; j < 8; ++j) {
@@ -76,8 +95,9 @@ void tile(const int8_t* x, const int32_t* sums, int64_t groups, const uint8_t* d
         std::memcpy(&four, row + 4 * j, sizeof four);
         pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(weights[j], _mm256_set1_epi32(four)));
       }
-      const __m256i zero = _mm256_set1_epi32(ZERO * sums[t * groups + g]);
-      const __m256i dots = _mm256_sub_epi32(_mm256_madd_epi16(pairs, ones), zero);
+      const __m256i zero = _mm256_set1_epi32(zeros[t * groups + g]);
+      const __m256i dots = _mm256_add_epi32(_mm256_madd_epi16(pairs, ones), zero);
+#endif
       total[t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, total[t]);
     }
   }
@@ -100,19 +120,81 @@ void tile(const int8_t* x, const int32_t* sums, int64_t groups, const uint8_t* d
       for (int64_t r = 0; r < ROWS; ++r) total[t][r] = std::fma(float(dots[r]), scale_of(scales[g * ROWS + r]), total[t][r]);
     }
   }
-  (void)sums;
+  (void)zeros;
   for (int t = 0; t < T; ++t)
     for (int64_t r = 0; r < ROWS; ++r) out[t * stride + r] = total[t][r] * row_scale[r];
 #endif
 }
 
-void block_row(const int8_t* x, const int32_t* sums, int64_t count, int64_t groups, const uint8_t* data,
-               const uint8_t* scales, const float* row_scale, int64_t stride, float* out) {
-  int64_t t = 0;
-  for (; t + 4 <= count; t += 4)
-    tile<4>(x + t * groups * COLUMNS, sums + t * groups, groups, data, scales, row_scale, stride, out + t * stride);
-  for (; t < count; ++t)
-    tile<1>(x + t * groups * COLUMNS, sums + t * groups, groups, data, scales, row_scale, stride, out + t * stride);
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#define REDRAFT_WIDE
+// The same of two block rows, one below the other: out[t][0..16]. Each four bytes of x that are loaded
+// meet twice as many weights.
+template <int T>
+void wide_tile(const int8_t* x, const int32_t* zeros, int64_t groups, const uint8_t* data, const uint8_t* scales,
+               const float* row_scale, int64_t stride, float* out) {
+  const __m512i low = _mm512_set1_epi8(15), fields = _mm512_set1_epi32(0x7F << 19);
+  const __m512i base = _mm512_set1_epi32(120 << 23), sign = _mm512_set1_epi32(INT32_MIN);
+  const uint8_t* const data_below = data + groups * BYTES;
+  const uint8_t* const scales_below = scales + groups * ROWS;
+  __m512 total[T];
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) total[t] = _mm512_setzero_ps();
+  for (int64_t g = 0; g < groups; ++g) {
+    __m512i weights[8];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const __m256i above = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data + g * BYTES) + j);
+      const __m256i below = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data_below + g * BYTES) + j);
+      const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(above), below, 1);
+      weights[j] = _mm512_and_si512(both, low);
+      weights[j + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    }
+    const __m512i code = _mm512_cvtepi8_epi32(
+        _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales + g * ROWS)),
+                           _mm_loadl_epi64(reinterpret_cast<const __m128i*>(scales_below + g * ROWS))));
+    const __m512i size = _mm512_add_epi32(_mm512_and_si512(_mm512_slli_epi32(code, 19), fields), base);
+    const __m512 scale = _mm512_castsi512_ps(_mm512_or_si512(size, _mm512_and_si512(code, sign)));
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+      const int8_t* row = x + t * groups * COLUMNS + g * COLUMNS;
+      __m512i dots = _mm512_set1_epi32(zeros[t * groups + g]);
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        int32_t four;
+        std::memcpy(&four, row + 4 * j, sizeof four);
+        dots = _mm512_dpbusd_epi32(dots, weights[j], _mm512_set1_epi32(four));
+      }
+      total[t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scale, total[t]);
+    }
+  }
+  const __m512 factor = _mm512_loadu_ps(row_scale);
+#pragma GCC unroll 8
+  for (int t = 0; t < T; ++t) _mm512_storeu_ps(out + t * stride, _mm512_mul_ps(total[t], factor));
+}
+constexpr int64_t BLOCK_ROWS = 2, WIDE = 8;
+#else
+constexpr int64_t BLOCK_ROWS = 1;
+#endif
+
+// `count` block rows from `data` on, at most BLOCK_ROWS, for `rows` rows of x.
+void block_rows(int64_t count, const int8_t* x, const int32_t* zeros, int64_t rows, int64_t groups, const uint8_t* data,
+                const uint8_t* scales, const float* row_scale, int64_t stride, float* out) {
+  int64_t first = 0;
+#if defined(REDRAFT_WIDE)
+  for (; count == BLOCK_ROWS && first + WIDE <= rows; first += WIDE)
+    wide_tile<WIDE>(x + first * groups * COLUMNS, zeros + first * groups, groups, data, scales, row_scale, stride,
+                    out + first * stride);
+#endif
+  for (int64_t b = 0; b < count; ++b) {
+    const auto run = [&](auto tiled, int64_t t) {
+      tiled(x + t * groups * COLUMNS, zeros + t * groups, groups, data + b * groups * BYTES, scales + b * groups * ROWS,
+            row_scale + b * ROWS, stride, out + t * stride + b * ROWS);
+    };
+    int64_t t = first;
+    for (; t + 4 <= rows; t += 4) run(tile<4>, t);
+    for (; t < rows; ++t) run(tile<1>, t);
+  }
 }
 
 // The best code of a scale for one group, and its integers. Tried are clips of the largest magnitude, with either sign:
@@ -149,7 +231,8 @@ void int4_products(const int8_t* x, int64_t rows, const int64_t* counts, int64_t
                    int64_t columns, const uint8_t* data, const uint8_t* scales, const float* row_scale, float* out,
                    int64_t threads) {
   const int64_t groups = columns / COLUMNS, blocks = outputs / ROWS;
-  int32_t* const sums = new int32_t[rows * groups];
+  const int64_t steps = (blocks + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  int32_t* const zeros = new int32_t[rows * groups];
   int64_t* const first = new int64_t[experts];
   int64_t* const busy = new int64_t[experts];
   int64_t used = 0;
@@ -163,18 +246,19 @@ void int4_products(const int8_t* x, int64_t rows, const int64_t* counts, int64_t
     for (int64_t i = 0; i < rows * groups; ++i) {
       int32_t sum = 0;
       for (int64_t c = 0; c < COLUMNS; ++c) sum += x[i * COLUMNS + c];
-      sums[i] = sum;
+      zeros[i] = -ZERO * sum;
     }
 #pragma omp for schedule(dynamic, 8)
-    for (int64_t task = 0; task < used * blocks; ++task) {
-      const int64_t e = busy[task / blocks], block = task % blocks, at = e * blocks + block;
-      block_row(x + first[e] * columns, sums + first[e] * groups, counts[e], groups, data + at * groups * BYTES,
-                scales + at * groups * ROWS, row_scale + at * ROWS, outputs, out + first[e] * outputs + block * ROWS);
+    for (int64_t task = 0; task < used * steps; ++task) {
+      const int64_t e = busy[task / steps], block = task % steps * BLOCK_ROWS, at = e * blocks + block;
+      block_rows(std::min(BLOCK_ROWS, blocks - block), x + first[e] * columns, zeros + first[e] * groups, counts[e], groups,
+                 data + at * groups * BYTES, scales + at * groups * ROWS, row_scale + at * ROWS, outputs,
+                 out + first[e] * outputs + block * ROWS);
     }
   }
   delete[] busy;
   delete[] first;
-  delete[] sums;
+  delete[] zeros;
 }
 
 // Rounds a float32 matrix [R, K] to the layout above; `importance` [K] weighs the columns' errors, or is null.
