@@ -42,3 +42,17 @@ def test_a_library_counts_where_it_multiplies(monkeypatch):
     least = min(sizes[0])
     assert [size > least for size in sizes[0]] == [form.name in ("int8", "int4") for form in FORMS]
     assert sizes[1] == [least] * len(FORMS)
+
+
+def test_the_workspace_grows_with_what_it_is_for():
+    config = shape_config("full")
+    small = workspace_bytes(config, FORM["int8"], context=512, batch=1, on_cpu=True)
+    large = workspace_bytes(config, FORM["int8"], context=8192, batch=1, on_cpu=True)
+    assert set(small) == set(large)
+    assert large["mask"] > small["mask"]
+    # A shape has no texts, and a CPU captures nothing.
+    assert all((value > 0) == (name not in ("text", "launches")) for name, value in small.items())
+    gpu = workspace_bytes(config, FORM["int8"], context=512, batch=1, on_cpu=False)
+    assert all((value > 0) == (name != "text") for name, value in gpu.items())
+    batched = workspace_bytes(config, FORM["int8"], context=512, batch=8, on_cpu=False)
+    assert batched["experts"] > workspace_bytes(config, FORM["int8"], context=512, batch=1, on_cpu=False)["experts"]

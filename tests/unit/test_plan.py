@@ -16,7 +16,7 @@ from redraft.bench.plan_tables import catalogue_table, forms_table, kernels_tabl
 from redraft.bench.shapes import shape_config
 from redraft.cli import main
 from redraft.core.errors import InputError
-from redraft.engine.footprint import FORMS, kv_bytes, tensor_shapes, weight_bytes, workspace_bytes
+from redraft.engine.footprint import FORMS, kv_bytes, tensor_shapes, weight_bytes
 from redraft.model.config import ModelConfig
 from redraft.model.layout import parts_of
 from redraft.model.locate import BUNDLED
@@ -109,20 +109,6 @@ def test_the_cache_is_as_large_as_the_one_that_a_model_fills(context):
     real = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.sequences[0].layers)
     assert kv_bytes(model.config, context=context, batch=1, itemsize=4) == real
     assert kv_bytes(model.config, context=context, batch=3, itemsize=2) == 3 * real // 2
-
-
-def test_the_workspace_grows_with_what_it_is_for():
-    config = shape_config("full")
-    small = workspace_bytes(config, FORM["int8"], context=512, batch=1, on_cpu=True)
-    large = workspace_bytes(config, FORM["int8"], context=8192, batch=1, on_cpu=True)
-    assert set(small) == set(large)
-    assert large["mask"] > small["mask"]
-    # A shape has no texts, and a CPU captures nothing.
-    assert all((value > 0) == (name not in ("text", "launches")) for name, value in small.items())
-    gpu = workspace_bytes(config, FORM["int8"], context=512, batch=1, on_cpu=False)
-    assert all((value > 0) == (name != "text") for name, value in gpu.items())
-    batched = workspace_bytes(config, FORM["int8"], context=512, batch=8, on_cpu=False)
-    assert batched["experts"] > workspace_bytes(config, FORM["int8"], context=512, batch=1, on_cpu=False)["experts"]
 
 
 def test_fewer_bits_read_fewer_bytes_and_take_no_longer():
