@@ -21,6 +21,7 @@ from redraft.cli.quantize import export, quantize
 from redraft.cli.run import run
 from redraft.cli.serve import serve
 from redraft.cli.train import train
+from redraft.core.threads import spin_briefly
 
 _UNSET = "Generation options that are not given come from the checkpoint."
 
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: what follows `redraft`; None takes the process's own.
     """
+    spin_briefly()
     for stream in (sys.stdout, sys.stderr):
         # A glyph that the terminal's encoding lacks becomes "?", not an error.
         if isinstance(stream, io.TextIOWrapper):
