@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ GROUPS |= {name: 64 for name in FORMATS if name.startswith(("gptq", "auto-round"
 GROUPS = {name: size for name, size in GROUPS.items() if not name.endswith(("mxfp4", "mxfp8", "bf16"))}
 FALLBACK = "+fallback"
 WIDENED = "float32+widened"
+# Forms of 4-bit integers, whose published files are rounded with regard to what the matrices met.
+CALIBRATED = "+calibrated"
+INTEGERS = tuple(name for name in FORMATS if name.startswith(("w4a16", "gptq", "auto-round", "awq")))
 FORMS = (REFERENCE, *RECIPES, WIDENED, *FORMATS, *(f"{name}{FALLBACK}" for name in FORMATS if GROUPS.get(name) == 256))
+FORMS += tuple(f"{name}{CALIBRATED}" for name in INTEGERS)
+CALIBRATION_REQUESTS = 64
 PROMPTS = 16
 # A matrix that differs by less was stored in another dtype and not rounded.
 STORED = 1e-3
@@ -58,11 +64,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=230)
+    parser.add_argument("--calibrate", type=Path, metavar="ROWS", help="of other requests, for what is calibrated")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     rows = read_rows(arguments.data)
+    texts = read_rows(arguments.calibrate or arguments.data.with_name("snips.train.jsonl"))
+    texts = texts[:: len(texts) // CALIBRATION_REQUESTS]
     engine = redraft.load(MINI, dtype="float32", threads=1)
     wanted = [(ids, logits(engine.model, ids)) for ids in prompt_ids(engine, rows)]
     for number, form in enumerate(arguments.forms, 1):
@@ -70,7 +79,7 @@ def main() -> None:
             continue
         say(f"[{number}/{len(arguments.forms)}] {form}")
         try:
-            line = measured(form, rows, arguments.limit, wanted, found)
+            line = measured(form, rows, texts, arguments.limit, wanted, found)
         except Exception as error:
             say(traceback.format_exc())
             line = {"failed": f"{type(error).__name__}: {error}"}
@@ -81,14 +90,20 @@ def main() -> None:
 
 
 def measured(
-    form: str, rows: list[Row], limit: int, wanted: list[tuple[list[int], Tensor]], found: dict[str, dict]
+    form: str,
+    rows: list[Row],
+    texts: list[Row],
+    limit: int,
+    wanted: list[tuple[list[int], Tensor]],
+    found: dict[str, dict],
 ) -> dict[str, Any]:
     """One line of --out: errors of the weights and logits, and the task, unless another form has the same weights."""
     with tempfile.TemporaryDirectory() as folder:
-        held, base = write(form, MINI, Path(folder) / "mini")
+        held, base = write(form, MINI, Path(folder) / "mini", texts)
         error, share = weight_error(held, base)
         line: dict[str, Any] = {"weight_error": error, "share_rounded": share, "shape": GROUPS.get(form, 1)}
-        nominal, _ = weight_error(*write(form, gaussian(MINI, Path(folder) / "gaussian"), Path(folder) / "nominal"))
+        nearest = form.removesuffix(CALIBRATED)
+        nominal, _ = weight_error(*write(nearest, gaussian(MINI, Path(folder) / "gaussian"), Path(folder) / "nominal"))
         engine = load(held)
         pairs = [(logits(engine.model, ids), want) for ids, want in wanted]
         size = sum(float(want.square().sum()) for _, want in pairs)
@@ -115,19 +130,40 @@ def measured(
         return line | {"wrong": wrong} | measures
 
 
-def write(form: str, source: Path, directory: Path) -> tuple[Path, Path]:
+def write(form: str, source: Path, directory: Path, texts: Sequence[Row] = ()) -> tuple[Path, Path]:
     """(the form of a checkpoint, the float checkpoint that it is of, which is the source or the source widened)."""
-    name, _, variant = form.partition("+")
+    name = form.partition("+")[0]
     if form == WIDENED:
         return (base := widen(source, directory, max(GROUPS.values()))), base
-    base = source if variant or name not in GROUPS else widen(source, directory / "widened", GROUPS[name])
+    base = (
+        source if form.endswith(FALLBACK) or name not in GROUPS else widen(source, directory / "widened", GROUPS[name])
+    )
     if name == REFERENCE:
         return base, base
     if name in RECIPES:
         quantize(base, directory / "form", RECIPES[name])
     else:
-        write_in_format(base, directory / "form", name)
+        write_in_format(base, directory / "form", name, hessians(base, texts) if form.endswith(CALIBRATED) else None)
     return next((directory / "form").glob("*.gguf"), directory / "form"), base
+
+
+def hessians(base: Path, texts: Sequence[Row]) -> dict[str, Tensor]:
+    """By module of attention and dense layers, the sum of x x^T over what it multiplies while texts are answered."""
+    engine, found = load(base), dict[str, Tensor]()
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(_: Any, given: tuple[Tensor]) -> None:
+            rows = given[0].flatten(0, -2).double()
+            found[name] = found.get(name, 0.0) + rows.T @ rows
+
+        return hook
+
+    for name, module in engine.model.backbone.named_modules():
+        if isinstance(module, torch.nn.Linear) and (".self_attn." in name or ".mlp." in name):
+            module.register_forward_pre_hook(watch(f"model.decoder.{name}"))
+    for seed, row in enumerate(texts):
+        engine.generate(row.prompt, seed=seed)
+    return found
 
 
 def load(held: Path) -> LocalEngine:

@@ -44,7 +44,7 @@ class Recipe:
     """How a published form is made.
 
     Attributes:
-        quantise: (matrix, module) -> its tensors by part, and the matrix that they stand for.
+        quantise: (matrix, module) -> its tensors by part, and the matrix that they stand for. Some take a `hessian`.
         modules: pattern of those that are quantised.
         rest: dtype of all others.
         config: of config.json's `quantization_config`.
@@ -54,7 +54,7 @@ class Recipe:
         both_stacks: whether encoder and decoder are stored in full.
     """
 
-    quantise: Callable[[Tensor, str], matrices.Made]
+    quantise: Callable[..., matrices.Made]
     modules: str
     rest: torch.dtype
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def _compressed(preset: str, modules: str, group_size: int | None = None, rest: 
     scheme = matrices.scheme_of(preset, group_size)
     name = matrices.FORMAT_OF_PRESET[preset]
     return Recipe(
-        quantise=lambda weight, _: matrices.compressed(weight, preset, group_size, rest),
+        quantise=lambda weight, _, **more: matrices.compressed(weight, preset, group_size, rest, **more),
         modules=modules,
         rest=rest,
         config={
@@ -83,7 +83,7 @@ def _compressed(preset: str, modules: str, group_size: int | None = None, rest: 
 
 def _gptq(config: Mapping[str, Any], **layout: Any) -> Recipe:
     return Recipe(
-        quantise=lambda weight, _: matrices.gptq(weight, **layout),
+        quantise=lambda weight, _, **more: matrices.gptq(weight, **layout, **more),
         modules=_EVERY,
         rest=torch.bfloat16,
         config={"bits": 4, "group_size": 64, **config},
@@ -115,7 +115,7 @@ def _recipes() -> dict[str, Callable[[], Recipe]]:
         "w4a16": partial(_compressed, "W4A16", f"{_ATTENTION}|{_EXPERTS}", 32, torch.float16),
         "w4a16-asymmetric": partial(_compressed, "W4A16_ASYM", _EVERY, 64),
         "w4a16-act-order": lambda: Recipe(
-            quantise=lambda weight, _: matrices.act_order_packed(weight),
+            quantise=lambda weight, _, **more: matrices.act_order_packed(weight, **more),
             modules=_EVERY,
             rest=torch.float16,
             config=_compressed("W4A16", _EVERY, 32).config,
@@ -133,14 +133,14 @@ def _recipes() -> dict[str, Callable[[], Recipe]]:
             _gptq, {**asymmetric, "desc_act": True}, stored_less=1, symmetric=False, act_order=True
         ),
         "auto-round": lambda: Recipe(
-            quantise=lambda weight, _: matrices.gptq(weight, stored_less=1, symmetric=True),
+            quantise=lambda weight, _, **more: matrices.gptq(weight, stored_less=1, symmetric=True, **more),
             modules=_EVERY,
             rest=torch.bfloat16,
             config={**auto_round, "packing_format": "auto_round:auto_gptq"},
             both_stacks=True,
         ),
         "awq": lambda: Recipe(
-            quantise=lambda weight, _: matrices.awq(weight),
+            quantise=lambda weight, _, **more: matrices.awq(weight, **more),
             modules=_EVERY,
             rest=torch.float16,
             config={"quant_method": "awq", "bits": 4, "group_size": 64, "version": "gemm", "zero_point": True},
@@ -166,8 +166,15 @@ def write_source(directory: Path) -> Path:
     return write_checkpoint(directory, **SHAPE)
 
 
-def write_in_format(directory_src: Path, directory_dst: Path, fmt: str) -> dict[str, Tensor]:
+def write_in_format(
+    directory_src: Path, directory_dst: Path, fmt: str, hessians: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Converts a checkpoint of floats, one file of safetensors, to a form of `FORMATS`.
+
+    Args:
+        directory_src, directory_dst: directories.
+        fmt: the form.
+        hessians: by module, for forms of 4-bit integers; see `matrices.compensated`. Others are rounded to nearest.
 
     Returns:
         What the form stands for by the format's own tools: every text tensor under its name in the source, quantised
@@ -189,7 +196,7 @@ def write_in_format(directory_src: Path, directory_dst: Path, fmt: str) -> dict[
     written: dict[str, Tensor] = {}
     expected: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        whole, parts = _convert(name, tensor.float(), recipe)
+        whole, parts = _convert(name, tensor.float(), recipe, hessians or {})
         if not name.startswith("model.encoder.vision_tower") and "embed_vision" not in name:
             expected[name] = whole
         written |= parts
@@ -197,14 +204,17 @@ def write_in_format(directory_src: Path, directory_dst: Path, fmt: str) -> dict[
     return expected
 
 
-def _convert(name: str, tensor: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
+def _convert(
+    name: str, tensor: Tensor, recipe: Recipe, hessians: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
     """(what the tensor becomes, what a file holds of it)."""
     module = name.removesuffix(".weight")
     if not re.search(recipe.modules, module) or tensor.ndim < 2:
         rounded = tensor.to(recipe.rest)
         return rounded, {name + (recipe.fused_suffix if ".experts." in name else ""): rounded}
     if ".experts." not in name:
-        made, whole = recipe.quantise(tensor, module)
+        more = {"hessian": hessians[module]} if module in hessians else {}
+        made, whole = recipe.quantise(tensor, module, **more)
         return whole, {f"{module}.{part}": value for part, value in made.items()}
     return _convert_experts(name, tensor, recipe)
 

@@ -18,8 +18,10 @@ Made = tuple[dict[str, Tensor], Tensor]
 _MAGNITUDES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 
 
-def compressed(weight: Tensor, preset: str, group_size: int | None, scale_dtype: torch.dtype) -> Made:
-    """A matrix [O, I] as the compressed-tensors package stores it."""
+def compressed(
+    weight: Tensor, preset: str, group_size: int | None, scale_dtype: torch.dtype, hessian: Tensor | None = None
+) -> Made:
+    """A matrix [O, I] as the compressed-tensors package stores it; see `compensated` for a `hessian`, in 4 bits."""
     with quiet():
         from compressed_tensors.compressors import BaseCompressor
         from compressed_tensors.compressors.nvfp4.helpers import unpack_fp4_from_uint8
@@ -38,6 +40,12 @@ def compressed(weight: Tensor, preset: str, group_size: int | None, scale_dtype:
         state["weight_scale"] = scale if preset == "NVFP4" else scale.to(scale_dtype)
         if not scheme.weights.symmetric:
             state["weight_zero_point"] = zero_point
+        if hessian is not None:
+            own_scale, own_zero = (
+                part.float().repeat_interleave(group, 1) for part in (state["weight_scale"], zero_point)
+            )
+            codes = compensated(weight, hessian, own_scale, own_zero, -8, 7)
+            state["weight"] = (codes - own_zero) * own_scale
         compressor: Any = BaseCompressor.get_value_from_registry(FORMAT_OF_PRESET[preset])
         parts = dict(compressor.compress(state, scheme))
         if preset == "NVFP4":
@@ -113,8 +121,36 @@ def modelopt_nvfp4(weight: Tensor) -> Made:
     return parts, (e2m1_values(codes) * factor).flatten(-2)
 
 
-def _integers(weight: Tensor, group_of: Tensor, *, symmetric: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(codes [O, I], scales [O, G], zeros [O, G], the matrix) of 4 bits with each column in its group."""
+def compensated(weight: Tensor, hessian: Tensor, scale: Tensor, zero: Tensor, lowest: int, highest: int) -> Tensor:
+    """Codes [O, I] of a matrix, rounded column by column; what a column is off moves into those that are still to come,
+    so that the products with what was seen change least.
+
+    Args:
+        weight: the matrix.
+        hessian: [I, I], the sum of x x^T over what it was multiplied with.
+        scale, zero: [O, I], of each weight.
+        lowest, highest: codes.
+
+    Source: Frantar et al., GPTQ, arXiv 2210.17323, algorithm 1; the columns that weigh most come first.
+    """
+    order = hessian.diag().argsort(descending=True)
+    damped = hessian.double() + 0.01 * hessian.diag().mean() * torch.eye(len(hessian), dtype=torch.float64)
+    upper = torch.linalg.cholesky(torch.linalg.inv(damped[order][:, order]), upper=True)
+    left, codes = weight.double()[:, order], torch.empty_like(weight)
+    for place, column in enumerate(order.tolist()):
+        unit, offset = scale[:, column].double(), zero[:, column].double()
+        code = (left[:, place] / unit.clamp(min=1e-30) + offset).round().clamp(lowest, highest)
+        codes[:, column] = code
+        off = (left[:, place] - (code - offset) * unit) / upper[place, place]
+        left[:, place + 1 :] -= off[:, None] * upper[place, place + 1 :]
+    return codes
+
+
+def _integers(
+    weight: Tensor, group_of: Tensor, *, symmetric: bool, hessian: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(codes [O, I], scales [O, G], zeros [O, G], the matrix) of 4 bits with each column in its group; rounded to
+    nearest, or with a `hessian` as `compensated` does."""
     groups = int(group_of.max()) + 1
     columns = [weight[:, group_of == group] for group in range(groups)]
     if symmetric:
@@ -126,7 +162,10 @@ def _integers(weight: Tensor, group_of: Tensor, *, symmetric: bool) -> tuple[Ten
         scale = ((highest - lowest) / 15).half().float()
         zero = (-lowest / scale).round().clamp(1, 15)
     own_scale, own_zero = scale[:, group_of], zero[:, group_of]
-    codes = (weight / own_scale + own_zero).round().clamp(0, 15)
+    if hessian is None:
+        codes = (weight / own_scale + own_zero).round().clamp(0, 15)
+    else:
+        codes = compensated(weight, hessian, own_scale, own_zero, 0, 15)
     return codes, scale, zero, (codes - own_zero) * own_scale
 
 
@@ -137,10 +176,18 @@ def _groups(weight: Tensor, group_size: int, act_order: bool) -> Tensor:
     )
 
 
-def gptq(weight: Tensor, *, stored_less: int, symmetric: bool, act_order: bool = False, group_size: int = 64) -> Made:
+def gptq(
+    weight: Tensor,
+    *,
+    stored_less: int,
+    symmetric: bool,
+    act_order: bool = False,
+    group_size: int = 64,
+    hessian: Tensor | None = None,
+) -> Made:
     """GPTQ's and auto-round's arrays: words along the inputs."""
     group_of = _groups(weight, group_size, act_order)
-    codes, scale, zero, expected = _integers(weight, group_of, symmetric=symmetric)
+    codes, scale, zero, expected = _integers(weight, group_of, symmetric=symmetric, hessian=hessian)
     parts = {
         "qweight": pack(codes, 4).T.contiguous(),
         "qzeros": pack(zero.T.contiguous() - stored_less, 4),
@@ -149,10 +196,10 @@ def gptq(weight: Tensor, *, stored_less: int, symmetric: bool, act_order: bool =
     return parts | ({"g_idx": group_of.int()} if act_order else {}), expected
 
 
-def act_order_packed(weight: Tensor, *, group_size: int = 32) -> Made:
+def act_order_packed(weight: Tensor, *, group_size: int = 32, hessian: Tensor | None = None) -> Made:
     """compressed-tensors' packed integers with columns in groups of their own."""
     group_of = _groups(weight, group_size, act_order=True)
-    codes, scale, _, expected = _integers(weight, group_of, symmetric=True)
+    codes, scale, _, expected = _integers(weight, group_of, symmetric=True, hessian=hessian)
     parts = {
         "weight_packed": pack(codes, 4),
         "weight_scale": scale.half(),
@@ -162,9 +209,10 @@ def act_order_packed(weight: Tensor, *, group_size: int = 32) -> Made:
     return parts, expected
 
 
-def awq(weight: Tensor, *, group_size: int = 64) -> Made:
+def awq(weight: Tensor, *, group_size: int = 64, hessian: Tensor | None = None) -> Made:
     """AWQ's GEMM arrays: words along the outputs, nibbles in the order of its kernels."""
-    codes, scale, zero, expected = _integers(weight, _groups(weight, group_size, False), symmetric=False)
+    group_of = _groups(weight, group_size, False)
+    codes, scale, zero, expected = _integers(weight, group_of, symmetric=False, hessian=hessian)
     order = [0, 2, 4, 6, 1, 3, 5, 7]
 
     def words(rows: Tensor) -> Tensor:
