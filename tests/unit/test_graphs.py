@@ -8,6 +8,7 @@ import torch
 import redraft
 from redraft.bench.shapes import shape_config
 from redraft.core.events import Draft
+from redraft.core.results import Generation
 from redraft.engine import graphs as pool
 from redraft.engine.graph import EncodeGraph, StepGraph
 from redraft.engine.loop import CanvasLoop
@@ -101,6 +102,18 @@ def test_requests_that_leave_do_not_disturb_those_that_stay(launching, alone):
     # They end one after the other, so the batch has had several sizes, and rows have moved between graphs.
     assert len({one.stats.denoising_steps for one in found}) > 1
     assert len(launching._loop.graphs._graphs) > 1
+
+
+def test_requests_that_take_turns_do_not_disturb_each_other(launching, alone):
+    """Each is a batch of one, so all have the same graph, one after the other."""
+    streams = [launching.stream(text, seed=seed, **FREE) for seed, text in enumerate(TEXTS)]
+    ended = {}
+    while len(ended) < len(streams):
+        for number, stream in enumerate(streams):
+            if number not in ended and isinstance(event := next(stream), Generation):
+                ended[number] = event
+    assert [ended[number].token_ids for number in range(len(TEXTS))] == [one.token_ids for one in alone]
+    assert len(launching._loop.graphs._graphs) == 1
 
 
 def test_graphs_are_few_however_many_shapes_come(launching, alone, monkeypatch):

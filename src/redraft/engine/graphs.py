@@ -77,9 +77,9 @@ class Graphs:
 
     def _place(self, key: tuple[int, ...], graph: StepGraph, group: Rows[Sequence], states: Rows[CanvasState]) -> None:
         for other, placed in list(self._placed.items()):
-            if not any(state is one for one in placed for state in states):
+            if other != key and not any(state is one for one in placed for state in states):
                 continue
-            # The others have ended, or will be placed anew: what they hold must leave with these.
+            # Those that these leave, or whose rows they take, have ended or will be placed anew.
             for row, state in enumerate(placed):
                 _take_out(self._graphs[other], row, state)
             del self._placed[other]
