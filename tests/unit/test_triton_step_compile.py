@@ -49,7 +49,7 @@ def cases(backend, arch, shared):
     import torch
     import triton.language as tl
 
-    from redraft.kernels.triton import attention_kernels, dense, dense_kernels, head, head_kernels, norm
+    from redraft.kernels.triton import attention_kernels, dense, dense_kernels, head, head_kernels, norm, rows, rows_kernels
     from redraft.kernels.triton.attention import attention_config
 
     tiles = head.head_config(ROWS, shared)
@@ -85,7 +85,7 @@ def cases(backend, arch, shared):
         # Where e4m3 is not multiplied, nothing is rounded to it.
         if f"dense_{kind}" in found:
             found[f"round_{kind}"] = (
-                dense_kernels.round_kernel, {"MOST": dense.MOST[dtype], "BLOCK": 4096}, {"num_warps": 8},
+                rows_kernels.round_kernel, {"MOST": rows.MOST[dtype], "BLOCK": 4096}, {"num_warps": 8},
                 {"values": OPERANDS[kind], "scales": "*fp32"},
             )  # fmt: skip
     found["norm"] = (norm.norm_kernel, flags, {"num_warps": 8}, {"weight": "*bf16"})

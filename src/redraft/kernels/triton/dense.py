@@ -14,7 +14,8 @@ import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.triton.dense_kernels import FLOAT8, INT8, WIDENED, dense_kernel, round_kernel
+from redraft.kernels.triton.dense_kernels import FLOAT8, INT8, WIDENED, dense_kernel
+from redraft.kernels.triton.rows import Rows, rounded
 from redraft.kernels.triton.target import (
     compute_dtype,
     interpreted,
@@ -30,8 +31,8 @@ from redraft.kernels.triton.target import (
 Operands = Literal["int8", "float8", "widened"]
 
 KINDS = {"int8": INT8, "float8": FLOAT8, "widened": WIDENED}
-# The largest magnitudes of int8 (symmetric) and of e4m3.
-MOST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
+# What activations are rounded to.
+ROUNDED: dict[Operands, torch.dtype | None] = {"int8": torch.int8, "float8": torch.float8_e4m3fn, "widened": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,9 @@ class DenseConfig:
     stages: int
 
 
-def dense_config(rows: int, matrix_rows: int, operands: Operands, *, shared: int, programs: int) -> DenseConfig:
+def dense_config(
+    rows: int, matrix_rows: int, operands: Operands, *, shared: int, programs: int, splits: bool = False
+) -> DenseConfig:
     """Tiles for a product.
 
     Args:
@@ -54,12 +57,13 @@ def dense_config(rows: int, matrix_rows: int, operands: Operands, *, shared: int
         operands: what is multiplied.
         shared: bytes of shared memory that one program may take.
         programs: that run at once.
+        splits: whether columns are split where whole tiles are few.
     """
     little = shared < 96 * 2**10
     # GPUs with little shared memory have 256 registers a lane at 32 lanes, or more lanes: widened tiles must be small.
     height = min(64 if little and operands == "widened" else 128, max(16, power_of_two(rows)))
     # Half as wide where whole tiles leave more than a quarter of the device without one.
-    wide = tiles(rows, height) * tiles(matrix_rows, 128) >= 0.75 * programs
+    wide = splits or tiles(rows, height) * tiles(matrix_rows, 128) >= 0.75 * programs
     columns = 128 if wide and not (little and operands == "widened") else 64
     depth = (32 if little else 64) if operands == "widened" else 64 if little else 128
     step_bytes = depth * (height * (2 if operands == "widened" else 1) + columns)
@@ -72,16 +76,35 @@ def rounded_rows(
     x: Float[Tensor, "M K"], dtype: torch.dtype
 ) -> tuple[Float[Tensor, "M K"] | Int[Tensor, "M K"], Float[Tensor, "M"]]:
     """(values, scale of each row), as `kernels.int8.quantise_rows` has them, in int8 or e4m3."""
-    M, K = x.shape
-    x = x if x.stride(-1) == 1 else x.contiguous()
-    values, scales = torch.empty(M, K, dtype=dtype, device=x.device), x.new_empty(M, dtype=torch.float32)
-    if M:
-        block = power_of_two(K)
-        launch(
-            round_kernel, (M,), x, values, scales, K, x.stride(0), MOST=MOST[dtype], BLOCK=block,
-            num_warps=min(8, max(1, block // 256)),
-        )  # fmt: skip
-    return values, scales
+    rows = rounded(x, dtype)
+    assert rows.scale is not None
+    return rows.values, rows.scale
+
+
+def dense_parts(
+    rows: Rows, weight: Tensor, scale: Float[Tensor, "R"], operands: Operands, dtype: torch.dtype
+) -> Float[Tensor, "P M R"]:
+    """Parts of a product whose sum is the product: float32, or one part of `dtype`.
+
+    Where whole tiles leave much of the device without one, columns are split, and whoever reads the product next adds
+    its parts: half tiles instead would read as much again of the rows.
+
+    Args:
+        rows: activations, rounded as `ROUNDED` says.
+        weight: [R, K] of int8, or of e4m3.
+        scale: of each of its rows.
+        operands: what is multiplied.
+        dtype: of activations.
+    """
+    x, (M, K), R = rows.values, rows.values.shape, len(weight)
+    limits = {"shared": shared_bytes(x.device), "programs": processors(x.device)}
+    config = dense_config(M, R, operands, splits=True, **limits)
+    # A part of fewer steps does not reach its pace.
+    most = max(1, tiles(K, config.depth) // 4)
+    parts = min(most, max(1, limits["programs"] // (tiles(M, config.rows) * tiles(R, config.columns))))
+    weight = weight.view(torch.uint8) if operands == "widened" else weight
+    row_scale = scale if rows.scale is None else rows.scale
+    return _dense(x, weight, row_scale, scale, dtype, operands, config, parts)
 
 
 def dense_int8(
@@ -132,16 +155,17 @@ def operands_of(backend: str, arch: int | str) -> Operands:
 
 def _dense(
     x: Tensor, weight: Tensor, row_scale: Tensor, scale: Tensor, dtype: torch.dtype, operands: Operands,
-    config: DenseConfig | None,
+    config: DenseConfig | None, parts: int = 0,
 ) -> Tensor:  # fmt: skip
+    """The product [M, R], or `parts` of it [P, M, R]."""
     (M, K), R = x.shape, len(weight)
-    out = torch.empty(M, R, dtype=dtype, device=x.device)
+    out = x.new_empty((parts, M, R) if parts else (M, R), dtype=torch.float32 if parts > 1 else dtype)
     if out.numel() == 0:
         return out
     if config is None:
         config = dense_config(M, R, operands, shared=shared_bytes(x.device), programs=processors(x.device))
     launch(
-        dense_kernel, (tiles(M, config.rows) * tiles(R, config.columns),),
+        dense_kernel, (tiles(M, config.rows) * tiles(R, config.columns), max(1, parts)),
         x, weight, row_scale, scale.float(), out, M, K, R, x.stride(0),
         ROWS=config.rows, COLUMNS=config.columns, DEPTH=config.depth, KIND=KINDS[operands],
         EVEN=K % config.depth == 0, COMPUTE=compute_dtype(dtype), num_warps=config.warps, num_stages=config.stages,

@@ -11,24 +11,6 @@ from redraft.kernels.triton.products import widened
 
 # What the operands of a product are.
 INT8, FLOAT8, WIDENED = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-# Adding this to a float32 and taking it away rounds to a whole number, halves to even ones.
-_MAGIC = tl.constexpr(12582912.0)
-
-
-@triton.jit
-def round_kernel(
-    x, values, scales, K, x_row, MOST: tl.constexpr, BLOCK: tl.constexpr
-):  # type: ignore[no-untyped-def]  # fmt: skip
-    """One row, divided by the scale that makes MOST of its largest magnitude, and rounded; zeros have scale 0."""
-    m = tl.program_id(0).to(tl.int64)
-    k = tl.arange(0, BLOCK)
-    row = tl.load(x + m * x_row + k, mask=k < K, other=0.0).to(tl.float32)
-    scale = tl.max(tl.abs(row), axis=0) / MOST
-    scaled = row * (1.0 / tl.where(scale > 0, scale, 1.0))
-    if values.dtype.element_ty == tl.int8:
-        scaled = (scaled + _MAGIC) - _MAGIC
-    tl.store(values + m * K + k, scaled.to(values.dtype.element_ty), mask=k < K)
-    tl.store(scales + m, scale)
 
 
 @triton.jit(do_not_specialize=["M"])
@@ -37,16 +19,22 @@ def dense_kernel(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, KIND: tl.constexpr, EVEN: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
-    """ROWS x COLUMNS of x @ weight^T, times both scales. Neighbouring programs share a tile of the weights."""
+    """ROWS x COLUMNS of one part of x @ weight^T, times both scales; parts are whole steps of DEPTH columns of x.
+
+    Neighbouring programs share a tile of the weights.
+    """
     row_tiles = tl.cdiv(M, ROWS)
     m = (tl.program_id(0) % row_tiles) * ROWS + tl.arange(0, ROWS)
     r = (tl.program_id(0) // row_tiles) * COLUMNS + tl.arange(0, COLUMNS)
     k = tl.arange(0, DEPTH)
     inside_m, inside_r = m < M, r < R
-    x_at = x + m.to(tl.int64)[:, None] * x_row + k[None, :]
-    w_at = weight + r.to(tl.int64)[None, :] * K + k[:, None]
+    part = tl.program_id(1)
+    length = tl.cdiv(tl.cdiv(K, DEPTH), tl.num_programs(1)) * DEPTH
+    first = part * length
+    x_at = x + m.to(tl.int64)[:, None] * x_row + first + k[None, :]
+    w_at = weight + r.to(tl.int64)[None, :] * K + first + k[:, None]
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if KIND == INT8 else tl.float32)
-    for start in range(0, K, DEPTH):
+    for start in range(first, tl.minimum(first + length, K), DEPTH):
         a_mask, b_mask = inside_m[:, None], inside_r[None, :]
         if not EVEN:
             a_mask, b_mask = a_mask & (start + k < K)[None, :], b_mask & (start + k < K)[:, None]
@@ -63,5 +51,5 @@ def dense_kernel(
     result = total.to(tl.float32) * tl.load(column_scale + r, mask=inside_r, other=0.0)[None, :]
     if KIND != WIDENED:
         result *= tl.load(row_scale + m, mask=inside_m, other=0.0)[:, None]
-    at = out + m.to(tl.int64)[:, None] * R + r[None, :]
+    at = out + (part * M + m).to(tl.int64)[:, None] * R + r[None, :]
     tl.store(at, result.to(out.dtype.element_ty), mask=inside_m[:, None] & inside_r[None, :])
