@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +27,8 @@ def interpreting() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def loop_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped."""
+    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped; and its conversions cut off,
+    or lose a carry, where a device rounds."""
     from triton.runtime import interpreter
 
     patch_tensor = interpreter._patch_lang_tensor
@@ -35,6 +37,20 @@ def loop_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         patch_tensor(tensor, scope)
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
+    convert = interpreter._convert_float
+    rounded = {"bf16": (torch.bfloat16, torch.int16), "fp8e4nv": (torch.float8_e4m3fn, torch.uint8)}
+
+    def converted(given, source, target, mode):  # type: ignore[no-untyped-def]
+        if str(source) != "fp32" or str(target) not in rounded:
+            return convert(given, source, target, mode)
+        kind, bits = rounded[str(target)]
+        values = torch.from_numpy(np.ascontiguousarray(given))
+        if kind == torch.float8_e4m3fn:
+            # A device stays at the largest number.
+            values = values.clamp(-448, 448)
+        return values.to(kind).view(bits).numpy().view(f"uint{8 * kind.itemsize}")
+
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
+    monkeypatch.setattr(interpreter, "_convert_float", converted)
     # Parts of Triton are only imported when something runs.
     monkeypatch.setenv("TRITON_INTERPRET", "1")

@@ -30,6 +30,8 @@ from redraft.kernels.triton.target import (
 
 Operands = Literal["int8", "float8", "widened"]
 
+# Parts that a row is read in; and steps of a part, below which it does not reach its pace.
+_MOST_PARTS, _LEAST_STEPS = 8, 4
 KINDS = {"int8": INT8, "float8": FLOAT8, "widened": WIDENED}
 # What activations are rounded to.
 ROUNDED: dict[Operands, torch.dtype | None] = {"int8": torch.int8, "float8": torch.float8_e4m3fn, "widened": None}
@@ -81,6 +83,13 @@ def rounded_rows(
     return rows.values, rows.scale
 
 
+def dense_product(
+    rows: Rows, weight: Tensor, scale: Float[Tensor, "R"], operands: Operands, dtype: torch.dtype
+) -> Float[Tensor, "M R"]:
+    """The product of rows that are rounded already; see `dense_parts`."""
+    return _dense(rows.values, *_given(rows, weight, scale, operands), dtype, operands, None)
+
+
 def dense_parts(
     rows: Rows, weight: Tensor, scale: Float[Tensor, "R"], operands: Operands, dtype: torch.dtype
 ) -> Float[Tensor, "P M R"]:
@@ -99,12 +108,17 @@ def dense_parts(
     x, (M, K), R = rows.values, rows.values.shape, len(weight)
     limits = {"shared": shared_bytes(x.device), "programs": processors(x.device)}
     config = dense_config(M, R, operands, splits=True, **limits)
-    # A part of fewer steps does not reach its pace.
-    most = max(1, tiles(K, config.depth) // 4)
-    parts = min(most, max(1, limits["programs"] // (tiles(M, config.rows) * tiles(R, config.columns))))
-    weight = weight.view(torch.uint8) if operands == "widened" else weight
-    row_scale = scale if rows.scale is None else rows.scale
-    return _dense(x, weight, row_scale, scale, dtype, operands, config, parts)
+    steps = tiles(K, config.depth)
+    room = limits["programs"] // (tiles(M, config.rows) * tiles(R, config.columns))
+    parts = max(1, min(room, _MOST_PARTS, steps // _LEAST_STEPS))
+    # As many as have steps.
+    parts = tiles(steps, tiles(steps, parts)) if steps else 1
+    return _dense(x, *_given(rows, weight, scale, operands), dtype, operands, config, parts)
+
+
+def _given(rows: Rows, weight: Tensor, scale: Tensor, operands: Operands) -> tuple[Tensor, Tensor, Tensor]:
+    # Rows that are not rounded have no scales, and the kernel reads none.
+    return weight.view(torch.uint8) if operands == "widened" else weight, rows.pointers[1], scale
 
 
 def dense_int8(
