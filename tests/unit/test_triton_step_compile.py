@@ -49,7 +49,15 @@ def cases(backend, arch, shared):
     import torch
     import triton.language as tl
 
-    from redraft.kernels.triton import attention_kernels, dense, dense_kernels, head, head_kernels, norm, rows, rows_kernels
+    from redraft.kernels.triton import (
+        attention_kernels,
+        dense,
+        head,
+        head_kernels,
+        norm,
+        rows,
+        rows_kernels,
+    )
     from redraft.kernels.triton.attention import attention_config
 
     tiles = head.head_config(ROWS, shared)
