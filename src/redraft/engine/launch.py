@@ -12,21 +12,20 @@ import torch
 _log = logging.getLogger(__name__)
 # Kernels compile and choose their forms, and libraries make their workspaces, in the first runs.
 _WARM_UP = 2
+_GRAPHS = {"cuda": "CUDAGraph", "xpu": "XPUGraph"}
 
 
 class Launch:
     """Something that reads and writes tensors which stay where they are, and that never asks the device anything.
 
-    On CUDA and ROCm it becomes one graph: a step of a thousand launches costs the host one. Where it cannot be
-    captured it is called as it is, after one warning.
+    On CUDA and ROCm, and on XPU where this torch has graphs for it, it becomes one graph: hundreds of launches cost the
+    host one. Where it cannot be captured it is called as it is, after one warning.
     """
 
     def __init__(self, work: Callable[[], None], device: torch.device) -> None:
         """Runs `work` a few times where it is captured: its tensors must hold something by then."""
         self._work = work
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if device.type == "cuda":
-            self._graph = _captured(work, device)
+        self._graph = _captured(work, device) if can_capture(device) else None
 
     @property
     def is_captured(self) -> bool:
@@ -41,22 +40,28 @@ class Launch:
             self._graph.replay()
 
 
+def can_capture(device: torch.device) -> bool:
+    """Whether torch has graphs for this kind of device."""
+    return device.type in _GRAPHS and hasattr(torch.get_device_module(device), _GRAPHS[device.type])
+
+
 @cache
-def _pool() -> Any:
+def _pool(kind: str) -> Any:
     """Memory that all graphs share: they run one after the other, and what they leave is copied out of it."""
-    return torch.cuda.graph_pool_handle()
+    return torch.get_device_module(kind).graph_pool_handle()
 
 
-def _captured(work: Callable[[], None], device: torch.device) -> torch.cuda.CUDAGraph | None:
-    graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
+def _captured(work: Callable[[], None], device: torch.device) -> Any:
+    """The graph, which has `replay`; None where it could not be captured."""
+    module = torch.get_device_module(device)
     try:
-        with torch.cuda.stream(stream):
+        graph, stream = getattr(module, _GRAPHS[device.type])(), module.Stream(device)
+        stream.wait_stream(module.current_stream(device))
+        with module.stream(stream):
             for _ in range(_WARM_UP):
                 work()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        with torch.cuda.graph(graph, pool=_pool()):
+        module.current_stream(device).wait_stream(stream)
+        with module.graph(graph, pool=_pool(device.type)):
             work()
     except torch.OutOfMemoryError:
         raise
