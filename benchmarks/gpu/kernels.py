@@ -161,8 +161,8 @@ def _head(context: Context, generator: Generator, *, integer: bool) -> Kernel:
 
 def _attention(context: Context, generator: Generator, heads: int, size: int, cached: int) -> Kernel:
     T, H = context.config.canvas_length, context.config.num_attention_heads
-    q = _random(context, generator, T, H, size) * size**-0.25
-    sources = [_random(context, generator, heads, count, size) for count in (cached, cached, T, T)]
+    q = _random(context, generator, 1, T, H, size) * size**-0.25
+    sources = [_random(context, generator, 1, heads, count, size) for count in (cached, cached, T, T)]
     return Kernel(
         work=lambda: canvas_attention(q, *sources),
         bytes_moved=2 * (2 * heads * (cached + T) * size + 2 * T * H * size),

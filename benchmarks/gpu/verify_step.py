@@ -120,11 +120,12 @@ def _attention(sizes: _Sizes, heads: int, size: int, cached: int) -> dict[str, A
     values, own_values = (sizes.random(heads, count, size) for count in (cached, T))
     # Slots that are not used hold numbers which would show.
     spare_keys, spare_values = (F.pad(x, (0, 0, 0, 7), value=9.0) for x in (keys, values))
-    used = torch.tensor(cached, dtype=torch.int32, device=q.device)
+    used = torch.tensor([cached], dtype=torch.int32, device=q.device)
+    own = (own_keys[None], own_values[None])
     poison(sizes.clock)
-    found = attention_triton(q, keys, values, own_keys, own_values)
+    found = attention_triton(q[None], keys[None], values[None], *own)[0]
     poison(sizes.clock)
-    with_spare = attention_triton(q, spare_keys, spare_values, own_keys, own_values, used)
+    with_spare = attention_triton(q[None], spare_keys[None], spare_values[None], *own, used)[0]
     # A float64 score matrix of all heads at once would take gigabytes.
     parts = []
     for k in range(heads):

@@ -122,7 +122,7 @@ def test_what_is_not_finite_shows_in_the_entropy():
 def attention_inputs(queries, cached, canvas, heads, groups, size):
     """Queries and keys are normed, so that their products are about as large as their number's root."""
     generator = torch.Generator().manual_seed(queries + cached)
-    shapes = [(queries, heads * groups, size), *[(heads, cached, size)] * 2, *[(heads, canvas, size)] * 2]
+    shapes = [(1, queries, heads * groups, size), *[(1, heads, cached, size)] * 2, *[(1, heads, canvas, size)] * 2]
     q, *others = (torch.randn(shape, generator=generator) for shape in shapes)
     return q * size**-0.5, *others
 
@@ -146,8 +146,8 @@ def test_attention_of_the_real_head_sizes(size, heads, groups):
 def test_attention_reads_where_the_cache_lies():
     """Views into longer buffers, and keys laid out by position first."""
     q, ck, cv, k, v = attention_inputs(9, 40, 9, 2, 3, 32)
-    k, v = (x.transpose(0, 1).contiguous().transpose(0, 1) for x in (k, v))
-    given = (q, ck[:, 5:38], cv[:, 5:38], k, v)
+    k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))
+    given = (q, ck[:, :, 5:38], cv[:, :, 5:38], k, v)
     found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
     torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
 
@@ -196,11 +196,11 @@ def test_heads_are_normed_and_turned(size, shared):
 @pytest.mark.parametrize(("cached", "used", "canvas"), [(40, 0, 7), (40, 1, 7), (40, 33, 7), (40, 40, 7), (0, 0, 7)])
 def test_attention_over_a_part_of_the_cache(cached, used, canvas, parts):
     given = attention_inputs(7, cached, canvas, 2, 2, 16)
-    count = torch.tensor(used)
+    count = torch.tensor([used])
     found = attention_triton(*given, count, config=SMALL_ATTENTION, parts=parts)
     torch.testing.assert_close(found, canvas_attention(*given, used=count), atol=1e-5, rtol=1e-5)
     q, keys, values, *rest = given
-    exact = canvas_attention(q, keys[:, :used], values[:, :used], *rest)
+    exact = canvas_attention(q, keys[:, :, :used], values[:, :, :used], *rest)
     torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
 
 
@@ -209,7 +209,7 @@ def test_attention_over_a_part_of_the_cache(cached, used, canvas, parts):
 @pytest.mark.parametrize("slots", [slice(0, 33), slice(5, 22)])
 def test_attention_of_the_real_head_sizes_over_a_part(size, heads, groups, slots):
     q, keys, values, *rest = attention_inputs(6, 33, 6, heads, groups, size)
-    given = (q, keys[:, slots], values[:, slots], *rest, torch.tensor(17, dtype=torch.int32))
+    given = (q, keys[:, :, slots], values[:, :, slots], *rest, torch.tensor([17], dtype=torch.int32))
     found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
     torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
 
@@ -220,12 +220,12 @@ def test_a_gpu_picks_these(monkeypatch):
     logits, (q, ck, cv, k, v) = head_inputs(5, 70, 16), attention_inputs(3, 5, 3, 1, 2, 16)
     x, residual, weight = torch.randn(3, 16, generator=generator)
     angles = torch.randn(1, 3, 1, 8, generator=generator)
-    projected = (q, k.transpose(0, 1), v.transpose(0, 1))
-    heads = (*(x[None] for x in projected), (weight, weight), (angles.cos(), angles.sin()), EPS)
+    projected = (q, k.transpose(1, 2), v.transpose(1, 2))
+    heads = (*projected, (weight, weight), (angles.cos(), angles.sin()), EPS)
     calls = {
         "head": lambda: run_head(head, *logits).soft_embedding,
-        "attention": lambda: attention(q[None], ck[None], cv[None])[0] + canvas_attention(q, ck, cv, k, v),
-        "used": lambda: canvas_attention(q, ck, cv, k, v, torch.tensor(3)),
+        "attention": lambda: attention(q, ck, cv) + canvas_attention(q, ck, cv, k, v),
+        "used": lambda: canvas_attention(q, ck, cv, k, v, torch.tensor([3])),
         "norm_add": lambda: norm.norm_add(x, weight, residual, None, EPS),
         "norm_heads": lambda: torch.cat(norm.norm_heads(*heads), dim=2),
     }

@@ -26,45 +26,44 @@ def attention(
 
     The G query heads of a key-value head become rows of one product, so keys are never repeated.
     """
-    if mask_BTS is None and len(q_BTHD) == 1 and _runs_in_triton(q_BTHD, k_BKSD, v_BKSD):
-        q, keys, values = q_BTHD[0], k_BKSD[0], v_BKSD[0]
+    if mask_BTS is None and _runs_in_triton(q_BTHD, k_BKSD, v_BKSD):
         return attempt(
             "attention",
-            lambda: _fast(q, keys, values, keys[:, :0], values[:, :0], None)[None],
+            lambda: _fast(q_BTHD, k_BKSD, v_BKSD, k_BKSD[:, :, :0], v_BKSD[:, :, :0], None),
             lambda: _reference(q_BTHD, k_BKSD, v_BKSD, None),
         )
     return _reference(q_BTHD, k_BKSD, v_BKSD, mask_BTS)
 
 
 def canvas_attention(
-    q_THD: Float[Tensor, "T H D"],
-    cached_keys_KSD: Float[Tensor, "K S D"],
-    cached_values_KSD: Float[Tensor, "K S D"],
-    keys_KLD: Float[Tensor, "K L D"],
-    values_KLD: Float[Tensor, "K L D"],
-    used: Int[Tensor, ""] | None = None,
-) -> Float[Tensor, "T H D"]:
-    """Attention of one canvas over all of what a layer sees of the cache and over all of itself.
+    q_BTHD: Float[Tensor, "B T H D"],
+    cached_keys_BKSD: Float[Tensor, "B K S D"],
+    cached_values_BKSD: Float[Tensor, "B K S D"],
+    keys_BKLD: Float[Tensor, "B K L D"],
+    values_BKLD: Float[Tensor, "B K L D"],
+    used: Int[Tensor, "B"] | None = None,
+) -> Float[Tensor, "B T H D"]:
+    """Attention of canvases, each over all of what a layer sees of its cache and over all of itself.
 
     A sliding layer's part of the cache is cut to its window - 1 last positions before.
 
     Args:
-        q_THD: queries.
-        cached_keys_KSD, cached_values_KSD: the cache's part; finite, where it is not used too.
-        keys_KLD, values_KLD: the canvas's.
+        q_BTHD: queries.
+        cached_keys_BKSD, cached_values_BKSD: the caches' part; finite, where it is not used too.
+        keys_BKLD, values_BKLD: the canvases'.
         used: how many of the S slots hold something, on the device, for a launch that is replayed at other lengths;
             None where all do.
     """
-    given = (q_THD, cached_keys_KSD, cached_values_KSD, keys_KLD, values_KLD)
+    given = (q_BTHD, cached_keys_BKSD, cached_values_BKSD, keys_BKLD, values_BKLD)
 
     def reference() -> Tensor:
-        keys, values = torch.cat([given[1], given[3]], dim=1), torch.cat([given[2], given[4]], dim=1)
+        keys, values = torch.cat([given[1], given[3]], dim=2), torch.cat([given[2], given[4]], dim=2)
         mask = None
         if used is not None:
-            slots = torch.arange(keys.shape[1], device=keys.device)
-            mask = (slots < used) | (slots >= cached_keys_KSD.shape[1])
-            mask = mask.expand(1, len(q_THD), -1)
-        return _reference(q_THD[None], keys[None], values[None], mask)[0]
+            slots = torch.arange(keys.shape[2], device=keys.device)
+            mask = (slots < used[:, None]) | (slots >= cached_keys_BKSD.shape[2])
+            mask = mask[:, None].expand(-1, q_BTHD.shape[1], -1)
+        return _reference(q_BTHD, keys, values, mask)
 
     if _runs_in_triton(*given, *(() if used is None else (used,))):
         return attempt("attention", lambda: _fast(*given, used), reference)

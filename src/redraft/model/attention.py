@@ -44,7 +44,8 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
         self.q_norm = RMSNorm(layer.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(layer.head_dim, config.rms_norm_eps)
-        self.head_dim = layer.head_dim
+        self.head_dim, self.num_heads = layer.head_dim, config.num_attention_heads
+        self.num_key_value_heads = layer.num_key_value_heads
         self.eps = config.rms_norm_eps
 
     def forward(

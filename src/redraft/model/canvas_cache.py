@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,6 +11,9 @@ from torch import Tensor
 from redraft.kernels.attention import attention, canvas_attention
 from redraft.model.cache import SequenceCache
 from redraft.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from redraft.kernels.triton.rows import Rows
 
 # B batch, T positions, H query heads, K key-value heads, S slots, D head size
 
@@ -85,12 +90,24 @@ class DenoiseStatic:
         k_BTKD: Float[Tensor, "B T K D"],
         v_BTKD: Float[Tensor, "B T K D"],
     ) -> Float[Tensor, "B T H D"]:
-        keys, values, used = self.cache.keys[layer], self.cache.values[layer], self.cache.used_by(layer)
-        rows = [
-            canvas_attention(q, keys[b], values[b], k.transpose(0, 1), v.transpose(0, 1), used[b])
-            for b, (q, k, v) in enumerate(zip(q_BTHD, k_BTKD, v_BTKD, strict=True))
-        ]
-        return torch.stack(rows)
+        return canvas_attention(q_BTHD, *self._given(layer, k_BTKD, v_BTKD))
+
+    def rounded(
+        self,
+        layer: int,
+        q_BTHD: Float[Tensor, "B T H D"],
+        k_BTKD: Float[Tensor, "B T K D"],
+        v_BTKD: Float[Tensor, "B T K D"],
+        dtype: torch.dtype,
+    ) -> Rows:
+        """The same as rows of H * D for an 8-bit product on a GPU."""
+        from redraft.kernels.triton.attention import rounded_attention
+
+        return rounded_attention(q_BTHD, *self._given(layer, k_BTKD, v_BTKD), dtype)
+
+    def _given(self, layer: int, k_BTKD: Tensor, v_BTKD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        cache, own = self.cache, (k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2))
+        return cache.keys[layer], cache.values[layer], *own, cache.used_by(layer)
 
 
 class EncodeStatic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -11,12 +12,16 @@ from torch import Tensor, nn
 from redraft.core.errors import OptionError
 from redraft.kernels.head import HeadStats, head, raw_logits, softcap
 from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.model.attend import Denoise, Encode
 from redraft.model.attention import Attend
 from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.config import ModelConfig
 from redraft.model.gemma4 import NO_CANVAS
+
+if TYPE_CHECKING:
+    from redraft.model.fused import FusedBackbone
 
 
 class DiffusionGemma(nn.Module):
@@ -34,6 +39,8 @@ class DiffusionGemma(nn.Module):
         self.backbone = Backbone(config)
         # Quantised matrices are no parameters any more.
         self.num_parameters = sum(parameter.numel() for parameter in self.backbone.parameters())
+        # In a tuple, which is empty until it is made: its tensors are the backbone's.
+        self._fused: tuple[FusedBackbone | None, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +123,35 @@ class DiffusionGemma(nn.Module):
         """As `denoise_hidden`, with prefixes of these lengths, on the device, that `attend` knows of."""
         if not self.config.has_canvas:
             raise OptionError(NO_CANVAS)
+        fused = self.fused()
+        if fused is not None:
+            return attempt(
+                "layers",
+                lambda: fused(canvas, lengths, attend, self_conditioning),
+                lambda: self._denoise(canvas, lengths, attend, self_conditioning),
+            )
+        return self._denoise(canvas, lengths, attend, self_conditioning)
+
+    def fused(self) -> FusedBackbone | None:
+        """What stands for the backbone in a denoising step, where that is a GPU's in bfloat16."""
+        if not self._fused:
+            self._fused = (self._fuse(),)
+        return self._fused[0]
+
+    def _fuse(self) -> FusedBackbone | None:
+        if self.dtype != torch.bfloat16 or not on_gpu(self.backbone.norm.weight):
+            return None
+        from redraft.model.dense import UnfitError
+        from redraft.model.fused import FusedBackbone
+
+        try:
+            return FusedBackbone(self.backbone)
+        except UnfitError:
+            return None
+
+    def _denoise(
+        self, canvas: Tensor, lengths: Tensor, attend: Attend, self_conditioning: Tensor | None
+    ) -> Float[Tensor, "B L D"]:
         embedded = self.backbone.self_conditioning.condition(self.backbone.embed(canvas), self_conditioning)
         positions = lengths[:, None] + torch.arange(canvas.shape[1], device=lengths.device)
         return self.backbone(embedded, positions, attend, causal=False)

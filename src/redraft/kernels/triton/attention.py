@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.triton.attention_kernels import attention_kernel, combine_kernel
-from redraft.kernels.triton.target import compute_dtype, launch, processors, shared_bytes, tiles
+from redraft.kernels.triton.attention_kernels import attention_kernel, combine_kernel, combine_round_kernel
+from redraft.kernels.triton.rows import Rows
+from redraft.kernels.triton.target import compute_dtype, launch, power_of_two, processors, shared_bytes, tiles
 
-# T queries, S cached keys, L keys of the canvas, H query heads, K key-value heads, D head size
+# B sequences, T queries, S cached keys, L keys of the canvas, H query heads, K key-value heads, D head size
 
 _WIDEST = 256
 
@@ -60,52 +61,96 @@ def attention_config(head_size: int, shared: int) -> AttentionConfig:
     return _LEAST
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What programs have found over parts of the keys: sums, largest scores and weights, and what they belong to."""
+
+    totals: Float[Tensor, "P BK R D"]
+    tops: Float[Tensor, "P BK R"]
+    masses: Float[Tensor, "P BK R"]
+    heads: int
+    group: int
+
+
 def attention_triton(
-    q_THD: Float[Tensor, "T H D"],
-    cached_keys_KSD: Float[Tensor, "K S D"],
-    cached_values_KSD: Float[Tensor, "K S D"],
-    keys_KLD: Float[Tensor, "K L D"],
-    values_KLD: Float[Tensor, "K L D"],
-    used: Int[Tensor, ""] | None = None,
+    q_BTHD: Float[Tensor, "B T H D"],
+    cached_keys_BKSD: Float[Tensor, "B K S D"],
+    cached_values_BKSD: Float[Tensor, "B K S D"],
+    keys_BKLD: Float[Tensor, "B K L D"],
+    values_BKLD: Float[Tensor, "B K L D"],
+    used: Int[Tensor, "B"] | None = None,
     *,
     config: AttentionConfig | None = None,
     parts: int | None = None,
-) -> Float[Tensor, "T H D"]:
+) -> Float[Tensor, "B T H D"]:
     """`redraft.kernels.attention.canvas_attention`, on a GPU; at least one key in all.
 
     Args:
-        q_THD: queries.
-        cached_keys_KSD: what a layer sees of the cache, in any order; may be empty.
-        cached_values_KSD: their values.
-        keys_KLD: of the canvas; may be empty.
-        values_KLD: their values.
+        q_BTHD: queries.
+        cached_keys_BKSD: what a layer sees of the cache, in any order; may be empty.
+        cached_values_BKSD: their values.
+        keys_BKLD: of the canvas; may be empty.
+        values_BKLD: their values.
         used: how many of the cached keys count, read by the kernel; None: all. What is launched depends on S only.
         config: tiles, else by the device.
-        parts: of the keys, else as many as fill the device.
+        parts: of the keys, else as many as fill the device: fewer in company, so that last bits may differ there.
     """
-    (T, H, D), device = q_THD.shape, q_THD.device
-    (K, S, _), L = cached_keys_KSD.shape, keys_KLD.shape[1]
+    given = (q_BTHD, cached_keys_BKSD, cached_values_BKSD, keys_BKLD, values_BKLD)
+    found = _attended(given, used, config, parts)
+    (B, T, _, D), G, K = q_BTHD.shape, found.group, found.heads
+    out = torch.empty_like(q_BTHD, memory_format=torch.contiguous_format)
+    launch(
+        combine_kernel, (T * G, B * K), found.totals, found.tops, found.masses, out, K, T * G, len(found.totals),
+        *out.stride()[:3], G=G, D=D,
+    )  # fmt: skip
+    return out
+
+
+def rounded_attention(
+    q_BTHD: Float[Tensor, "B T H D"],
+    cached_keys_BKSD: Float[Tensor, "B K S D"],
+    cached_values_BKSD: Float[Tensor, "B K S D"],
+    keys_BKLD: Float[Tensor, "B K L D"],
+    values_BKLD: Float[Tensor, "B K L D"],
+    used: Int[Tensor, "B"] | None,
+    dtype: torch.dtype,
+    *,
+    config: AttentionConfig | None = None,
+    parts: int | None = None,
+) -> Rows:
+    """`attention_triton` as the B * T rows of H * D that an 8-bit product reads, rounded to `dtype`."""
+    given = (q_BTHD, cached_keys_BKSD, cached_values_BKSD, keys_BKLD, values_BKLD)
+    found = _attended(given, used, config, parts)
+    (B, T, H, D), G, K = q_BTHD.shape, found.group, found.heads
+    rows = Rows.empty(q_BTHD, (B * T, H * D), dtype)
+    launch(
+        combine_round_kernel, (T, B), found.totals, found.tops, found.masses, q_BTHD, *rows.pointers, K, T * G,
+        len(found.totals), G=G, H=H, D=D, HEADS=power_of_two(H), MOST=rows.most, num_warps=8,
+    )  # fmt: skip
+    return rows
+
+
+def _attended(
+    given: tuple[Tensor, ...], used: Tensor | None, config: AttentionConfig | None, parts: int | None
+) -> _Parts:
+    q, *sources = (x if x.stride(-1) == 1 else x.contiguous() for x in given)
+    (B, T, H, D), device = q.shape, q.device
+    (K, S), L = sources[0].shape[1:3], sources[2].shape[2]
     G, width = H // K, min(D, _WIDEST)
     R = T * G
-    chosen = config or attention_config(D, shared_bytes(device, q_THD.dtype))
-    q, *sources = (
-        x if x.stride(-1) == 1 else x.contiguous()
-        for x in (q_THD, cached_keys_KSD, cached_values_KSD, keys_KLD, values_KLD)
-    )
+    chosen = config or attention_config(D, shared_bytes(device, q.dtype))
     programs = tiles(R, chosen.rows) * (D // width)
     steps = tiles(S + L, chosen.keys)
-    P = min(steps, parts or max(1, processors(device) // (programs * K)))
-    totals = torch.empty(P, K, R, D, dtype=torch.float32, device=device)
-    tops, masses = (torch.empty(P, K, R, dtype=torch.float32, device=device) for _ in range(2))
-    out = torch.empty_like(q_THD, memory_format=torch.contiguous_format)
-    strides = [stride for x in (q, *sources) for stride in x.stride()[:2]]
+    P = min(steps, parts or max(1, processors(device) // (programs * B * K)))
+    totals = torch.empty(P, B * K, R, D, dtype=torch.float32, device=device)
+    tops, masses = (torch.empty(P, B * K, R, dtype=torch.float32, device=device) for _ in range(2))
+    strides = [stride for x in (q, *sources) for stride in x.stride()[:3]]
     launch(
-        attention_kernel, (programs, K, P),
+        attention_kernel, (programs, B * K, P),
         # A pointer that a kernel does not follow may be any.
-        q, *sources, q if used is None else used, totals, tops, masses, R, S, L, *strides,
+        q, *sources, q if used is None else used, totals, tops, masses, K, R, S, L, *strides,
         G=G, ROWS=chosen.rows, KEYS=chosen.keys, D=D, DEPTH=width, WIDTH=width, COMPUTE=compute_dtype(q.dtype),
         USED=used is not None,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
-    launch(combine_kernel, (R, K), totals, tops, masses, out, R, P, *out.stride()[:2], G=G, D=D)
-    return out
+    return _Parts(totals=totals, tops=tops, masses=masses, heads=K, group=G)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# K key-value heads, G query heads of each, T queries, R = T * G rows of a key-value head, D head size, P parts
+from redraft.kernels.triton.rows_kernels import as_stored, over_scale
+
+# B sequences, K key-value heads, G query heads of each, T queries, R = T * G rows of a key-value head, D head size,
+# P parts
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -41,24 +44,26 @@ def attend_source(
 # Nor is a count for each row of a batch, in places that lie four bytes apart.
 @triton.jit(do_not_specialize=["S", "L"], do_not_specialize_on_alignment=["used"])
 def attention_kernel(
-    queries, cached_keys, cached_values, keys, values, used, totals, tops, masses, R, S, L,
-    q_token, q_head, ck_head, ck_slot, cv_head, cv_slot, k_head, k_slot, v_head, v_slot,
+    queries, cached_keys, cached_values, keys, values, used, totals, tops, masses, KV, R, S, L,
+    q_batch, q_token, q_head, ck_batch, ck_head, ck_slot, cv_batch, cv_head, cv_slot, k_batch, k_head, k_slot,
+    v_batch, v_head, v_slot,
     G: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, DEPTH: tl.constexpr,
     WIDTH: tl.constexpr, COMPUTE: tl.constexpr, USED: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """ROWS packed rows of a key-value head, WIDTH of their D output dims, over one part of the keys.
 
     A part is whole steps of KEYS; the S cached keys come first, then the L of the canvas. If USED, only the first
-    `used` of the S count, a number in memory: the same launch then shares out fewer keys among the same parts.
+    `used` of a sequence's S count, a number in memory: the same launch then shares out fewer keys among the same parts.
     """
+    every, part, heads = tl.program_id(1), tl.program_id(2), tl.num_programs(1)
+    batch, head = (every // KV).to(tl.int64), (every % KV).to(tl.int64)
     if USED:
-        S = tl.minimum(tl.load(used).to(tl.int32), S)
+        S = tl.minimum(tl.load(used + batch).to(tl.int32), S)
     columns: tl.constexpr = D // WIDTH
     tile, column = tl.program_id(0) // columns, (tl.program_id(0) % columns) * WIDTH
-    head, part, heads = tl.program_id(1), tl.program_id(2), tl.num_programs(1)
     r = tile * ROWS + tl.arange(0, ROWS)
     inside = r < R
-    q_at = queries + (r // G).to(tl.int64)[:, None] * q_token + (head * G + r % G)[:, None] * q_head
+    q_at = queries + batch * q_batch + (r // G).to(tl.int64)[:, None] * q_token + (head * G + r % G)[:, None] * q_head
     q_at += tl.arange(0, DEPTH)[None, :]
     q = tl.load(q_at, mask=inside[:, None], other=0.0).to(COMPUTE)
     q_rest = q
@@ -71,16 +76,16 @@ def attention_kernel(
     total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
     top, mass = tl.full((ROWS,), -float("inf"), dtype=tl.float32), tl.zeros((ROWS,), dtype=tl.float32)
     total, top, mass = attend_source(
-        total, top, mass, q, q_rest, cached_keys + head.to(tl.int64) * ck_head,
-        cached_values + head.to(tl.int64) * cv_head, ck_slot, cv_slot, first, tl.minimum(last, S), column,
+        total, top, mass, q, q_rest, cached_keys + batch * ck_batch + head * ck_head,
+        cached_values + batch * cv_batch + head * cv_head, ck_slot, cv_slot, first, tl.minimum(last, S), column,
         KEYS, D, DEPTH, WIDTH, COMPUTE,
     )  # fmt: skip
     total, top, mass = attend_source(
-        total, top, mass, q, q_rest, keys + head.to(tl.int64) * k_head, values + head.to(tl.int64) * v_head,
+        total, top, mass, q, q_rest, keys + batch * k_batch + head * k_head, values + batch * v_batch + head * v_head,
         k_slot, v_slot, tl.maximum(first, S) - S, last - S, column, KEYS, D, DEPTH, WIDTH, COMPUTE,
     )  # fmt: skip
 
-    row = (part * heads + head).to(tl.int64) * R + r
+    row = (part * heads + every).to(tl.int64) * R + r
     at = row[:, None] * D + column + tl.arange(0, WIDTH)[None, :]
     tl.store(totals + at, total, mask=inside[:, None])
     # Programs of other columns find the same sums; one of them is enough.
@@ -90,20 +95,48 @@ def attention_kernel(
 
 @triton.jit(do_not_specialize=["parts"])
 def combine_kernel(
-    totals, tops, masses, out, R, parts, o_token, o_head, G: tl.constexpr, D: tl.constexpr,
+    totals, tops, masses, out, KV, R, parts, o_batch, o_token, o_head, G: tl.constexpr, D: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Joins the parts of one packed row in their order."""
-    r, head, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    r, every, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     d = tl.arange(0, D)
-    top = tl.load(tops + head * R + r)
+    top = tl.load(tops + every * R + r)
     for part in range(1, parts):
-        top = tl.maximum(top, tl.load(tops + (part * heads + head) * R + r))
+        top = tl.maximum(top, tl.load(tops + (part * heads + every) * R + r))
     total, mass = tl.zeros((D,), dtype=tl.float32), 0.0
     for part in range(parts):
-        row = (part * heads + head) * R + r
+        row = (part * heads + every) * R + r
         # A part without keys has a top of -inf, and so no weight.
         weight = tl.exp2(tl.load(tops + row) - top)
         mass += tl.load(masses + row) * weight
         total += tl.load(totals + row.to(tl.int64) * D + d) * weight
-    at = (r // G).to(tl.int64) * o_token + (head * G + r % G) * o_head + d
-    tl.store(out + at, (total / mass).to(out.dtype.element_ty))
+    at = (every // KV).to(tl.int64) * o_batch + (r // G).to(tl.int64) * o_token + ((every % KV) * G + r % G) * o_head
+    tl.store(out + at + d, (total / mass).to(out.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=["parts"])
+def combine_round_kernel(
+    totals, tops, masses, like, values, scales, KV, R, parts, G: tl.constexpr, H: tl.constexpr, D: tl.constexpr,
+    HEADS: tl.constexpr, MOST: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Joins the parts of all H heads of a query, and rounds them as one row of H * D."""
+    t, batch, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1) * KV
+    h, d = tl.arange(0, HEADS), tl.arange(0, D)
+    inside = h < H
+    first = (batch * KV + h // G) * R + t * G + h % G
+    top = tl.load(tops + first, mask=inside, other=0.0)
+    for part in range(1, parts):
+        top = tl.maximum(top, tl.load(tops + part * heads * R + first, mask=inside, other=0.0))
+    total, mass = tl.zeros((HEADS, D), dtype=tl.float32), tl.zeros((HEADS,), dtype=tl.float32)
+    for part in range(parts):
+        row = part * heads * R + first
+        weight = tl.exp2(tl.load(tops + row, mask=inside, other=0.0) - top)
+        mass += tl.load(masses + row, mask=inside, other=1.0) * weight
+        at = totals + row.to(tl.int64)[:, None] * D + d[None, :]
+        total += tl.load(at, mask=inside[:, None], other=0.0) * weight[:, None]
+    joined = as_stored(total / mass[:, None], like)
+    n = (batch * tl.num_programs(0) + t).to(tl.int64)
+    scale = tl.max(tl.max(tl.abs(joined), axis=1), axis=0) / MOST
+    at = values + n * H * D + h[:, None] * D + d[None, :]
+    tl.store(at, over_scale(joined, scale, values), mask=inside[:, None])
+    tl.store(scales + n, scale)

@@ -48,16 +48,23 @@ def summed(parts, n, d, inside, P, stride, D):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def over_scale(x, scale, at):  # type: ignore[no-untyped-def]
+    """x / scale as the 8 bits that memory at `at` keeps; zeros have scale 0."""
+    x = x * (1.0 / tl.where(scale > 0, scale, 1.0))
+    if at.dtype.element_ty == tl.int8:
+        x = (x + _MAGIC) - _MAGIC
+    return x.to(at.dtype.element_ty)
+
+
+@triton.jit
 def store_row(row, values, scales, n, d, inside, D, MOST: tl.constexpr):  # type: ignore[no-untyped-def]
     """A row as the next product reads it: as it is, or over a scale that makes MOST of its largest magnitude."""
-    kind: tl.constexpr = values.dtype.element_ty
     if MOST > 0:
         scale = tl.max(tl.abs(row), axis=0) / MOST
-        row = row * (1.0 / tl.where(scale > 0, scale, 1.0))
-        if kind == tl.int8:
-            row = (row + _MAGIC) - _MAGIC
+        tl.store(values + n * D + d, over_scale(row, scale, values), mask=inside)
         tl.store(scales + n, scale)
-    tl.store(values + n * D + d, row.to(kind), mask=inside)
+    else:
+        tl.store(values + n * D + d, row.to(values.dtype.element_ty), mask=inside)
 
 
 @triton.jit
