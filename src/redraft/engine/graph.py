@@ -6,17 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.engine.canvas import NOISE_STEPS
 from redraft.engine.launch import Launch
-from redraft.kernels.head import HeadStats
 from redraft.model.cache import SequenceCache
 from redraft.model.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 from redraft.model.model import DiffusionGemma
-from redraft.sampler.accept import accept, renoise
-from redraft.sampler.stop import new_history, remember, stable_and_confident
+from redraft.sampler.advance import Canvases
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise, D hidden
 
@@ -50,23 +48,11 @@ class StepGraph:
         B, L, device = batch_size, length, model.device
         self._model = model
         self.cache = CanvasCache(model.config, B, capacity, model.dtype, device)
-        self.tokens: Int[Tensor, "B L"] = torch.zeros(B, L, dtype=torch.long, device=device)
+        self.canvases = Canvases.empty(B, L, threshold, NOISE_STEPS, device)
         # Zeros are a true zero signal: the conditioning MLP has no bias.
         self.soft: Float[Tensor, "B L D"] = torch.zeros(
             B, L, model.config.hidden_size, dtype=model.dtype, device=device
         )
-        self.history: Int[Tensor, "H B L"] = new_history(threshold, B, L, device)
-        self.argmax: Int[Tensor, "B L"] = torch.zeros_like(self.tokens)
-        self.entropy: Float[Tensor, "B L"] = torch.zeros(B, L, device=device)
-        self.accepted: Bool[Tensor, "B L"] = torch.zeros(B, L, dtype=torch.bool, device=device)
-        self._uniform: Float[Tensor, "S B L"] = torch.zeros(NOISE_STEPS, B, L, device=device)
-        self._noise: Int[Tensor, "S B L"] = torch.zeros(NOISE_STEPS, B, L, dtype=torch.long, device=device)
-        self._temperature: Float[Tensor, "S B"] = torch.ones(NOISE_STEPS, B, device=device)
-        self._place: Int[Tensor, "B"] = torch.zeros(B, dtype=torch.long, device=device)
-        self._bound: Float[Tensor, "B 1"] = torch.zeros(B, 1, device=device)
-        self._confidence: Float[Tensor, "B"] = torch.zeros(B, device=device)
-        self._verdict: Float[Tensor, "3 B"] = torch.zeros(3, B, device=device)
-        self._rows = torch.arange(B, device=device)
         self._launch = Launch(self._step, device)
 
     def place(
@@ -82,50 +68,39 @@ class StepGraph:
     ) -> None:
         """Puts a canvas, and what it sees of its prefix, into a row."""
         self.cache.fill(row, sequence)
-        self.tokens[row] = tokens
         self.soft[row] = 0.0 if soft is None else soft
-        self.history[:, row] = history[:, 0]
-        self._bound[row] = entropy_bound
-        self._confidence[row] = confidence_threshold
+        canvases = self.canvases
+        canvases.tokens[row] = tokens
+        canvases.history[:, row] = history[:, 0]
+        canvases.bound[row] = entropy_bound
+        canvases.confidence[row] = confidence_threshold
 
     def feed(
         self, row: int, uniform: Float[Tensor, "S L"], noise: Int[Tensor, "S L"], temperatures: list[float], place: int
     ) -> None:
         """Gives a row a block of noise and the temperatures of its steps; the next step is number `place` of it."""
-        self._uniform[:, row] = uniform
-        self._noise[:, row] = noise
-        self._temperature[:, row] = torch.tensor(temperatures, device=self._temperature.device)
-        self._place[row] = place
+        canvases = self.canvases
+        canvases.uniforms[:, row] = uniform
+        canvases.noise[:, row] = noise
+        canvases.temperatures[:, row] = torch.tensor(temperatures, device=self._model.device)
+        canvases.place[row] = place
 
     def step(self) -> list[Verdict]:
         """Moves every canvas by one step."""
         self._launch()
-        settled, finite, mean_entropy = self._verdict.tolist()
+        settled, finite, mean_entropy = self.canvases.verdict.tolist()
         return [
             Verdict(settled=bool(s), finite=bool(f), mean_entropy=m)
             for s, f, m in zip(settled, finite, mean_entropy, strict=True)
         ]
 
     def _step(self) -> None:
-        stats = self._read()
-        accepted = accept(stats.entropy, self._bound)
-        fresh = self._noise[self._place, self._rows]
-        settled = stable_and_confident(self.history, stats.argmax, stats.entropy, self._confidence)
-        finite = torch.isfinite(stats.entropy).all(-1)
-        self._verdict.copy_(torch.stack([settled.float(), finite.float(), stats.entropy.mean(-1)]))
-        self.history.copy_(remember(self.history, stats.argmax))
-        self.tokens.copy_(renoise(accepted, stats.sample, fresh))
+        hidden = self._model.denoise_with(
+            self.canvases.tokens, self.cache.lengths, DenoiseStatic(self.cache), self.soft
+        )  # fmt: skip
+        stats = self._model.head(hidden, *self.canvases.draws())
+        self.canvases.advance(stats)
         self.soft.copy_(stats.soft_embedding)
-        self.argmax.copy_(stats.argmax)
-        self.entropy.copy_(stats.entropy)
-        self.accepted.copy_(accepted)
-        self._place.copy_((self._place + 1) % NOISE_STEPS)
-
-    @torch.no_grad()
-    def _read(self) -> HeadStats:
-        hidden = self._model.denoise_with(self.tokens, self.cache.lengths, DenoiseStatic(self.cache), self.soft)
-        temperatures = self._temperature[self._place, self._rows]
-        return self._model.head(hidden, temperatures, self._uniform[self._place, self._rows])
 
 
 class EncodeGraph:

@@ -110,8 +110,8 @@ def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) ->
 
 def _take_out(graph: StepGraph, row: int, state: CanvasState) -> None:
     """Gives a canvas what the graph has made of it."""
-    state.tokens, state.soft = graph.tokens[row].clone(), graph.soft[row].clone()
-    state.history = graph.history[:, row : row + 1].clone()
+    state.tokens, state.soft = graph.canvases.tokens[row].clone(), graph.soft[row].clone()
+    state.history = graph.canvases.history[:, row : row + 1].clone()
 
 
 def _same(placed: list[CanvasState], states: Rows[CanvasState]) -> bool:

@@ -152,12 +152,13 @@ class CanvasLoop:
 
         def move(row: int) -> bool:
             # The graph's next step writes over its own.
-            states[row].argmax = graph.argmax[row].clone()
+            states[row].argmax = graph.canvases.argmax[row].clone()
             verdict = verdicts[row]
             return count(group[row], states[row], settled=verdict.settled, mean_entropy=lambda: verdict.mean_entropy)
 
         finite = [verdict.finite for verdict in verdicts]
-        return _Step(finite=finite, argmax=graph.argmax, accepted=graph.accepted, entropy=graph.entropy, advance=move)
+        found = graph.canvases
+        return _Step(finite=finite, argmax=found.argmax, accepted=found.accepted, entropy=found.entropy, advance=move)
 
     def _denoise(self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]) -> _Step:
         """A step, operator by operator."""

@@ -185,17 +185,20 @@ class DiffusionGemma(nn.Module):
     def head(
         self,
         hidden: Float[Tensor, "B L D"],
-        temperature: Float[Tensor, "B"],
+        temperature: Float[Tensor, "B"] | Float[Tensor, "B L"],
         uniform: Float[Tensor, "B L"],
     ) -> HeadStats:
-        """What the sampler needs of each position, with one temperature a row; logits never leave it."""
+        """What the sampler needs of each position, with a temperature for each row, or for each position; logits never
+        leave it."""
         B, L, D = hidden.shape
+        if temperature.ndim == 1:
+            temperature = temperature[:, None].expand(B, L)
         stats = head(
             hidden.reshape(B * L, D),
             self.embedding,
             cap=self.config.final_logit_softcapping,
             embed_scale=self.backbone.embed_scale,
-            temperature_N=temperature.repeat_interleave(L),
+            temperature_N=temperature.reshape(B * L),
             uniform_N=uniform.reshape(B * L),
         )
         return HeadStats(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.kernels.triton.fallback import attempt, on_gpu
+
 Rotary = tuple[Tensor, Tensor]
 
 
@@ -25,5 +27,14 @@ def inverse_frequencies(theta: float, partial_rotary_factor: float, head_dim: in
 
 def rotary(positions: Int[Tensor, "B T"], frequencies: Float[Tensor, "H"], dtype: torch.dtype) -> Rotary:
     """(cos, sin), each [B, T, 1, head_dim / 2], for heads laid out as [B, T, heads, head_dim]."""
-    angles = positions[..., None].float() * frequencies
-    return angles.cos().to(dtype)[:, :, None], angles.sin().to(dtype)[:, :, None]
+
+    def reference() -> Rotary:
+        angles = positions[..., None].float() * frequencies
+        return angles.cos().to(dtype)[:, :, None], angles.sin().to(dtype)[:, :, None]
+
+    def fast() -> Rotary:
+        from redraft.kernels.triton.rotary import rotary_triton
+
+        return rotary_triton(positions, frequencies, dtype)
+
+    return attempt("rotary", fast, reference) if on_gpu(positions, frequencies) else reference()

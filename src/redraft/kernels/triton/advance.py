@@ -1,0 +1,122 @@
+"""The end of a denoising step in one launch: accept, renoise, stop, and what the next step begins with."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from redraft.kernels.triton.target import launch, power_of_two
+
+# B canvases, L positions, H remembered canvases, S steps of a block of noise
+
+# Beyond this a program would not hold its canvas.
+MAX_LENGTH = 1024
+# Positions that others are compared with at once.
+_COLUMNS = 32
+
+
+@triton.jit
+def advance_kernel(
+    entropy, argmax, sample, noise, bound, confidence, history, tokens, kept_argmax, kept_entropy, accepted, verdict,
+    place, L, H, S, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """One canvas. `history` [H, B, L] forgets its oldest canvas; `place` [B] moves on by one of S."""
+    b, B = tl.program_id(0), tl.num_programs(0)
+    i = tl.arange(0, BLOCK)
+    inside = i < L
+    own = b * L + i
+    # Read by all before one writes it: sums over the program, which all wait for, lie between.
+    now = tl.load(place + b)
+    uncertainty = tl.load(entropy + own, mask=inside, other=0.0)
+    # Entropies of all positions that come before in their order; of equal ones the earlier position comes first.
+    before = tl.zeros((BLOCK,), dtype=tl.float32)
+    for first in range(0, L, COLUMNS):
+        j = first + tl.arange(0, COLUMNS)
+        other = tl.load(entropy + b * L + j, mask=j < L, other=float("inf"))
+        sooner = (other[None, :] < uncertainty[:, None]) | (
+            (other[None, :] == uncertainty[:, None]) & (j[None, :] < i[:, None])
+        )
+        before += tl.sum(tl.where(sooner & (j < L)[None, :], other[None, :], 0.0), axis=1)
+    taken = before <= tl.load(bound + b)
+
+    best = tl.load(argmax + own, mask=inside, other=0)
+    stands = tl.full((BLOCK,), 1, dtype=tl.int1)
+    for h in range(H):
+        at = history + (h * B + b) * L + i
+        stands = stands & (tl.load(at, mask=inside, other=0) == best)
+    stands = stands | (i >= L)
+    # The oldest gives way, one place after another.
+    for h in range(H):
+        following = best
+        if h + 1 < H:
+            following = tl.load(history + ((h + 1) * B + b) * L + i, mask=inside, other=0)
+        tl.store(history + (h * B + b) * L + i, following, mask=inside)
+    mean = tl.sum(uncertainty, axis=0) / L
+    settled = (tl.min(stands.to(tl.int32), axis=0) == 1) & (mean < tl.load(confidence + b))
+    # Neither infinite nor no number.
+    finite = tl.min(tl.where(inside, tl.abs(uncertainty) < float("inf"), True).to(tl.int32), axis=0)
+    tl.store(verdict + b, settled.to(tl.float32))
+    tl.store(verdict + B + b, finite.to(tl.float32))
+    tl.store(verdict + 2 * B + b, mean)
+
+    fresh = tl.load(noise + (now * B + b) * L + i, mask=inside, other=0)
+    drawn = tl.load(sample + own, mask=inside, other=0)
+    tl.store(tokens + own, tl.where(taken, drawn, fresh), mask=inside)
+    tl.store(accepted + own, taken, mask=inside)
+    tl.store(kept_argmax + own, best, mask=inside)
+    tl.store(kept_entropy + own, uncertainty, mask=inside)
+    tl.store(place + b, (now + 1) % S)
+
+
+@triton.jit
+def draws_kernel(
+    temperatures, uniforms, place, temperature, uniform, L, BLOCK: tl.constexpr
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """The temperature and the uniform draws of a canvas's step, position by position."""
+    b, B = tl.program_id(0), tl.num_programs(0)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside, now = i < L, tl.load(place + b)
+    degree = tl.load(temperatures + now * B + b)
+    tl.store(temperature + b * L + i, tl.zeros((BLOCK,), dtype=tl.float32) + degree, mask=inside)
+    tl.store(uniform + b * L + i, tl.load(uniforms + (now * B + b) * L + i, mask=inside, other=0.0), mask=inside)
+
+
+def advance_triton(
+    entropy: Float[Tensor, "B L"],
+    argmax: Int[Tensor, "B L"],
+    sample: Int[Tensor, "B L"],
+    noise: Int[Tensor, "S B L"],
+    bound: Float[Tensor, "B 1"],
+    confidence: Float[Tensor, "B"],
+    *,
+    history: Int[Tensor, "H B L"],
+    tokens: Int[Tensor, "B L"],
+    kept_argmax: Int[Tensor, "B L"],
+    kept_entropy: Float[Tensor, "B L"],
+    accepted: Bool[Tensor, "B L"],
+    verdict: Float[Tensor, "3 B"],
+    place: Int[Tensor, "B"],
+) -> None:
+    """`redraft.sampler.advance.advance`, on a GPU; L is at most `MAX_LENGTH`. All tensors are contiguous."""
+    B, L = entropy.shape
+    block = max(_COLUMNS, power_of_two(L))
+    launch(
+        advance_kernel, (B,), entropy, argmax, sample, noise, bound, confidence, history, tokens, kept_argmax,
+        kept_entropy, accepted, verdict, place, L, len(history), len(noise), BLOCK=block, COLUMNS=_COLUMNS,
+        num_warps=min(8, max(1, block // 32)),
+    )  # fmt: skip
+
+
+def draws_triton(
+    temperatures: Float[Tensor, "S B"], uniforms: Float[Tensor, "S B L"], place: Int[Tensor, "B"]
+) -> tuple[Float[Tensor, "B L"], Float[Tensor, "B L"]]:
+    """`redraft.sampler.advance.draws`, on a GPU."""
+    _, B, L = uniforms.shape
+    temperature, uniform = (torch.empty(B, L, dtype=torch.float32, device=uniforms.device) for _ in range(2))
+    block = min(1024, power_of_two(L))
+    grid = (B, -(-L // block))
+    launch(draws_kernel, grid, temperatures, uniforms, place, temperature, uniform, L, BLOCK=block, num_warps=4)
+    return temperature, uniform

@@ -1,0 +1,109 @@
+"""The end of a denoising step, in place: what was accepted, the next canvas, and whether there is to be one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from redraft.kernels.head import HeadStats
+from redraft.kernels.triton.fallback import attempt, on_gpu
+from redraft.sampler.accept import accept, renoise
+from redraft.sampler.stop import new_history, remember, stable_and_confident
+
+# B canvases, L positions, H remembered canvases, S steps of a block of noise
+
+# Of the Triton form.
+_MAX_LENGTH = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvases:
+    """Canvases at fixed addresses, with all that the end of a step reads and writes.
+
+    Attributes:
+        tokens: the canvas.
+        history: canvases that were the likeliest, the newest last.
+        argmax, entropy, accepted: of the last step.
+        temperatures, uniforms, noise: of the steps of a block.
+        place: the step of the block that comes next.
+        bound: nats that are accepted at once.
+        confidence: nats below which a canvas may stop.
+        verdict: of the last step: whether the canvas is settled, whether its entropies are finite, and their mean.
+    """
+
+    tokens: Int[Tensor, "B L"]
+    history: Int[Tensor, "H B L"]
+    argmax: Int[Tensor, "B L"]
+    entropy: Float[Tensor, "B L"]
+    accepted: Bool[Tensor, "B L"]
+    temperatures: Float[Tensor, "S B"]
+    uniforms: Float[Tensor, "S B L"]
+    noise: Int[Tensor, "S B L"]
+    place: Int[Tensor, "B"]
+    bound: Float[Tensor, "B 1"]
+    confidence: Float[Tensor, "B"]
+    verdict: Float[Tensor, "3 B"]
+
+    @classmethod
+    def empty(cls, batch_size: int, length: int, threshold: int, steps: int, device: torch.device) -> Canvases:
+        """Canvases that have seen nothing; `threshold` is H, `steps` S."""
+        B, L, S = batch_size, length, steps
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        return cls(
+            tokens=zeros(B, L, dtype=torch.long), history=new_history(threshold, B, L, device),
+            argmax=zeros(B, L, dtype=torch.long), entropy=zeros(B, L), accepted=zeros(B, L, dtype=torch.bool),
+            temperatures=torch.ones(S, B, device=device), uniforms=zeros(S, B, L),
+            noise=zeros(S, B, L, dtype=torch.long), place=zeros(B, dtype=torch.long),
+            bound=zeros(B, 1), confidence=zeros(B), verdict=zeros(3, B),
+        )  # fmt: skip
+
+    def draws(self) -> tuple[Float[Tensor, "B L"], Float[Tensor, "B L"]]:
+        """(temperature, uniform draw) of each position in the step that comes."""
+
+        def reference() -> tuple[Tensor, Tensor]:
+            rows = torch.arange(len(self.place), device=self.place.device)
+            uniform = self.uniforms[self.place, rows]
+            return self.temperatures[self.place, rows][:, None].expand_as(uniform), uniform
+
+        def fast() -> tuple[Tensor, Tensor]:
+            from redraft.kernels.triton.advance import draws_triton
+
+            return draws_triton(self.temperatures, self.uniforms, self.place)
+
+        return attempt("draws", fast, reference) if on_gpu(self.place) else reference()
+
+    def advance(self, stats: HeadStats) -> None:
+        """Ends a step that found these statistics."""
+        if not on_gpu(self.place) or self.tokens.shape[1] > _MAX_LENGTH:
+            self._advance(stats)
+            return
+
+        def fast() -> None:
+            from redraft.kernels.triton.advance import advance_triton
+
+            advance_triton(
+                stats.entropy, stats.argmax, stats.sample, self.noise, self.bound, self.confidence,
+                history=self.history, tokens=self.tokens, kept_argmax=self.argmax, kept_entropy=self.entropy,
+                accepted=self.accepted, verdict=self.verdict, place=self.place,
+            )  # fmt: skip
+
+        attempt("advance", fast, lambda: self._advance(stats))
+
+    def _advance(self, stats: HeadStats) -> None:
+        accepted = accept(stats.entropy, self.bound)
+        fresh = self.noise[self.place, torch.arange(len(self.place), device=self.place.device)]
+        settled = stable_and_confident(self.history, stats.argmax, stats.entropy, self.confidence)
+        finite = torch.isfinite(stats.entropy).all(-1)
+        self.verdict.copy_(torch.stack([settled.float(), finite.float(), stats.entropy.mean(-1)]))
+        self.history.copy_(remember(self.history, stats.argmax))
+        self.tokens.copy_(renoise(accepted, stats.sample, fresh))
+        self.argmax.copy_(stats.argmax)
+        self.entropy.copy_(stats.entropy)
+        self.accepted.copy_(accepted)
+        self.place.copy_((self.place + 1) % len(self.noise))
