@@ -79,6 +79,7 @@ def recording(monkeypatch: pytest.MonkeyPatch, target: tuple[str, int | str, int
         "launch": record,
         "shared_bytes": lambda _, dtype=torch.bfloat16: shared * 2 // max(2, dtype.itemsize),
         "processors": lambda _: processors,
+        "lanes": lambda _: target[2],
         "float8_operands": lambda: operands_of(*target[:2]),
         "_target": lambda: target[:2],
         "interpreted": lambda: False,
@@ -140,3 +141,41 @@ def resources(launched: tuple[Any, ...], target: tuple[str, int | str, int]) -> 
 
 
 _HIP = ("vgpr_count", "vgpr_spill_count")
+
+
+def meta_model(form: str, target: tuple[str, int | str, int]) -> Any:
+    """The released shape as a GPU holds it, on the meta device, in "int4" beside e4m3, "int8", "fp8" or "bf16"."""
+    from redraft.bench.shapes import shape_config
+    from redraft.kernels.float8 import Float8Matrix
+    from redraft.kernels.int8 import Int8Matrix
+    from redraft.kernels.triton.configs import order_of
+    from redraft.kernels.triton.packed import PackedInt4
+    from redraft.model.model import DiffusionGemma
+    from redraft.model.quantized import place
+    from redraft.model.rounding import RECIPES, Recipe
+
+    def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    def made(name: str, shape: tuple[int, ...], kind: str) -> Any:
+        rows = empty(*shape[:-1], dtype=torch.float32)
+        if kind == "fp8":
+            return Float8Matrix(data=empty(*shape, dtype=torch.float8_e4m3fn), scale=rows)
+        if kind == "int8":
+            return Int8Matrix(data=empty(*shape, dtype=torch.int8), scale=rows)
+        E, R, K = shape
+        tiles = (E, -(-R // 128), -(-K // 64))
+        return PackedInt4(
+            data=empty(*tiles, 4096, dtype=torch.uint8), scale=empty(*tiles, 256, dtype=torch.uint8), row_scale=rows,
+            rows=R, columns=K, paired="gate_up" in name, order=order_of(*target[:2]),
+        )  # fmt: skip
+
+    with torch.device("meta"):
+        model = DiffusionGemma(shape_config("full"))
+    model.backbone.to(torch.bfloat16)
+    recipe = {"int4": Recipe(experts="int4", rest="fp8"), "bf16": None}.get(form, RECIPES.get(form))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
+    kinds = {} if recipe is None else {name: recipe.form_of(shapes, name) for name in shapes}
+    matrices = {name: made(name, shapes[name], kind) for name, kind in kinds.items() if kind is not None}
+    place(model.backbone, matrices, torch.bfloat16)
+    return model

@@ -8,7 +8,7 @@ import torch
 from interpreted import interpreting, loop_bounds
 
 with interpreting():
-    from redraft.kernels.triton.attention import AttentionConfig, attention_triton, rounded_attention
+    from redraft.kernels.triton.attention import AttentionConfig, attention_config, attention_triton, rounded_attention
     from redraft.kernels.triton.dense import rounded_rows
 
 interpreted = loop_bounds
@@ -62,6 +62,20 @@ def test_each_has_its_own_number_of_slots(parts):
     k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))
     found = attention_triton(q, ck, cv, k, v, used, config=SMALL, parts=parts)
     torch.testing.assert_close(found, exact(q, ck, cv, k, v, used), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(64, 16), (32, 32), (16, 64)])
+def test_queries_may_be_read_anew_for_every_tile_of_keys(width, depth):
+    given = inputs(2, 7, 33, 7, 2, 2, 64)
+    form = AttentionConfig(rows=16, keys=16, warps=4, stages=1, width=width, depth=depth, held=False)
+    found = attention_triton(*given, config=form, parts=2)
+    torch.testing.assert_close(found, exact(*given), atol=1e-5, rtol=1e-5)
+
+
+def test_tiles_are_chosen_by_what_a_gpu_has():
+    assert attention_config(512, 227 * 1024, 32).held
+    assert attention_config(256, 64 * 1024, 64).held
+    assert not attention_config(256, 64 * 1024, 32).held
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])

@@ -15,21 +15,23 @@ from torch import Tensor
 
 from redraft.kernels.triton.attention_kernels import attention_kernel, combine_kernel, combine_round_kernel
 from redraft.kernels.triton.rows import Rows
-from redraft.kernels.triton.target import compute_dtype, launch, power_of_two, processors, shared_bytes, tiles
+from redraft.kernels.triton.target import compute_dtype, lanes, launch, power_of_two, processors, shared_bytes, tiles
 
 # B sequences, T queries, S cached keys, L keys of the canvas, H query heads, K key-value heads, D head size
-
-_WIDEST = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
-    """Tiles of a program: packed rows, keys of a step, warps and stages."""
+    """Tiles of a program: packed rows, keys of a step, columns of the output and of a score's step, warps and stages;
+    and whether a program holds its queries, at most two steps of them, or reads them anew for every tile of keys."""
 
     rows: int
     keys: int
     warps: int
     stages: int
+    width: int = 256
+    depth: int = 256
+    held: bool = True
 
 
 # (head sizes up to 256, 512) by the shared memory that they take; the first that fits is the best that does not spill.
@@ -51,14 +53,16 @@ _TABLE = [
     ),
 ]
 _LEAST = AttentionConfig(rows=64, keys=32, warps=4, stages=1)
+# Where a warp of 32 lanes has little shared memory as well, queries do not fit its registers beside the sums.
+_NARROW = AttentionConfig(rows=64, keys=32, warps=8, stages=1, depth=64, held=False)
 
 
-def attention_config(head_size: int, shared: int) -> AttentionConfig:
-    """Tiles for a head size and so much shared memory."""
+def attention_config(head_size: int, shared: int, warp: int) -> AttentionConfig:
+    """Tiles for a head size, so much shared memory, and warps of so many threads."""
     for least, narrow, wide in _TABLE:
         if shared >= least:
-            return narrow if head_size <= _WIDEST else wide
-    return _LEAST
+            return narrow if head_size <= narrow.width else wide
+    return _LEAST if warp > 32 else _NARROW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +129,7 @@ def rounded_attention(
     rows = Rows.empty(q_BTHD, (B * T, H * D), dtype)
     launch(
         combine_round_kernel, (T, B), found.totals, found.tops, found.masses, q_BTHD, *rows.pointers, K, T * G,
-        len(found.totals), G=G, H=H, D=D, HEADS=power_of_two(H), MOST=rows.most, num_warps=8,
+        len(found.totals), G=G, H=H, D=D, HEADS=power_of_two(H), MOST=rows.most, num_warps=4 if D <= 256 else 8,
     )  # fmt: skip
     return rows
 
@@ -136,9 +140,10 @@ def _attended(
     q, *sources = (x if x.stride(-1) == 1 else x.contiguous() for x in given)
     (B, T, H, D), device = q.shape, q.device
     (K, S), L = sources[0].shape[1:3], sources[2].shape[2]
-    G, width = H // K, min(D, _WIDEST)
+    G = H // K
     R = T * G
-    chosen = config or attention_config(D, shared_bytes(device, q.dtype))
+    chosen = config or attention_config(D, shared_bytes(device, q.dtype), lanes(device))
+    width, depth = min(D, chosen.width), min(D, chosen.depth)
     programs = tiles(R, chosen.rows) * (D // width)
     steps = tiles(S + L, chosen.keys)
     P = min(steps, parts or max(1, processors(device) // (programs * B * K)))
@@ -148,9 +153,9 @@ def _attended(
     launch(
         attention_kernel, (programs, B * K, P),
         # A pointer that a kernel does not follow may be any.
-        q, *sources, q if used is None else used, totals, tops, masses, K, R, S, L, *strides,
-        G=G, ROWS=chosen.rows, KEYS=chosen.keys, D=D, DEPTH=width, WIDTH=width, COMPUTE=compute_dtype(q.dtype),
-        USED=used is not None,
+        q, *sources, q if used is None else used, totals, tops, masses, K, R, S, L, D, *strides,
+        G=G, ROWS=chosen.rows, KEYS=chosen.keys, D=D, DEPTH=depth, WIDTH=width, COMPUTE=compute_dtype(q.dtype),
+        USED=used is not None, HELD=chosen.held,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
     return _Parts(totals=totals, tops=tops, masses=masses, heads=K, group=G)

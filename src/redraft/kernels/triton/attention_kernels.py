@@ -15,20 +15,33 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def attend_source(
-    total, top, mass, q, q_rest, keys, values, key_stride, value_stride, first, last, column,
+    total, top, mass, q, q_rest, q_at, rows, size, keys, values, key_stride, value_stride, first, last,
+    column,
     KEYS: tl.constexpr, D: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, COMPUTE: tl.constexpr,
+    HELD: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Carries an online softmax over the keys first ... last - 1 of one source; scores are in base 2."""
+    """Carries an online softmax over the keys first ... last - 1 of one source; scores are in base 2.
+
+    Queries are held in registers, DEPTH of their columns in `q` and as many in `q_rest`, or read anew at every step.
+    `size` is D, as a number that the compiler does not know: else it would read them all before the loop.
+    """
     d, e = tl.arange(0, DEPTH), column + tl.arange(0, WIDTH)
     for start in range(first, last, KEYS):
         s = start + tl.arange(0, KEYS)
         inside, place = s < last, s.to(tl.int64)
         k_at = keys + place[None, :] * key_stride + d[:, None]
-        k = tl.load(k_at, mask=inside[None, :], other=0.0).to(COMPUTE)
-        scores = tl.dot(q, k, input_precision="ieee")
-        if DEPTH < D:
-            k = tl.load(k_at + DEPTH, mask=inside[None, :], other=0.0).to(COMPUTE)
-            scores = tl.dot(q_rest, k, scores, input_precision="ieee")
+        if HELD:
+            k = tl.load(k_at, mask=inside[None, :], other=0.0).to(COMPUTE)
+            scores = tl.dot(q, k, input_precision="ieee")
+            if DEPTH < D:
+                k = tl.load(k_at + DEPTH, mask=inside[None, :], other=0.0).to(COMPUTE)
+                scores = tl.dot(q_rest, k, scores, input_precision="ieee")
+        else:
+            scores = tl.zeros((total.shape[0], KEYS), dtype=tl.float32)
+            for part in range(0, size, DEPTH):
+                q = tl.load(q_at + part, mask=rows[:, None], other=0.0).to(COMPUTE)
+                k = tl.load(k_at + part, mask=inside[None, :], other=0.0).to(COMPUTE)
+                scores = tl.dot(q, k, scores, input_precision="ieee")
         scores = tl.where(inside[None, :], scores * LOG2_E, -float("inf"))
         higher = tl.maximum(top, tl.max(scores, axis=1))
         share, shrink = tl.exp2(scores - higher[:, None]), tl.exp2(top - higher)
@@ -44,11 +57,11 @@ def attend_source(
 # Nor is a count for each row of a batch, in places that lie four bytes apart.
 @triton.jit(do_not_specialize=["S", "L"], do_not_specialize_on_alignment=["used"])
 def attention_kernel(
-    queries, cached_keys, cached_values, keys, values, used, totals, tops, masses, KV, R, S, L,
+    queries, cached_keys, cached_values, keys, values, used, totals, tops, masses, KV, R, S, L, size,
     q_batch, q_token, q_head, ck_batch, ck_head, ck_slot, cv_batch, cv_head, cv_slot, k_batch, k_head, k_slot,
     v_batch, v_head, v_slot,
     G: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, D: tl.constexpr, DEPTH: tl.constexpr,
-    WIDTH: tl.constexpr, COMPUTE: tl.constexpr, USED: tl.constexpr,
+    WIDTH: tl.constexpr, COMPUTE: tl.constexpr, USED: tl.constexpr, HELD: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """ROWS packed rows of a key-value head, WIDTH of their D output dims, over one part of the keys.
 
@@ -67,7 +80,7 @@ def attention_kernel(
     q_at += tl.arange(0, DEPTH)[None, :]
     q = tl.load(q_at, mask=inside[:, None], other=0.0).to(COMPUTE)
     q_rest = q
-    if DEPTH < D:
+    if HELD and DEPTH < D:
         q_rest = tl.load(q_at + DEPTH, mask=inside[:, None], other=0.0).to(COMPUTE)
 
     length = tl.cdiv(tl.cdiv(S + L, KEYS), tl.num_programs(2)) * KEYS
@@ -76,13 +89,14 @@ def attention_kernel(
     total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
     top, mass = tl.full((ROWS,), -float("inf"), dtype=tl.float32), tl.zeros((ROWS,), dtype=tl.float32)
     total, top, mass = attend_source(
-        total, top, mass, q, q_rest, cached_keys + batch * ck_batch + head * ck_head,
+        total, top, mass, q, q_rest, q_at, inside, size, cached_keys + batch * ck_batch + head * ck_head,
         cached_values + batch * cv_batch + head * cv_head, ck_slot, cv_slot, first, tl.minimum(last, S), column,
-        KEYS, D, DEPTH, WIDTH, COMPUTE,
+        KEYS, D, DEPTH, WIDTH, COMPUTE, HELD,
     )  # fmt: skip
     total, top, mass = attend_source(
-        total, top, mass, q, q_rest, keys + batch * k_batch + head * k_head, values + batch * v_batch + head * v_head,
-        k_slot, v_slot, tl.maximum(first, S) - S, last - S, column, KEYS, D, DEPTH, WIDTH, COMPUTE,
+        total, top, mass, q, q_rest, q_at, inside, size, keys + batch * k_batch + head * k_head,
+        values + batch * v_batch + head * v_head,
+        k_slot, v_slot, tl.maximum(first, S) - S, last - S, column, KEYS, D, DEPTH, WIDTH, COMPUTE, HELD,
     )  # fmt: skip
 
     row = (part * heads + every).to(tl.int64) * R + r
@@ -111,7 +125,7 @@ def combine_kernel(
         mass += tl.load(masses + row) * weight
         total += tl.load(totals + row.to(tl.int64) * D + d) * weight
     at = (every // KV).to(tl.int64) * o_batch + (r // G).to(tl.int64) * o_token + ((every % KV) * G + r % G) * o_head
-    tl.store(out + at + d, (total / mass).to(out.dtype.element_ty))
+    tl.store(out + at + d, (total * (1.0 / mass)).to(out.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize=["parts"])
@@ -134,7 +148,7 @@ def combine_round_kernel(
         mass += tl.load(masses + row, mask=inside, other=1.0) * weight
         at = totals + row.to(tl.int64)[:, None] * D + d[None, :]
         total += tl.load(at, mask=inside[:, None], other=0.0) * weight[:, None]
-    joined = as_stored(total / mass[:, None], like)
+    joined = as_stored(total * (1.0 / mass)[:, None], like)
     n = (batch * tl.num_programs(0) + t).to(tl.int64)
     scale = tl.max(tl.max(tl.abs(joined), axis=1), axis=0) / MOST
     at = values + n * H * D + h[:, None] * D + d[None, :]

@@ -63,3 +63,10 @@ def processors(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).multi_processor_count
     return _PROCESSORS
+
+
+def lanes(device: torch.device) -> int:
+    """Threads of a warp; 64 on AMD's CDNA."""
+    if device.type == "cuda":
+        return int(getattr(torch.cuda.get_device_properties(device), "warp_size", 32))
+    return 32

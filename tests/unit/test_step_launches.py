@@ -1,0 +1,103 @@
+"""A denoising step and an encoding of the released shape as a GPU would be told them: how much is launched, and that
+all of it compiles for GPUs that need not be here, without spilling registers.
+
+This file is also the program that records, in a process whose Triton was imported without its interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+# Compiled in every run of the tests; the others take minutes.
+QUICK = {("cuda", "90", "int4")}
+NAMES = [("cuda", "80"), ("cuda", "90"), ("cuda", "120"), ("hip", "gfx942"), ("hip", "gfx1100")]
+CASES = [
+    pytest.param(*name, form, id=f"{name[1]}-{form}", marks=() if (*name, form) in QUICK else pytest.mark.full)
+    for name in NAMES
+    for form in ("int4", "fp8", "bf16")
+]
+
+
+def main(task, backend, name, form, batch):
+    from offline import TARGETS, meta_model, recording, resources
+    from redraft.engine.graph import EncodeGraph, StepGraph
+
+    target = next(t for t in TARGETS if t[0] == backend and str(t[1]) == name)
+    model = meta_model(form, target)
+    with pytest.MonkeyPatch.context() as patch:
+        step = StepGraph(model, batch_size=int(batch), length=256, capacity=1024, threshold=1)
+        with recording(patch, target):
+            # The first makes the joint matrices.
+            step._step()
+        with recording(patch, target) as seen:
+            step._step()
+        if task == "count":
+            print(json.dumps(seen.counts))
+            return
+        # By the modules themselves, whose kernels are others.
+        encode = EncodeGraph(model, length=256, capacity=1024)
+        with recording(patch, target) as also:
+            encode._encode()
+    found, done = {}, set()
+    for launched in seen.kernels + also.kernels:
+        kernel, _, arguments, options = launched
+        key = (kernel.fn.__name__, *(str(getattr(a, "dtype", a)) for a in arguments), str(options))
+        if key not in done:
+            done.add(key)
+            found[f"{kernel.fn.__name__} {len(done)}"] = resources(launched, target)
+    print(json.dumps({"limit": TARGETS[target][0], "kernels": found}))
+
+
+def said(*arguments, cache):
+    """What the program says of a task."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("no Triton")
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("form", ["int4", "bf16"])
+def test_a_step_is_few_launches(form, batch, tmp_path):
+    counts = said("count", "cuda", "90", form, str(batch), cache=tmp_path)
+    layers = 30
+    products = counts.get("dense_kernel", 0) + counts.get("mm", 0)
+    # Four of a layer, two of self-conditioning; the head and the experts have their own.
+    assert products == 4 * layers + 2
+    each = ("middle_kernel", "end_kernel", "choose_kernel", "attention_kernel", "gate_up_kernel", "down_kernel")
+    assert {counts[name] for name in each} == {layers}
+    assert counts["advance_kernel"] == counts["draws_kernel"] == counts["begin_kernel"] == 1
+    # Fifteen of a layer, where its modules take forty.
+    assert sum(counts.values()) <= 15 * layers + 40, counts
+
+
+@pytest.mark.parametrize(("backend", "name", "form"), CASES)
+def test_all_that_is_launched_fits_its_gpu(backend, name, form, tmp_path):
+    package = (
+        Path(str(importlib.util.find_spec("triton").origin)).parent if importlib.util.find_spec("triton") else None
+    )
+    if package and not (package / "backends" / {"cuda": "nvidia", "hip": "amd"}[backend]).exists():
+        pytest.skip(f"Triton comes without {backend}")
+    found = said("compile", backend, name, form, "1", cache=tmp_path)
+    kernels = found["kernels"]
+    assert len(kernels) > 15
+    assert not {kernel: x for kernel, x in kernels.items() if x["shared"] > found["limit"]}
+    # Sines of large angles keep a table of their own on the stack.
+    assert not {kernel: x for kernel, x in kernels.items() if x["spilled"] and not kernel.startswith("rotary")}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
