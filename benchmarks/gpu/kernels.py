@@ -17,7 +17,7 @@ from weights import DTYPE, float8_matrix, int4_matrix, int8_matrix, reach
 
 from redraft.kernels import norm
 from redraft.kernels.attention import canvas_attention
-from redraft.kernels.experts import experts, experts_float8, experts_int4
+from redraft.kernels.experts import experts, experts_float8, experts_int4, experts_int8
 from redraft.kernels.head import head
 from redraft.kernels.int8 import PackedInt8, int8_linear
 from redraft.kernels.triton.fallback import on_gpu
@@ -80,12 +80,12 @@ def _mixture(context: Context, generator: Generator) -> dict[str, Callable[[], K
         if form == "bf16":
             pair = [torch.randn(s, device=device, generator=generator, dtype=DTYPE) * s[-1] ** -0.5 for s in shapes]
         else:
-            pair = [{"int4": int4_matrix, "fp8": float8_matrix}[form](s, device, generator) for s in shapes]
+            pair = [{"int4": int4_matrix, "int8": int8_matrix, "fp8": float8_matrix}[form](s, device, generator) for s in shapes]
         if form == "int4" and on_gpu(pair[0].data):
             from redraft.kernels.triton.experts import packed_int4
 
             pair = [packed_int4(matrix, paired=number == 0) for number, matrix in enumerate(pair)]
-        function: Any = {"int4": experts_int4, "fp8": experts_float8, "bf16": experts}[form]
+        function: Any = {"int4": experts_int4, "int8": experts_int8, "fp8": experts_float8, "bf16": experts}[form]
         N, count = config.canvas_length, reach(config, touched)
         x = torch.randn(N, config.hidden_size, device=device, generator=generator).to(DTYPE)
         index = torch.rand(N, count, device=device, generator=generator).topk(config.top_k_experts, dim=-1).indices

@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 from verify import BFLOAT16, Case, compared, equal, poison
 from weights import float8_matrix, int4_matrix, int8_matrix, reach
 
-from redraft.kernels import experts as dispatch
-from redraft.kernels.int8 import Int8Matrix, PackedInt8
+from redraft.kernels.int8 import Int8Matrix
 from redraft.kernels.triton.configs import configs_of
-from redraft.kernels.triton.experts import _target, experts_bf16, experts_int4
+from redraft.kernels.triton.dense import Operands
+from redraft.kernels.triton.experts import _target, experts_triton, rounded_for
 from redraft.kernels.triton.grouping import group
 from redraft.kernels.triton.packed import pack_int4
 
@@ -70,7 +70,7 @@ class _Sizes:
 def cases(context: Context, generator: Generator) -> dict[str, Case]:
     """By name."""
     sizes = _Sizes(context, generator)
-    forms = {"int4": _int4, "bf16": _bf16, "fp8": _fp8, "int8": _int8}
+    forms = {"int4": _int4, "bf16": _bf16, "fp8": _fp8, "fp8 widened": _widened, "int8": _int8}
     found: dict[str, Case] = {"experts grouped": lambda: _grouped(sizes)}
     for form, check in forms.items():
         for name, index, weight in sizes.routings():
@@ -120,7 +120,7 @@ def _int4(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
     (wide, narrow), packed = _int4_pair(sizes)
     x = sizes.random(len(index), sizes.D).to(sizes.dtype)
     poison(sizes.clock)
-    found = experts_int4(x, index, weight, *packed)
+    found = experts_triton(x, index, weight, *packed)
     expected = _reference(x, index, weight, lambda e: (wide.dequantised(e), narrow.dequantised(e)))
     return compared(found, expected, sizes.bound)
 
@@ -129,7 +129,7 @@ def _bf16(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
     wide, narrow = _bf16_pair(sizes)
     x = sizes.random(len(index), sizes.D).to(sizes.dtype)
     poison(sizes.clock)
-    found = experts_bf16(x, index, weight, wide, narrow)
+    found = experts_triton(x, index, weight, wide, narrow)
     return compared(found, _reference(x, index, weight, lambda e: (wide[e], narrow[e])), sizes.bound)
 
 
@@ -141,36 +141,37 @@ def _bf16_pair(sizes: _Sizes) -> Any:
     return sizes.once("bf16", make)
 
 
-def _fp8(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
-    def make() -> Any:
-        shapes = (sizes.E, 2 * sizes.I, sizes.D), (sizes.E, sizes.D, sizes.I)
-        return [float8_matrix(shape, sizes.device, sizes.generator) for shape in shapes]
-
-    wide, narrow = sizes.once("fp8", make)
+def _fp8(sizes: _Sizes, index: Tensor, weight: Tensor, operands: Operands | None = None) -> dict[str, Any]:
+    wide, narrow = sizes.once("fp8", lambda: _pair(sizes, float8_matrix))
     x = sizes.random(len(index), sizes.D).to(sizes.dtype)
+    rounds = rounded_for(wide, operands) is not None
     poison(sizes.clock)
-    found = dispatch.experts_float8(x, index, weight, wide, narrow)
+    found = experts_triton(x, index, weight, wide, narrow, operands=operands)
     expected = _reference(x, index, weight, lambda e: (wide.part(e).dequantised(), narrow.part(e).dequantised()))
-    # Rows may be rounded to float8 as well: three bits and a half.
-    return compared(found, expected, 5e-2, "by whatever form runs here")
+    # Rows are rounded to float8 as well where that is multiplied: three bits and a half.
+    return compared(found, expected, 5e-2 if rounds else sizes.bound, "e4m3 x e4m3" if rounds else "widened")
+
+
+def _widened(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
+    return _fp8(sizes, index, weight, "widened")
 
 
 def _int8(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
-    def make() -> Any:
-        shapes = (sizes.E, 2 * sizes.I, sizes.D), (sizes.E, sizes.D, sizes.I)
-        stacks = [int8_matrix(shape, sizes.device, sizes.generator) for shape in shapes]
-        parts = [
-            [Int8Matrix(data=data, scale=scale) for data, scale in zip(stack.data, stack.scale, strict=True)]
-            for stack in stacks
-        ]
-        return parts, [[PackedInt8.of(matrix) for matrix in part] for part in parts]
-
-    (wide, narrow), packed = sizes.once("int8", make)
+    wide, narrow = sizes.once("int8", lambda: _pair(sizes, int8_matrix))
     x = sizes.random(len(index), sizes.D).to(sizes.dtype)
     poison(sizes.clock)
-    found = dispatch.experts_int8(x, index, weight, *packed)
-    expected = _reference(x, index, weight, lambda e: (wide[e].dequantised(), narrow[e].dequantised()))
-    return compared(found, expected, _INT8, "by whatever form runs here")
+    found = experts_triton(x, index, weight, wide, narrow)
+
+    def expert(e: int) -> tuple[Tensor, Tensor]:
+        up, down = (Int8Matrix(data=stack.data[e], scale=stack.scale[e]).dequantised() for stack in (wide, narrow))
+        return up, down
+
+    return compared(found, _reference(x, index, weight, expert), _INT8)
+
+
+def _pair(sizes: _Sizes, make: Callable[..., Any]) -> Any:
+    shapes = (sizes.E, 2 * sizes.I, sizes.D), (sizes.E, sizes.D, sizes.I)
+    return [make(shape, sizes.device, sizes.generator) for shape in shapes]
 
 
 def _words(sizes: _Sizes) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _words(sizes: _Sizes) -> dict[str, Any]:
         return {"ok": True, "relative_error": 0.0, "bound": 0.0, "note": "this device has one way only"}
     wide, narrow = packed
     by_words, by_shifts = (
-        experts_int4(x, index, weight, wide, narrow, replace(chosen, words=words)) for words in (True, False)
+        experts_triton(x, index, weight, wide, narrow, configs=replace(chosen, words=words)) for words in (True, False)
     )
     return equal(by_words, by_shifts)
 
@@ -192,5 +193,5 @@ def _twice(sizes: _Sizes) -> dict[str, Any]:
     _, packed = _int4_pair(sizes)
     index, weight = sizes._routed(sizes.N, sizes.E)
     x = sizes.random(sizes.N, sizes.D).to(sizes.dtype)
-    first, second = (experts_int4(x, index, weight, *packed) for _ in range(2))
+    first, second = (experts_triton(x, index, weight, *packed) for _ in range(2))
     return equal(first, second)

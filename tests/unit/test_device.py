@@ -31,6 +31,7 @@ OPERATION_OF = {
     "experts_bf16": "experts",
     "experts_int4": "experts",
     "experts_float8": "experts",
+    "experts_int8": "experts",
     "dense_int8": "dense",
     "dense_float8": "dense",
     "head": "head",
@@ -119,9 +120,12 @@ def test_what_runs_on_a_gpu_is_what_the_table_says(directory, monkeypatch, form,
     # What a CPU has of its own, layouts included, is no choice of a GPU.
     replaced(monkeypatch, "runs_natively", lambda *_, **__: False)
     replaced(monkeypatch, "has_exact_products", lambda: False)
-    model, reached = model_of(directory, form, dtype), set()
+    reached = set()
     replaced(monkeypatch, "on_gpu", lambda *_: True)
     replaced(monkeypatch, "attempt", lambda name, fast, reference: (reached.add(name), reference())[1])
+    model = model_of(directory, form, dtype)
+    # What loading has tried.
+    reached.clear()
     step(model)
     monkeypatch.setattr(choice, "_float8_operands", lambda: operands)
     # A tensor that holds nothing is on no CPU, and is there on every machine.
@@ -130,7 +134,7 @@ def test_what_runs_on_a_gpu_is_what_the_table_says(directory, monkeypatch, form,
     assert {operation for operation, runs in chosen.items() if runs.startswith("Triton")} == found
     widened = form == "fp8" and dtype == torch.bfloat16
     assert (chosen["dense"] == "Triton, widened") == (widened and operands == "widened")
-    assert (chosen["experts"] == "Triton, widened") == widened
+    assert (chosen["experts"] == "Triton, widened") == (widened and operands == "widened")
     assert {runs for operation, runs in chosen.items() if operation not in found} <= {"torch"}
 
 

@@ -11,7 +11,8 @@ import torch
 import redraft
 from checkpoints import CANVAS, write_checkpoint
 from redraft.core.errors import CheckpointError
-from redraft.kernels import experts, head_tiles, int8, norm
+from redraft.kernels import head_tiles, int8, norm
+from redraft.kernels.groups import Groups
 from redraft.kernels.head import head_reference
 from redraft.model import model as model_module
 from redraft.model.checkpoint import load_model, save_checkpoint
@@ -94,10 +95,10 @@ def test_int8_tells_what_it_is_and_cannot_be_saved(directory, tmp_path):
 
 def test_rows_are_rounded_up_only_where_kernels_are_kept(monkeypatch):
     index = torch.tensor([[0, 1], [1, 3], [1, 0]])
-    whole = experts._Groups.of(index, 4)
+    whole = Groups.of(index, 4)
     assert whole.counts == [2, 3, 0, 1]
     assert whole.source.tolist() == [0, 2, 0, 1, 2, 1]
-    filled = experts._Groups.of(index, 4, 4)
+    filled = Groups.of(index, 4, 4)
     assert filled.counts == [4, 4, 0, 4]
     assert filled.source[filled.slot].tolist() == [0, 0, 1, 1, 2, 2]
 

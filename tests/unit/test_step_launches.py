@@ -23,7 +23,7 @@ NAMES = [("cuda", "80"), ("cuda", "90"), ("cuda", "120"), ("hip", "gfx942"), ("h
 CASES = [
     pytest.param(*name, form, id=f"{name[1]}-{form}", marks=() if (*name, form) in QUICK else pytest.mark.full)
     for name in NAMES
-    for form in ("int4", "fp8", "bf16")
+    for form in ("int4", "int8", "fp8", "bf16")
 ]
 
 
@@ -32,8 +32,9 @@ def main(task, backend, name, form, batch):
     from redraft.engine.graph import EncodeGraph, StepGraph
 
     target = next(t for t in TARGETS if t[0] == backend and str(t[1]) == name)
-    model = meta_model(form, target)
     with pytest.MonkeyPatch.context() as patch:
+        with recording(patch, target):
+            model = meta_model(form, target)
         step = StepGraph(model, batch_size=int(batch), length=256, capacity=1024, threshold=1)
         with recording(patch, target):
             # The first makes the joint matrices.

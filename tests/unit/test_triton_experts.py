@@ -15,9 +15,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from interpreted import mend
 from redraft.kernels import experts as torch_form
 from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int4 import Int4Matrix, quantise_int4
+from redraft.kernels.int8 import Int8Matrix, quantise_rows
 
 ORDERS = ("wgmma", "mma", "rows")
 E = 5
@@ -46,20 +48,12 @@ def test_under_the_interpreter():
 @pytest.fixture
 def triton_form(monkeypatch):
     """The modules under test."""
-    from triton.runtime import interpreter
-
     from redraft.kernels.triton import experts, grouping, packed
     from redraft.kernels.triton.configs import Configs
+    from redraft.kernels.triton.rows import rounded
 
-    patch_tensor = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        # Triton 3.6 makes a loop's bounds into numbers in a way that NumPy has dropped.
-        patch_tensor(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
-    return SimpleNamespace(experts=experts, group=grouping.group, packed=packed, Configs=Configs)
+    mend(monkeypatch)
+    return SimpleNamespace(experts=experts, group=grouping.group, packed=packed, Configs=Configs, rounded=rounded)
 
 
 def routed(name, places=2):
@@ -147,7 +141,7 @@ def check_int4(triton_form, hidden, width, routing, order, configs=None):
     index, weight = routed(routing)
     x, (wide, narrow) = random(len(index), hidden), matrices(hidden, width)
     packed = [triton_form.packed.pack_int4(m, order=order, paired=m is wide) for m in (wide, narrow)]
-    got = triton_form.experts.experts_int4(x, index, weight, *packed, configs)
+    got = triton_form.experts.experts_triton(x, index, weight, *packed, configs=configs)
     check(got, torch_form.experts(x, index, weight, wide.all_dequantised(), narrow.all_dequantised()))
 
 
@@ -157,7 +151,7 @@ def check_int4(triton_form, hidden, width, routing, order, configs=None):
 def case_float_weights(triton_form, hidden, width, routing):
     index, weight = routed(routing)
     x, wide, narrow = random(len(index), hidden), random(E, 2 * width, hidden) / 8, random(E, hidden, width) / 8
-    got = triton_form.experts.experts_bf16(x, index, weight, wide, narrow)
+    got = triton_form.experts.experts_triton(x, index, weight, wide, narrow)
     check(got, torch_form.experts(x, index, weight, wide, narrow))
 
 
@@ -170,14 +164,62 @@ def case_float8_weights(triton_form, hidden, width, routing):
     wide, narrow = (
         Float8Matrix.of(random(E, *shape) / 8) for shape in ((2 * width, hidden), (hidden, width))
     )  # fmt: skip
-    got = triton_form.experts.experts_float8(x, index, weight, wide, narrow)
+    got = triton_form.experts.experts_triton(x, index, weight, wide, narrow)
     check(got, torch_form.experts(x, index, weight, wide.dequantised(), narrow.dequantised()))
+
+
+def eight_bits(values, kind):
+    """What is left of values once they are rounded, row by row, to a kind of 8 bits."""
+    if kind == torch.int8:
+        data, scale = quantise_rows(values.flatten(0, -2))
+    else:
+        rounded = Float8Matrix.of(values.flatten(0, -2))
+        data, scale = rounded.data, rounded.scale
+    return (data.float() * scale[:, None]).view_as(values)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=["int8", "float8"])
+@pytest.mark.parametrize(
+    ("hidden", "width", "routing"),
+    [(128, 128, "uniform"), (100, 36, "skewed"), (33, 5, "one row"), (160, 96, "one without rows")],
+)
+def case_eight_bits_times_eight_bits(triton_form, hidden, width, routing, kind):
+    """Against the same roundings in torch: of rows, and of 64 units of what lies between the products."""
+    index, weight = routed(routing)
+    x = random(len(index), hidden)
+    x[0] = 0
+    shapes = (2 * width, hidden), (hidden, width)
+    of = Float8Matrix.of if kind == torch.float8_e4m3fn else stacked_int8
+    wide, narrow = (of(random(E, *shape) / 8) for shape in shapes)
+    got = triton_form.experts.experts_triton(x, index, weight, wide, narrow, operands="float8")
+    rows, up, down = eight_bits(x, kind), wide.dequantised(), narrow.dequantised()
+    expected = torch.zeros_like(x)
+    for n, (experts, shares) in enumerate(zip(index.tolist(), weight.tolist(), strict=True)):
+        for expert, share in zip(experts, shares, strict=True):
+            gate, other = (up[expert] @ rows[n]).chunk(2)
+            units = torch.nn.functional.gelu(gate, approximate="tanh") * other
+            units = torch.cat([eight_bits(part[None], kind)[0] for part in units.split(64)])
+            expected[n] += share * (down[expert] @ units)
+    assert not got[0].any()
+    # A unit may fall on the other side of a half: a step of its own, of one in some dozens.
+    check(got[1:], expected[1:], 2e-2)
+    assert ((got - expected).abs() < 1e-5).float().mean() > 0.8
+    exact = torch_form.experts(x, index, weight, up, down)
+    check(got[1:], exact[1:], 0.03 if kind == torch.int8 else 0.12)
+    given = triton_form.rounded(x, kind)
+    outputs = triton_form.experts.expert_outputs(given, index, weight, wide, narrow, x.dtype)
+    assert torch.equal(outputs.sum(1), got) or torch.allclose(outputs.sum(1), got, atol=1e-6)
+
+
+def stacked_int8(stack):
+    data, scale = quantise_rows(stack.flatten(0, 1))
+    return Int8Matrix(data=data.view_as(stack), scale=scale.view(stack.shape[:-1]))
 
 
 def case_no_rows(triton_form):
     empty = torch.empty(0, 2, dtype=torch.long)
     wide, narrow = random(E, 64, 32), random(E, 32, 32)
-    assert triton_form.experts.experts_bf16(random(0, 32), empty, empty.float(), wide, narrow).shape == (0, 32)
+    assert triton_form.experts.experts_triton(random(0, 32), empty, empty.float(), wide, narrow).shape == (0, 32)
 
 
 def case_a_cpu_has_no_such_form(triton_form):
@@ -199,6 +241,8 @@ def case_the_torch_form_picks_it_for_bfloat16(as_on_a_gpu):
     int4 = torch_form.experts_int4(x, index, weight, wide, narrow)
     bf16 = torch_form.experts(x, index, weight, *(stack.bfloat16() for stack in floats))
     eight = [Float8Matrix.of(stack) for stack in floats]
+    int8 = [stacked_int8(stack) for stack in floats]
+    check(torch_form.experts_int8(x, index, weight, *int8).float(), expected, 3e-2)
     fp8 = torch_form.experts_float8(x, index, weight, *eight)
     check(
         fp8.float(),
@@ -215,7 +259,7 @@ def case_a_kernel_that_fails_is_named_once(as_on_a_gpu, monkeypatch):
     def broken(*_):
         raise RuntimeError("no such instruction\nand much more")
 
-    monkeypatch.setattr(as_on_a_gpu.experts, "experts_int4", broken)
+    monkeypatch.setattr(as_on_a_gpu.experts, "experts_triton", broken)
     index, weight = routed("one row")
     x, (wide, narrow) = random(len(index), 64).bfloat16(), matrices(64, 96)
     with pytest.warns(UserWarning, match="experts_int4 does not run here.*no such instruction$"):
@@ -229,7 +273,7 @@ def case_missing_memory_is_not_a_missing_kernel(as_on_a_gpu, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(as_on_a_gpu.experts, "experts_bf16", full)
+    monkeypatch.setattr(as_on_a_gpu.experts, "experts_triton", full)
     index, weight = routed("one row")
     with pytest.raises(torch.OutOfMemoryError):
         torch_form.experts(*(x.bfloat16() if x.is_floating_point() else x for x in (

@@ -18,8 +18,7 @@ _LAYOUTS = {"onednn": "oneDNN", "blocks": "C++", "plain": "torch"}
 def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, str]:
     """By operation of a denoising step "Triton", "oneDNN", "C++" or "torch".
 
-    "Triton, widened" multiplies e4m3 weights as wide as activations are: those of experts everywhere, others on a GPU
-    without products of e4m3. The head's is two where what multiplies is not what reduces. Attention's is that over a
+    "Triton, widened" multiplies e4m3 weights as wide as activations are, on a GPU without products of e4m3. The head's is two where what multiplies is not what reduces. Attention's is that over a
     canvas: the one under a mask, in which a prompt is encoded, is torch's everywhere. A kernel that does not compile,
     or does not take a shape, leaves its operation to torch; experts that do not divide into int4 blocks are int8.
 
@@ -39,8 +38,8 @@ def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, st
 
 
 def _experts(device: torch.device, form: str, dtype: torch.dtype, gpu: bool) -> str:
-    if gpu and dtype == torch.bfloat16 and form != "int8":
-        return "Triton, widened" if form == "fp8" else "Triton"
+    if gpu and dtype == torch.bfloat16:
+        return "Triton, widened" if form == "fp8" and _float8_operands() == "widened" else "Triton"
     if form == "int4":
         return _native("int4", device, torch.float32)
     return _int8(device) if form == "int8" else "torch"

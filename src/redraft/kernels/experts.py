@@ -7,18 +7,24 @@ on every run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.kernels.float8 import Float8Matrix
+from redraft.kernels.groups import Groups
 from redraft.kernels.int4 import Int4Matrix, int4_products
-from redraft.kernels.int8 import PackedInt8, gate_quantised, quantise_rows, quantise_unsigned, quantised_linear
+from redraft.kernels.int8 import (
+    Int8Matrix,
+    PackedInt8,
+    gate_quantised,
+    quantise_rows,
+    quantise_unsigned,
+    quantised_linear,
+)
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 if TYPE_CHECKING:
@@ -35,37 +41,6 @@ _ROWS = 16
 _EVERY_COLUMNS = 8192
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """The N * A assignments in order of their experts, each expert's share rounded up to a multiple of rows.
-
-    Attributes:
-        source: the row of x in each slot; slots that only fill up hold row 0.
-        slot: of each assignment (row * A + place).
-        counts: slots of each expert.
-    """
-
-    source: Int[Tensor, "S"]
-    slot: Int[Tensor, "NA"]
-    counts: list[int]
-
-    @classmethod
-    def of(cls, index_NA: Int[Tensor, "N A"], num_experts: int, multiple: int = 1) -> _Groups:
-        # In numpy: fifteen operators on a few hundred numbers, whose counts are needed here in any case.
-        flat = index_NA.flatten().cpu().numpy()
-        order = np.argsort(flat, kind="stable")
-        counts = np.bincount(flat, minlength=num_experts)
-        slots = (counts + multiple - 1) // multiple * multiple
-        # How far each expert's slots lie behind its place in the sorted order.
-        shift = (slots.cumsum() - slots) - (counts.cumsum() - counts)
-        place = np.arange(len(order)) + shift[flat[order]]
-        slot, source = np.empty_like(order), np.zeros(slots.sum(), order.dtype)
-        slot[order] = place
-        source[place] = order // index_NA.shape[1]
-        device = index_NA.device
-        return cls(torch.from_numpy(source).to(device), torch.from_numpy(slot).to(device), slots.tolist())
-
-
 def experts(
     x_ND: Float[Tensor, "N D"],
     index_NA: Int[Tensor, "N A"],
@@ -75,15 +50,20 @@ def experts(
 ) -> Float[Tensor, "N D"]:
     """sum over a of weight[n, a] * down[e] (gelu(gate[e] x) * up[e] x), with e = index[n, a]."""
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in (x_ND, gate_up_E2ID, down_EDI))
-    if not learning and x_ND.dtype == gate_up_E2ID.dtype == torch.bfloat16 and on_gpu(x_ND, gate_up_E2ID, down_EDI):
+    given = (x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI)
+    if not learning and gate_up_E2ID.dtype == torch.bfloat16 and _runs_in_triton(x_ND, gate_up_E2ID, down_EDI):
+        return attempt("experts_bf16", lambda: _fast(*given), lambda: _torch(*given, False))
+    return _torch(*given, learning)
 
-        def fast() -> Tensor:
-            from redraft.kernels.triton.experts import experts_bf16
 
-            return experts_bf16(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI)
+def _runs_in_triton(x: Tensor, wide: Tensor, narrow: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and on_gpu(x, wide, narrow)
 
-        return attempt("experts_bf16", fast, lambda: _torch(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, False))
-    return _torch(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI, learning)
+
+def _fast(*given: Any) -> Tensor:
+    from redraft.kernels.triton.experts import experts_triton
+
+    return experts_triton(*given)
 
 
 def _torch(
@@ -111,7 +91,7 @@ def every_expert(
 def _experts(
     x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up_E2ID: Tensor, down_EDI: Tensor, learning: bool
 ) -> Tensor:
-    groups = _Groups.of(index_NA, len(gate_up_E2ID), 1 if learning or x_ND.dtype == torch.float32 else _ROWS)
+    groups = Groups.of(index_NA, len(gate_up_E2ID), 1 if learning or x_ND.dtype == torch.float32 else _ROWS)
     if learning:
         outputs = _with_gradient(x_ND, groups, index_NA.shape[1], gate_up_E2ID, down_EDI)
     else:
@@ -124,16 +104,27 @@ def experts_int8(
     x_ND: Float[Tensor, "N D"],
     index_NA: Int[Tensor, "N A"],
     weight_NA: Float[Tensor, "N A"],
-    gate_up: Sequence[PackedInt8],
-    down: Sequence[PackedInt8],
+    gate_up: Sequence[PackedInt8] | Int8Matrix,
+    down: Sequence[PackedInt8] | Int8Matrix,
 ) -> Float[Tensor, "N D"]:
-    """`experts` with int8 weights; every row is quantised once, however many experts it goes to.
+    """`experts` with int8 weights, packed one by one or in stacks; every row is quantised once, however many experts it
+    goes to.
 
-    An accelerator widens few weights for `every_expert` instead, and leaves rows as they are.
+    An accelerator without Triton widens few weights for `every_expert` instead, and leaves rows as they are.
     """
+    if isinstance(gate_up, Int8Matrix) and isinstance(down, Int8Matrix):
+        given = (x_ND, index_NA, weight_NA)
+        parts = [PackedInt8.parts(stack) for stack in (gate_up, down)]
+        if _runs_in_triton(x_ND, gate_up.data, down.data):
+            return attempt(
+                "experts_int8", lambda: _fast(*given, gate_up, down), lambda: experts_int8(*given, *parts)
+            )  # fmt: skip
+        return experts_int8(*given, *parts)
+    assert not isinstance(gate_up, Int8Matrix)
+    assert not isinstance(down, Int8Matrix)
     if x_ND.device.type != "cpu" and len(gate_up) * len(gate_up[0].scale) <= _EVERY_COLUMNS:
         return every_int8(x_ND, index_NA, weight_NA, gate_up, down)
-    groups = _Groups.of(index_NA, len(gate_up), _ROWS)
+    groups = Groups.of(index_NA, len(gate_up), _ROWS)
     values, scale = quantise_unsigned(x_ND)
     product = _int8_products(values[groups.source], groups.counts, gate_up)
     gated, gated_scale = gate_quantised(product, scale[groups.source])
@@ -166,22 +157,23 @@ def experts_int4(
     down: Int4Matrix | PackedInt4,
 ) -> Float[Tensor, "N D"]:
     """`experts` with int4 weights: int8 rows, as in `experts_int8`, or on a GPU bfloat16 ones as they are."""
-    if x_ND.dtype == torch.bfloat16 and on_gpu(x_ND, gate_up.data, down.data):
+    given = (x_ND, index_NA, weight_NA, gate_up, down)
+    if not _runs_in_triton(x_ND, gate_up.data, down.data):
+        return _experts_int4(*given)
 
-        def fast() -> Tensor:
-            from redraft.kernels.triton.experts import experts_int4
+    def fast() -> Tensor:
+        from redraft.kernels.triton.experts import packed_int4
 
-            return experts_int4(x_ND, index_NA, weight_NA, gate_up, down)
+        return _fast(*given[:3], packed_int4(gate_up, paired=True), packed_int4(down, paired=False))
 
-        return attempt("experts_int4", fast, lambda: _experts_int4(x_ND, index_NA, weight_NA, gate_up, down))
-    return _experts_int4(x_ND, index_NA, weight_NA, gate_up, down)
+    return attempt("experts_int4", fast, lambda: _experts_int4(*given))
 
 
 def _experts_int4(
     x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up: Int4Matrix | PackedInt4, down: Int4Matrix | PackedInt4
 ) -> Tensor:
     gate_up, down = _stored(gate_up), _stored(down)
-    groups = _Groups.of(index_NA, gate_up.shape[0])
+    groups = Groups.of(index_NA, gate_up.shape[0])
     values, scale = quantise_rows(x_ND)
     product = int4_products(values[groups.source], groups.counts, gate_up)
     gated, gated_scale = gate_quantised(product, scale[groups.source], signed=True)
@@ -205,22 +197,17 @@ def experts_float8(
     gate_up: Float8Matrix,
     down: Float8Matrix,
 ) -> Float[Tensor, "N D"]:
-    """`experts` with float8 weights, widened one expert at a time, or on a GPU tile by tile."""
-    if x_ND.dtype == torch.bfloat16 and on_gpu(x_ND, gate_up.data, down.data):
-
-        def fast() -> Tensor:
-            from redraft.kernels.triton.experts import experts_float8
-
-            return experts_float8(x_ND, index_NA, weight_NA, gate_up, down)
-
-        return attempt("experts_float8", fast, lambda: _experts_float8(x_ND, index_NA, weight_NA, gate_up, down))
-    return _experts_float8(x_ND, index_NA, weight_NA, gate_up, down)
+    """`experts` with float8 weights, widened one expert at a time; a GPU multiplies or widens them in registers."""
+    given = (x_ND, index_NA, weight_NA, gate_up, down)
+    if _runs_in_triton(x_ND, gate_up.data, down.data):
+        return attempt("experts_float8", lambda: _fast(*given), lambda: _experts_float8(*given))
+    return _experts_float8(*given)
 
 
 def _experts_float8(
     x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up: Float8Matrix, down: Float8Matrix
 ) -> Tensor:
-    groups = _Groups.of(index_NA, len(gate_up.data), 1 if x_ND.dtype == torch.float32 else _ROWS)
+    groups = Groups.of(index_NA, len(gate_up.data), 1 if x_ND.dtype == torch.float32 else _ROWS)
     gated = _gated(_products(x_ND[groups.source], groups.counts, gate_up))
     return _weighted(_products(gated, groups.counts, down), groups, weight_NA)
 
@@ -253,7 +240,7 @@ def _int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedIn
     return torch.cat(outputs)
 
 
-def _weighted(outputs: Float[Tensor, "S D"], groups: _Groups, weight_NA: Float[Tensor, "N A"]) -> Tensor:
+def _weighted(outputs: Float[Tensor, "S D"], groups: Groups, weight_NA: Float[Tensor, "N A"]) -> Tensor:
     N, A = weight_NA.shape
     if not outputs.requires_grad and outputs.device.type == "cpu":
         weights = weight_NA.to(outputs.dtype)
@@ -268,7 +255,7 @@ def _inverse(permutation: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
     return inverse
 
 
-def _with_gradient(x: Tensor, groups: _Groups, A: int, gate_up: Tensor, down: Tensor) -> Tensor:
+def _with_gradient(x: Tensor, groups: Groups, A: int, gate_up: Tensor, down: Tensor) -> Tensor:
     # Here every slot has its assignment, so that slots are a permutation of them.
     repeated = x[:, None].expand(-1, A, -1).reshape(len(x) * A, -1)
     rows = _permute(repeated, _inverse(groups.slot), groups.slot)

@@ -85,6 +85,12 @@ class PackedInt8:
             data = blocks
         return cls(data=data, scale=matrix.scale.float().contiguous(), columns=K, layout=layout)
 
+    @classmethod
+    def parts(cls, stack: Int8Matrix) -> list[PackedInt8]:
+        """A stack's matrices as they lie, for the form that any device runs."""
+        K = stack.data.shape[-1]
+        return [cls(data=d, scale=s, columns=K, layout="plain") for d, s in zip(stack.data, stack.scale, strict=True)]
+
 
 def quantise_rows(x: Float[Tensor, "M K"]) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M"]]:
     """(int8 values, scale of each row); a row of zeros has scale 0."""

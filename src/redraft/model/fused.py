@@ -8,13 +8,16 @@ beside the router and the experts. Modules have the names of those that they sta
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.kernels.float8 import Float8Matrix
+from redraft.kernels.int8 import Int8Matrix
 from redraft.kernels.norm import norm_heads
-from redraft.kernels.triton.experts import expert_outputs
+from redraft.kernels.triton.experts import expert_outputs, rounded_for
 from redraft.kernels.triton.packed import PackedInt4
 from redraft.kernels.triton.router import route
 from redraft.kernels.triton.rows import (
@@ -36,7 +39,7 @@ from redraft.model.canvas_cache import DenoiseStatic
 from redraft.model.conveyor import ConveyedExperts
 from redraft.model.dense import Dense
 from redraft.model.feedforward import Experts, GatedMLP, Router
-from redraft.model.quantized import Float8Experts, Int4Experts
+from redraft.model.quantized import Float8Experts, Int4Experts, Int8Experts
 from redraft.model.rope import Rotary, rotary
 
 # B canvases, L positions, N = B * L rows, D hidden, P parts of a product, A experts a row
@@ -105,20 +108,26 @@ class FusedExperts(nn.Module):
         super().__init__()
         # In a tuple: it is the backbone's.
         self._experts = (experts,)
+        self._stacks = _stacks_of(experts)
+        self.rounded = None if self._stacks is None else rounded_for(self._stacks[0])
 
     def forward(
-        self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]
+        self, rows: Rows, index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"], dtype: torch.dtype
     ) -> Float[Tensor, "N A D"]:
-        (experts,) = self._experts
-        if isinstance(experts, Experts):
-            return expert_outputs(x, index, weight, experts.gate_up_proj, experts.down_proj)
-        if isinstance(experts, Float8Experts):
-            return expert_outputs(x, index, weight, experts.gate_up, experts.down)
-        if isinstance(experts, Int4Experts):
-            gate_up, down = experts.gate_up, experts.down
-            if isinstance(gate_up, PackedInt4) and isinstance(down, PackedInt4):
-                return expert_outputs(x, index, weight, gate_up, down)
-        return experts(x, index.long(), weight)[:, None]
+        if self._stacks is None:
+            return self._experts[0](rows.values, index.long(), weight)[:, None]
+        return expert_outputs(rows, index, weight, *self._stacks, dtype)
+
+
+def _stacks_of(experts: nn.Module) -> tuple[Any, Any] | None:
+    """Both stacks of experts that lie as `expert_outputs` reads them."""
+    if isinstance(experts, Experts):
+        return experts.gate_up_proj, experts.down_proj
+    if isinstance(experts, (Int4Experts, Int8Experts, Float8Experts)) and isinstance(
+        experts.gate_up, (PackedInt4, Int8Matrix, Float8Matrix)
+    ):
+        return experts.gate_up, experts.down
+    return None
 
 
 class FusedLayer(nn.Module):
@@ -149,11 +158,11 @@ class FusedLayer(nn.Module):
     ) -> tuple[Float[Tensor, "N D"], Rows]:  # fmt: skip
         attended = self.self_attn(rows, shape, table, index, attend, hidden.dtype)
         hidden, dense_rows, expert_rows, router_rows = middle(
-            attended, hidden, self._middle, self._eps, self.mlp.rounded
+            attended, hidden, self._middle, self._eps, self.mlp.rounded, self.experts.rounded
         )
         with self._beside.branch():
             dense = self.mlp(dense_rows, hidden)
-        outputs = self.experts(expert_rows, *self.router(router_rows))
+        outputs = self.experts(expert_rows, *self.router(router_rows), hidden.dtype)
         self._beside.join()
         return end(outputs, dense, hidden, self._end, following, self._eps)
 

@@ -47,7 +47,9 @@ class Int8Experts(nn.Module):
 
     def __init__(self, gate_up: Int8Matrix, down: Int8Matrix) -> None:
         super().__init__()
-        self.gate_up, self.down = _packed(gate_up), _packed(down)
+        # A GPU's kernels read stacks.
+        stays = on_gpu(gate_up.data, down.data)
+        self.gate_up, self.down = (gate_up, down) if stays else (_packed(gate_up), _packed(down))
 
     def forward(
         self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]

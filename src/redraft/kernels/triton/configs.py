@@ -61,6 +61,18 @@ _TABLE = {
     ("rdna", False): Configs(block=64, gate_up=Config(warps=8), down=Config(warps=8)),
 }
 _FALLBACK = {True: Configs(block=32), False: Configs(block=64)}
+# Of 8 bits times 8 bits, whose tiles of weights have as many bytes as those of bfloat16 of half as many columns.
+_NARROW = {
+    ("sm90", True): Configs(block=32, gate_up=Config(stages=4), down=Config(stages=5)),
+    ("sm90", False): Configs(block=64, gate_up=Config(stages=4), down=Config(stages=5)),
+    ("sm80", True): Configs(block=32, gate_up=Config(stages=3), down=Config(stages=4)),
+    ("sm80", False): Configs(block=64, gate_up=Config(stages=3), down=Config(stages=4)),
+    ("nvidia", True): Configs(block=32, gate_up=Config(stages=3), down=Config(stages=4)),
+    ("nvidia", False): Configs(block=64, gate_up=Config(stages=3), down=Config(stages=4)),
+    # Eight warps, and no more rows, for the registers.
+    ("rdna", True): Configs(block=32, gate_up=Config(warps=8), down=Config(warps=8)),
+    ("rdna", False): Configs(block=32, gate_up=Config(warps=8), down=Config(warps=8)),
+}
 _FEW = 8.0
 
 
@@ -78,15 +90,18 @@ def order_of(backend: str, arch: int | str) -> str:
     return {"sm90": "wgmma", "sm80": "mma", "nvidia": "mma"}.get(family_of(backend, arch), "rows")
 
 
-def configs_of(backend: str, arch: int | str, rows_per_expert: float, *, widens: bool = False) -> Configs:
+def configs_of(backend: str, arch: int | str, rows_per_expert: float, *, form: str = "") -> Configs:
     """The launch for a GPU.
 
     Args:
         backend: of Triton.
         arch: of the GPU.
         rows_per_expert: the mean.
-        widens: whether weights are e4m3, whose widening takes registers that RDNA does not have beside 64 rows.
+        form: "widened" where weights are e4m3 that is widened, for which RDNA does not have the registers beside 64
+            rows; "narrow" where weights and rows have 8 bits.
     """
     family = family_of(backend, arch)
-    few = rows_per_expert <= _FEW or (widens and family == "rdna")
+    few = rows_per_expert <= _FEW or (form == "widened" and family == "rdna")
+    if form == "narrow":
+        return _NARROW.get((family, few), _FALLBACK[few])
     return _TABLE.get((family, few), _FALLBACK[few])

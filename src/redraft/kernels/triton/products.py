@@ -1,4 +1,4 @@
-"""A tile of weights (int4 tiles, e4m3 or floats) times a block of rows: what the experts' kernels share.
+"""A tile of weights (int4 tiles, 8 bits or floats) times a block of rows: what the experts' kernels share.
 
 Weights are the first operand and rows the second, acc[128, TB] = w[128, K] x[TB, K]^T: an expert has few rows, and it
 is a tensor core's second operand that may be narrow; a warp group's first one has 64 rows.
@@ -14,8 +14,11 @@ import triton.language as tl
 # Orders of packed.PackedInt4, as numbers
 WGMMA, MMA, ROWS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 ORDER = {"wgmma": 0, "mma": 1, "rows": 2}
-# Forms of weights
-FLOATS, INT4, FLOAT8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# Forms of weights; NARROW ones are int8 or e4m3, and are multiplied with rows of the same kind. From WIDENED on, a row
+# of weights has a scale.
+FLOATS, INT4, WIDENED, NARROW = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+# Columns of a step of the wide product of NARROW ones.
+WIDE_STEP = tl.constexpr(128)
 
 
 @triton.jit
@@ -169,15 +172,64 @@ def float_sum(
 ):  # fmt: skip
     """acc[128, TB] of 128 rows of a matrix of floats, or of bytes of e4m3 without their scales; `row` [128] says which.
 
-    Those are widened on every GPU: an expert has few rows, so that its bytes are what takes time, and rows keep their
-    digits.
+    Those are widened, for GPUs that do not multiply them.
     """
     acc = tl.zeros((128, TB), tl.float32)
     for step in range(0, tl.cdiv(K, 64)):
         x = _rows(x_ptr, place, valid, step * 64, K, 64, EVEN, DTYPE)
-        if FORM == FLOAT8:
+        if FORM == WIDENED:
             weights = widened(_rows(weight_ptr, row, row_valid, step * 64, K, 64, EVEN, tl.uint8), DTYPE)
         else:
             weights = _rows(weight_ptr, row, row_valid, step * 64, K, 64, EVEN, DTYPE)
         acc = tl.dot(weights, tl.trans(x), acc)
+    return acc
+
+
+@triton.jit
+def _bytes(x_ptr, place, valid, first, K, COLUMNS: tl.constexpr, EVEN: tl.constexpr):
+    """[TB, COLUMNS] of int8 or e4m3 from column `first` on, zeros beyond K."""
+    column = first + tl.arange(0, COLUMNS)
+    if EVEN:  # noqa: SIM108
+        mask = valid[:, None]
+    else:
+        mask = valid[:, None] & (column < K)[None, :]
+    return tl.load(x_ptr + place[:, None] * K + column[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def narrow_sum(
+    x_ptr, place, valid, weight_ptr, row, row_valid, K, TB: tl.constexpr, EVEN: tl.constexpr
+):  # fmt: skip
+    """acc[128, TB] of 128 rows of a matrix of int8 or e4m3 and rows of the same kind, without anything's scales.
+
+    Sums of int8 are exact.
+    """
+    whole: tl.constexpr = x_ptr.dtype.element_ty == tl.int8
+    acc = tl.zeros((128, TB), tl.int32 if whole else tl.float32)
+    for first in range(0, K, WIDE_STEP):
+        weights = _bytes(weight_ptr, row, row_valid, first, K, WIDE_STEP, EVEN)
+        x = _bytes(x_ptr, place, valid, first, K, WIDE_STEP, EVEN)
+        if whole:
+            acc = tl.dot(weights, tl.trans(x), acc, out_dtype=tl.int32)
+        else:
+            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step.
+            acc = tl.dot(weights, tl.trans(x), acc, max_num_imprecise_acc=WIDE_STEP)
+    return acc.to(tl.float32)
+
+
+@triton.jit
+def narrow_parts(
+    x_ptr, x_scale_ptr, place, valid, weight_ptr, row, row_valid, K, steps, TB: tl.constexpr, EVEN: tl.constexpr
+):  # fmt: skip
+    """`narrow_sum` of rows that have a scale for every 64 columns, [..., steps], which is applied."""
+    whole: tl.constexpr = x_ptr.dtype.element_ty == tl.int8
+    acc = tl.zeros((128, TB), tl.float32)
+    for step in range(0, steps):
+        weights = _bytes(weight_ptr, row, row_valid, step * 64, K, 64, EVEN)
+        x = _bytes(x_ptr, place, valid, step * 64, K, 64, EVEN)
+        if whole:
+            part = tl.dot(weights, tl.trans(x), out_dtype=tl.int32).to(tl.float32)
+        else:
+            part = tl.dot(weights, tl.trans(x))
+        acc += part * tl.load(x_scale_ptr + place * steps + step, mask=valid, other=0.0)[None, :]
     return acc

@@ -148,8 +148,8 @@ class MiddleWeights:
 
 def middle(
     attended: Float[Tensor, "P N D"], hidden: Float[Tensor, "N D"], weights: MiddleWeights, eps: float,
-    dtype: torch.dtype | None,
-) -> tuple[Float[Tensor, "N D"], Rows, Float[Tensor, "N D"], Float[Tensor, "N D"]]:  # fmt: skip
+    dtype: torch.dtype | None, expert_dtype: torch.dtype | None,
+) -> tuple[Float[Tensor, "N D"], Rows, Rows, Float[Tensor, "N D"]]:  # fmt: skip
     """(hidden states after attention, rows of the dense MLP, of the experts, of the router).
 
     Args:
@@ -158,13 +158,15 @@ def middle(
         weights: of the norms.
         eps: of the norms.
         dtype: of the dense MLP's rows.
+        expert_dtype: of the experts'.
     """
     P, N, D = attended.shape
-    new_hidden, expert_rows, router_rows = (torch.empty_like(hidden) for _ in range(3))
-    rows = Rows.empty(hidden, (N, D), dtype)
+    new_hidden, router_rows = torch.empty_like(hidden), torch.empty_like(hidden)
+    rows, expert_rows = Rows.empty(hidden, (N, D), dtype), Rows.empty(hidden, (N, D), expert_dtype)
     launch(
         middle_kernel, (N,), attended, hidden, weights.post_attention, weights.pre_dense, weights.pre_experts,
-        weights.router, new_hidden, *rows.pointers, expert_rows, router_rows, D, P, eps, D**-0.5, **_options(rows, D),
+        weights.router, new_hidden, *rows.pointers, *expert_rows.pointers, router_rows, D, P, eps, D**-0.5,
+        EXPERT_MOST=expert_rows.most, **_options(rows, D),
     )  # fmt: skip
     return new_hidden, rows, expert_rows, router_rows
 

@@ -133,8 +133,9 @@ def begin_kernel(
 
 @triton.jit
 def middle_kernel(
-    attended, hidden, post_weight, dense_weight, expert_weight, router_scale, new_hidden, values, scales, expert_rows,
-    router_rows, D, P, eps, router_factor, MOST: tl.constexpr, BLOCK: tl.constexpr,
+    attended, hidden, post_weight, dense_weight, expert_weight, router_scale, new_hidden, values, scales,
+    expert_values, expert_scales, router_rows, D, P, eps, router_factor, EXPERT_MOST: tl.constexpr, MOST: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """After attention: its norm and the residual, then what the dense MLP, the experts and the router read."""
     n = tl.program_id(0).to(tl.int64)
@@ -148,8 +149,8 @@ def middle_kernel(
     row = normed(row, D, eps)
     dense = as_stored(row * wide(dense_weight + d, inside), hidden)
     store_row(dense, values, scales, n, d, inside, D, MOST)
-    expert = row * wide(expert_weight + d, inside)
-    tl.store(expert_rows + at, expert.to(expert_rows.dtype.element_ty), mask=inside)
+    expert = as_stored(row * wide(expert_weight + d, inside), hidden)
+    store_row(expert, expert_values, expert_scales, n, d, inside, D, EXPERT_MOST)
     router = as_stored(as_stored(row, hidden) * wide(router_scale + d, inside), hidden)
     tl.store(router_rows + at, (router * router_factor).to(router_rows.dtype.element_ty), mask=inside)
 
