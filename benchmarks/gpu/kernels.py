@@ -15,18 +15,18 @@ from context import Context
 from torch import Generator, Tensor
 from weights import DTYPE, float8_matrix, int4_matrix, int8_matrix, reach
 
+from redraft.engine.canvas import NOISE_STEPS
 from redraft.kernels import norm
 from redraft.kernels.attention import canvas_attention
 from redraft.kernels.experts import experts, experts_float8, experts_int4, experts_int8
-from redraft.kernels.head import head
+from redraft.kernels.head import HeadStats, head
 from redraft.kernels.int8 import PackedInt8, int8_linear
 from redraft.kernels.triton.fallback import on_gpu
 from redraft.model.quantized import Float8Linear
-from redraft.sampler.accept import accept, renoise
-from redraft.sampler.stop import stable_and_confident
+from redraft.sampler.advance import Canvases
 
 _EPS = 1e-6
-_GROUP_BYTES = {"int4": 0.5 + 1 / 32, "fp8": 1.0, "bf16": 2.0}
+_GROUP_BYTES = {"int4": 0.5 + 1 / 32, "fp8": 1.0, "int8": 1.0, "bf16": 2.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,10 @@ def _mixture(context: Context, generator: Generator) -> dict[str, Callable[[], K
         if form == "bf16":
             pair = [torch.randn(s, device=device, generator=generator, dtype=DTYPE) * s[-1] ** -0.5 for s in shapes]
         else:
-            pair = [{"int4": int4_matrix, "int8": int8_matrix, "fp8": float8_matrix}[form](s, device, generator) for s in shapes]
+            pair = [
+                {"int4": int4_matrix, "int8": int8_matrix, "fp8": float8_matrix}[form](s, device, generator)
+                for s in shapes
+            ]
         if form == "int4" and on_gpu(pair[0].data):
             from redraft.kernels.triton.experts import packed_int4
 
@@ -95,7 +98,7 @@ def _mixture(context: Context, generator: Generator) -> dict[str, Callable[[], K
             work=lambda: function(x, index, weight, *pair),
             bytes_moved=len(index.unique()) * one * _GROUP_BYTES[form],
             operations=2.0 * N * config.top_k_experts * one,
-            products="fp8" if form == "fp8" else "bfloat16",
+            products=form if form in ("fp8", "int8") else "bfloat16",
         )
 
     return {
@@ -133,7 +136,16 @@ def _others(context: Context, generator: Generator) -> dict[str, Callable[[], Ke
     found["norm"] = lambda: _norm(context, generator, adds=False)
     found["norm and residual"] = lambda: _norm(context, generator, adds=True)
     found["accept, renoise, stop"] = lambda: _sampler(context, generator)
+    if on_gpu(torch.empty(0, device=context.clock.device)):
+        from kernels_layer import works
+
+        for name, make in works(context, generator).items():
+            found[name] = lambda make=make: _made(*make())
     return found
+
+
+def _made(work: Callable[[], Any], bytes_moved: float) -> Kernel:
+    return Kernel(work=work, bytes_moved=bytes_moved)
 
 
 def _random(context: Context, generator: Generator, *shape: int) -> Tensor:
@@ -210,11 +222,10 @@ def _norm_heads(context: Context, generator: Generator, heads: int, size: int) -
 
 def _sampler(context: Context, generator: Generator) -> Kernel:
     L, V, device = context.config.canvas_length, context.config.vocab_size, context.clock.device
+    canvases = Canvases.empty(1, L, 1, NOISE_STEPS, device)
     entropy = torch.rand(1, L, device=device, generator=generator)
-    sample, fresh, history = torch.randint(V, (3, 1, L), device=device, generator=generator)
-
-    def work() -> tuple[Tensor, Tensor]:
-        canvas = renoise(accept(entropy, 0.1), sample, fresh)
-        return canvas, stable_and_confident(history[None], sample, entropy, 0.005)
-
-    return Kernel(work=work, bytes_moved=5 * sample.nbytes)
+    argmax, sample = torch.randint(V, (2, 1, L), device=device, generator=generator)
+    stats = HeadStats(
+        argmax=argmax, sample=sample, entropy=entropy, log_prob=entropy, soft_embedding=entropy, dropped_mass=entropy
+    )
+    return Kernel(work=lambda: canvases.advance(stats), bytes_moved=8 * sample.nbytes)

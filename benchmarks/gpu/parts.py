@@ -121,10 +121,12 @@ def _watched(model: DiffusionGemma, span: Callable[[str], Any]) -> Iterator[None
         end()
         return found
 
-    for path, module in model.backbone.named_modules():
-        name = _MODULES.get(path.rpartition(".")[2])
-        if name is not None:
-            handles += _hooks(module, name, begin, end)
+    fused = model.fused()
+    for root in [model.backbone] if fused is None else [model.backbone, fused]:
+        for path, module in root.named_modules():
+            name = _MODULES.get(path.rpartition(".")[2])
+            if name is not None:
+                handles += _hooks(module, name, begin, end)
     model.head = watched_head  # type: ignore[method-assign]
     try:
         yield

@@ -33,13 +33,14 @@ def run(context: Context) -> None:
     if not context.clock.on_device:
         _mend_interpreter()
     from verify_experts import cases as experts_cases
+    from verify_layer import cases as layer_cases
     from verify_step import cases as step_cases
 
     # Fresh at every run; the seed is kept, so that a failure can be made again.
     seed = secrets.randbits(31)
     generator = torch.Generator(context.clock.device).manual_seed(seed)
     context.store.results.setdefault("seed", seed)
-    found = experts_cases(context, generator) | step_cases(context, generator)
+    found = experts_cases(context, generator) | layer_cases(context, generator) | step_cases(context, generator)
     for name, case in found.items():
         context.store.measure((name,), case)
 

@@ -138,9 +138,11 @@ def set_routers(model: DiffusionGemma, experts: int, seed: int = 0) -> None:
 def experts_touched(model: DiffusionGemma, work: Callable[[], object]) -> dict[str, float]:
     """Distinct experts that a call of `work` reaches in a layer: mean, least and most over the layers."""
     counts: list[Tensor] = []
+    fused = model.fused()
+    routers = _routers(model) if fused is None else [layer.router for layer in fused.layers]
     handles = [
-        router.register_forward_hook(lambda module, given, found: counts.append(found[0].unique()))
-        for router in _routers(model)
+        router.register_forward_hook(lambda module, given, found: counts.append(found[0].unique()))  # type: ignore[union-attr]
+        for router in routers
     ]
     try:
         work()

@@ -14,7 +14,7 @@ with interpreting():
     from redraft.kernels.experts import experts as kernel
     from redraft.kernels.triton.packed import pack_int4
     from redraft.model.attend import Denoise
-    from redraft.model.canvas_cache import CanvasCache, DenoiseStatic
+    from redraft.model.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
     from redraft.model.checkpoint import load_model
     from redraft.model.dense import Dense, UnfitError
     from redraft.model.fused import FusedBackbone
@@ -115,6 +115,18 @@ def test_hidden_states_are_those_of_the_modules(directories, form, batch, tolera
             # The modules hold parts of the joint matrices, and say the same as before.
             again = model.denoise_hidden(canvas, cache, signal)
             torch.testing.assert_close(again, meant, atol=1e-4, rtol=1e-4)
+
+
+def test_a_committed_canvas_is_encoded_the_same(directories):
+    model = load(directories, "fp8")
+    canvas, cache, _ = inputs(model, 1)
+    prefixes = static(model, cache)
+    attend, again = (EncodeStatic(prefixes, canvas.shape[1]) for _ in range(2))
+    expected = model.encode_with(canvas, prefixes.lengths, attend)
+    found = FusedBackbone(model.backbone)(canvas, prefixes.lengths, again, causal=True)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    for one, other in zip(again.new_keys + again.new_values, attend.new_keys + attend.new_values, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 def test_rows_in_e4m3_stay_near(directories, monkeypatch):

@@ -56,6 +56,12 @@ def test_rounded(shape, dtype):
     assert torch.equal(read(rows.rounded(wide[:, : shape[1]], dtype)), read(rows.rounded(x, dtype)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=NAMES[1:])
+def test_hardly_anything_is_nothing(dtype):
+    x = torch.tensor([[1e-38, 0.0, -1e-39]])
+    assert read(rows.rounded(x, dtype)).abs().max() < 1e-30
+
+
 @by_dtype
 def test_norm_rounded(dtype):
     x, weight = random(5, 33), random(33)
@@ -76,7 +82,8 @@ def test_gate_rounded(dtype, parts):
 @by_dtype
 @pytest.mark.parametrize("integer", [False, True])
 @pytest.mark.parametrize("parts", [0, 1, 2])
-def test_begin(dtype, integer, parts):
+@pytest.mark.parametrize("normed", [True, False])
+def test_begin(dtype, integer, parts, normed):
     table, weight, tokens = random(19, 33), random(33), torch.tensor([3, 18, 0, 3])
     scale = torch.tensor(33**0.5)
     conditioning = random(parts, 4, 33) if parts else None
@@ -84,9 +91,9 @@ def test_begin(dtype, integer, parts):
     embedded = (embedding.dequantised() if integer else table)[tokens] * scale
     if conditioning is not None:
         embedded = embedded + conditioning.sum(0)
-    expected = rms_norm(embedded, None, EPS)
+    expected = rms_norm(embedded, None, EPS) if normed else embedded
     hidden, found = rows.begin(
-        tokens, embedding, scale, conditioning, rows.NextNorm(weight=weight, dtype=dtype), EPS
+        tokens, embedding, scale, conditioning, rows.NextNorm(weight=weight, dtype=dtype), EPS, normed=normed
     )  # fmt: skip
     torch.testing.assert_close(hidden, expected)
     assert_rows(found, rms_norm(expected, weight, EPS), dtype)

@@ -1,4 +1,4 @@
-"""The backbone as a GPU runs it in a denoising step: the arithmetic of `backbone.py` in a third of its launches.
+"""The backbone as a GPU runs it over a canvas: the arithmetic of `backbone.py` in a third of its launches.
 
 A launch costs a GPU some two microseconds, and a step is thirty layers. Between two products there is one pass over
 each row, which also rounds it for the next product; layers that read the same rows are one product; the dense MLP runs
@@ -145,16 +145,20 @@ class FusedLayer(nn.Module):
             pre_experts=layer.pre_feedforward_layernorm_2.weight,
             router=layer.router.scale,
         )
-        self._end = EndWeights(
-            post_experts=layer.post_feedforward_layernorm_2.weight,
-            post_dense=layer.post_feedforward_layernorm_1.weight,
-            post=layer.post_feedforward_layernorm.weight,
-            scalar=layer.layer_scalar,  # type: ignore[arg-type]
-        )
+        # By whether it is causal.
+        self._end = [
+            EndWeights(
+                post_experts=layer.post_feedforward_layernorm_2.weight,
+                post_dense=layer.post_feedforward_layernorm_1.weight,
+                post=layer.post_feedforward_layernorm.weight,
+                scalar=scalar,  # type: ignore[arg-type]
+            )
+            for scalar in (layer.layer_scalar, layer.encoder_layer_scalar)
+        ]
 
     def forward(
         self, hidden: Float[Tensor, "N D"], rows: Rows, shape: tuple[int, int], table: Rotary, index: int,
-        attend: Attend, following: NextNorm,
+        attend: Attend, following: NextNorm, *, causal: bool,
     ) -> tuple[Float[Tensor, "N D"], Rows]:  # fmt: skip
         attended = self.self_attn(rows, shape, table, index, attend, hidden.dtype)
         hidden, dense_rows, expert_rows, router_rows = middle(
@@ -164,7 +168,7 @@ class FusedLayer(nn.Module):
             dense = self.mlp(dense_rows, hidden)
         outputs = self.experts(expert_rows, *self.router(router_rows), hidden.dtype)
         self._beside.join()
-        return end(outputs, dense, hidden, self._end, following, self._eps)
+        return end(outputs, dense, hidden, self._end[causal], following, self._eps)
 
 
 class FusedBackbone(nn.Module):
@@ -193,9 +197,11 @@ class FusedBackbone(nn.Module):
         canvas: Int[Tensor, "B L"],
         lengths: Int[Tensor, "B"],
         attend: Attend,
-        soft: Float[Tensor, "B L D"] | None,
+        soft: Float[Tensor, "B L D"] | None = None,
+        *,
+        causal: bool = False,
     ) -> Float[Tensor, "B L D"]:
-        """Hidden states after the final norm; see `DiffusionGemma.denoise_with`."""
+        """Hidden states after the final norm; see `DiffusionGemma.denoise_with`, and if causal `encode_with`."""
         (backbone,), shape, like = self._backbone, (canvas.shape[0], canvas.shape[1]), self._embed_scale
         eps = backbone.norm.eps
         if self._conveyor is not None:
@@ -206,7 +212,7 @@ class FusedBackbone(nn.Module):
             conditioning = mlp(norm_rounded(soft.flatten(0, 1), *self._pre_norm, eps, mlp.rounded), like)
         tokens = backbone.embed_tokens
         embedding = tokens.weight if isinstance(tokens, nn.Embedding) else tokens.matrix
-        hidden, rows = begin(canvas.flatten(), embedding, like, conditioning, self._norms[0], eps)
+        hidden, rows = begin(canvas.flatten(), embedding, like, conditioning, self._norms[0], eps, normed=not causal)
         positions = lengths[:, None] + torch.arange(shape[1], device=lengths.device)
         tables = {
             key: rotary(positions, getattr(backbone, f"frequencies_{number}"), like.dtype)
@@ -214,5 +220,5 @@ class FusedBackbone(nn.Module):
         }
         for index, (layer, (_, following)) in enumerate(zip(self.layers, pairwise(self._norms), strict=True)):
             table = tables[backbone.config.layers[index].rope_key]
-            hidden, rows = layer(hidden, rows, shape, table, index, attend, following)
+            hidden, rows = layer(hidden, rows, shape, table, index, attend, following, causal=causal)
         return rows.values.view(*shape, -1)

@@ -17,6 +17,7 @@ from redraft.model.attend import Denoise, Encode
 from redraft.model.attention import Attend
 from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
+from redraft.model.canvas_cache import EncodeStatic
 from redraft.model.config import ModelConfig
 from redraft.model.gemma4 import NO_CANVAS
 
@@ -90,6 +91,17 @@ class DiffusionGemma(nn.Module):
         self, token_ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"], attend: Attend
     ) -> Float[Tensor, "B T D"]:
         """As `encode`, behind prefixes of these lengths, on the device, that `attend` knows of and adds to."""
+        fused = self.fused() if isinstance(attend, EncodeStatic) else None
+        if fused is not None:
+            # What is written at fixed addresses may be written again; what is appended to a cache may not.
+            return attempt(
+                "layers",
+                lambda: fused(token_ids, lengths, attend, causal=True),
+                lambda: self._encode(token_ids, lengths, attend),
+            )
+        return self._encode(token_ids, lengths, attend)
+
+    def _encode(self, token_ids: Tensor, lengths: Tensor, attend: Attend) -> Float[Tensor, "B T D"]:
         positions = lengths[:, None] + torch.arange(token_ids.shape[1], device=lengths.device)
         return self.backbone(self.backbone.embed(token_ids), positions, attend, causal=True)
 
@@ -139,7 +151,7 @@ class DiffusionGemma(nn.Module):
         return self._fused[0]
 
     def _fuse(self) -> FusedBackbone | None:
-        if self.dtype != torch.bfloat16 or not on_gpu(self.backbone.norm.weight):
+        if not self.config.has_canvas or self.dtype != torch.bfloat16 or not on_gpu(self.backbone.norm.weight):
             return None
         from redraft.model.dense import UnfitError
         from redraft.model.fused import FusedBackbone

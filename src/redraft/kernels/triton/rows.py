@@ -111,8 +111,10 @@ def begin(
     conditioning: Float[Tensor, "P N D"] | None,
     following: NextNorm,
     eps: float,
+    *,
+    normed: bool,
 ) -> tuple[Float[Tensor, "N D"], Rows]:
-    """(hidden states, the first layer's rows): scaled embeddings plus their conditioning, normed without weight.
+    """(hidden states, the first layer's rows): scaled embeddings, plus their conditioning, normed without weight.
 
     Args:
         tokens: ids.
@@ -121,6 +123,7 @@ def begin(
         conditioning: parts of the product that self-conditioning ends with; None at the first step.
         following: the first layer's norm.
         eps: of the norms.
+        normed: whether hidden states are: those of a canvas.
     """
     integer = isinstance(embedding, Int8Matrix)
     table, token_scale = (embedding.data, embedding.scale) if integer else (embedding, embedding)
@@ -131,7 +134,7 @@ def begin(
     launch(
         begin_kernel, (N,), tokens, table, token_scale, embed_scale, hidden if conditioning is None else conditioning,
         following.weight, hidden, *rows.pointers, D, parts, eps, INTEGER=integer,
-        CONDITIONED=conditioning is not None, **_options(rows, D),
+        CONDITIONED=conditioning is not None, NORMED=normed, **_options(rows, D),
     )  # fmt: skip
     return hidden, rows
 

@@ -49,8 +49,11 @@ def summed(parts, n, d, inside, P, stride, D):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def over_scale(x, scale, at):  # type: ignore[no-untyped-def]
-    """x / scale as the 8 bits that memory at `at` keeps; zeros have scale 0."""
-    x = x * (1.0 / tl.where(scale > 0, scale, 1.0))
+    """x / scale as the 8 bits that memory at `at` keeps; zeros have scale 0.
+
+    A scale that is nearly as small counts as zero: its reciprocal would be infinite, and NaN beside a zero.
+    """
+    x = x * (1.0 / tl.where(scale > 1e-30, scale, 1.0))
     if at.dtype.element_ty == tl.int8:
         x = (x + _MAGIC) - _MAGIC
     return x.to(at.dtype.element_ty)
@@ -113,8 +116,9 @@ def gate_kernel(
 def begin_kernel(
     tokens, embedding, token_scale, embed_scale, conditioning, next_weight, hidden, values, scales, D, P, eps,
     MOST: tl.constexpr, BLOCK: tl.constexpr, INTEGER: tl.constexpr, CONDITIONED: tl.constexpr,
+    NORMED: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
-    """A token's scaled embedding plus its conditioning, normed: the first hidden state, and that normed for layer 0."""
+    """A token's scaled embedding, plus its conditioning: the first hidden state, and that normed for layer 0."""
     n = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
@@ -125,7 +129,8 @@ def begin_kernel(
     row = as_stored(row * tl.load(embed_scale).to(tl.float32), hidden)
     if CONDITIONED:
         row = as_stored(row + as_stored(summed(conditioning, n, d, inside, P, every_row() * D, D), hidden), hidden)
-    row = as_stored(normed(row, D, eps), hidden)
+    if NORMED:
+        row = as_stored(normed(row, D, eps), hidden)
     tl.store(hidden + n * D + d, row.to(hidden.dtype.element_ty), mask=inside)
     row = as_stored(normed(row, D, eps) * wide(next_weight + d, inside), hidden)
     store_row(row, values, scales, n, d, inside, D, MOST)
