@@ -181,8 +181,11 @@ def eight_bits(values, kind):
 @pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn], ids=["int8", "float8"])
 @pytest.mark.parametrize(
     ("hidden", "width", "routing"),
-    [(128, 128, "uniform"), (100, 36, "skewed"), (33, 5, "one row"), (160, 96, "one without rows")],
-)
+    [
+        (128, 128, "uniform"), (100, 36, "skewed"), (33, 5, "one row"), (160, 96, "one without rows"),
+        (264, 200, "skewed"),
+    ],
+)  # fmt: skip
 def case_eight_bits_times_eight_bits(triton_form, hidden, width, routing, kind):
     """Against the same roundings in torch: of rows, and of 64 units of what lies between the products."""
     index, weight = routed(routing)
@@ -209,6 +212,21 @@ def case_eight_bits_times_eight_bits(triton_form, hidden, width, routing, kind):
     given = triton_form.rounded(x, kind)
     outputs = triton_form.experts.expert_outputs(given, index, weight, wide, narrow, x.dtype)
     assert torch.equal(outputs.sum(1), got) or torch.allclose(outputs.sum(1), got, atol=1e-6)
+
+
+def case_units_whose_scale_has_no_reciprocal_are_zeros(triton_form, monkeypatch):
+    module, launch, seen = triton_form.experts, triton_form.experts.launch, []
+    monkeypatch.setattr(module, "launch", lambda *given, **how: (launch(*given, **how), seen.append(given)))
+    wide = torch.zeros(1, 12, 32)
+    # gelu(-10.04) is 1e-36, times a thousandth; the first unit is zero.
+    wide[0, :6, 0], wide[0, 7:, 0] = -1.0, 1e-4
+    stacks = Float8Matrix.of(wide), Float8Matrix.of(random(1, 32, 6))
+    given = triton_form.rounded(torch.eye(32)[:1] * 10.04, torch.float8_e4m3fn)
+    routed_so = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)
+    assert not module.expert_outputs(given, *routed_so, *stacks, torch.float32).any()
+    gated = seen[0][9]
+    assert gated.shape == (1, 6)
+    assert not gated.float().any()
 
 
 def stacked_int8(stack):

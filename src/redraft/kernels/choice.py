@@ -18,9 +18,10 @@ _LAYOUTS = {"onednn": "oneDNN", "blocks": "C++", "plain": "torch"}
 def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, str]:
     """By operation of a denoising step "Triton", "oneDNN", "C++" or "torch".
 
-    "Triton, widened" multiplies e4m3 weights as wide as activations are, on a GPU without products of e4m3. The head's is two where what multiplies is not what reduces. Attention's is that over a
-    canvas: the one under a mask, in which a prompt is encoded, is torch's everywhere. A kernel that does not compile,
-    or does not take a shape, leaves its operation to torch; experts that do not divide into int4 blocks are int8.
+    "Triton, widened" multiplies e4m3 weights as wide as activations are, on a GPU without products of e4m3. The head's
+    is two where what multiplies is not what reduces. Attention's is that over a canvas: the one under a mask, in which
+    a prompt is encoded, is torch's everywhere. A kernel that does not compile, or does not take a shape, leaves its
+    operation to torch; experts that do not divide into int4 blocks are int8.
 
     Args:
         device: one that is here.

@@ -63,7 +63,7 @@ _TABLE = {
 _FALLBACK = {True: Configs(block=32), False: Configs(block=64)}
 # Of 8 bits times 8 bits, whose tiles of weights have as many bytes as those of bfloat16 of half as many columns.
 _NARROW = {
-    ("sm90", True): Configs(block=32, gate_up=Config(stages=4), down=Config(stages=5)),
+    ("sm90", True): Configs(block=32, gate_up=Config(stages=3), down=Config(stages=5)),
     ("sm90", False): Configs(block=64, gate_up=Config(stages=4), down=Config(stages=5)),
     ("sm80", True): Configs(block=32, gate_up=Config(stages=3), down=Config(stages=4)),
     ("sm80", False): Configs(block=64, gate_up=Config(stages=3), down=Config(stages=4)),

@@ -108,7 +108,7 @@ def expert_outputs(
     narrow = form == NARROW.value
     gated = x.new_empty(N * A, I)
     # One scale for every 64 units, where there are any.
-    gated_scale = x.new_empty(N * A, tiles(I, 64), dtype=torch.float32) if narrow else gated
+    gated_scale = x.new_empty(tiles(I, 64), N * A, dtype=torch.float32) if narrow else gated
     compute = tl.float32 if interpreted() else tl.bfloat16
     code = ORDERS[gate_up.order] if isinstance(gate_up, PackedInt4) else 0
     words = configs.words and not interpreted()
@@ -117,13 +117,13 @@ def expert_outputs(
     even = D % (WIDE_STEP.value if narrow else 64) == 0
     launch(
         gate_up_kernel, (row_tiles, len(table)), x, rows.pointers[1], order, table, *_pointers(gate_up, form), gated,
-        gated_scale, D, I, A, row_tiles, steps, *shared, even, compute, MOST.get(x.dtype, 0.0),
+        gated_scale, D, I, A, N * A, row_tiles, steps, *shared, even, compute, MOST.get(x.dtype, 0.0),
         **configs.gate_up.options(),
     )  # fmt: skip
     row_tiles, steps = tiles(D, 128), tiles(I, 64)
     launch(
         down_kernel, (row_tiles, len(table)), gated, gated_scale, order, table, *_pointers(down, form),
-        weight_NA.contiguous(), outputs, D, I, row_tiles, steps, *shared, I % 64 == 0, compute,
+        weight_NA.contiguous(), outputs, D, I, N * A, row_tiles, steps, *shared, I % 64 == 0, compute,
         **configs.down.options(),
     )  # fmt: skip
     return outputs

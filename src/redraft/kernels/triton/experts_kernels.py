@@ -14,7 +14,7 @@ from redraft.kernels.triton.rows_kernels import over_scale
 @triton.jit
 def _gate_up_block(
     x_ptr, x_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, gated_scale_ptr, expert, start, rows,
-    D, I, A, tiles, steps,
+    D, I, A, total, tiles, steps,
     TB: tl.constexpr, FORM: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
     DTYPE: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
@@ -47,9 +47,11 @@ def _gate_up_block(
     unit = tile * 64 + tl.arange(0, 64)
     at = gated_ptr + (start + lane).to(tl.int64)[:, None] * I + unit[None, :]
     if FORM == NARROW:
-        # Of these units only: others are other programs'.
+        # Of these units only: others are other programs'. Far below zero a gelu is so small that the reciprocal would
+        # be infinite, and NaN beside a zero.
         scale = tl.max(tl.abs(gated), axis=0) / MOST
-        tl.store(gated_scale_ptr + (start + lane).to(tl.int64) * tiles + tile, scale, mask=valid)
+        scale = tl.where(scale > 1e-30, scale, 0.0)
+        tl.store(gated_scale_ptr + tile * total + start + lane, scale, mask=valid)
         gated = over_scale(gated, scale[None, :], gated_ptr)
     tl.store(at, tl.trans(gated), mask=valid[:, None] & (unit < I)[None, :])
 
@@ -57,7 +59,7 @@ def _gate_up_block(
 @triton.jit
 def gate_up_kernel(
     x_ptr, x_scale_ptr, order_ptr, table_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, gated_scale_ptr, D, I, A,
-    tiles, steps,
+    total, tiles, steps,
     BLOCK: tl.constexpr, FORM: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
     DTYPE: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
@@ -69,24 +71,24 @@ def gate_up_kernel(
         if rows <= 16:
             _gate_up_block(
                 x_ptr, x_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, gated_scale_ptr, expert,
-                start, rows, D, I, A, tiles, steps, 16, FORM, ORDER, WORDS, EVEN, DTYPE, MOST,
+                start, rows, D, I, A, total, tiles, steps, 16, FORM, ORDER, WORDS, EVEN, DTYPE, MOST,
             )  # fmt: skip
         elif rows <= 32 or BLOCK == 32:
             _gate_up_block(
                 x_ptr, x_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, gated_scale_ptr, expert,
-                start, rows, D, I, A, tiles, steps, 32, FORM, ORDER, WORDS, EVEN, DTYPE, MOST,
+                start, rows, D, I, A, total, tiles, steps, 32, FORM, ORDER, WORDS, EVEN, DTYPE, MOST,
             )  # fmt: skip
         else:
             _gate_up_block(
                 x_ptr, x_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, gated_ptr, gated_scale_ptr, expert,
-                start, rows, D, I, A, tiles, steps, BLOCK, FORM, ORDER, WORDS, EVEN, DTYPE, MOST,
+                start, rows, D, I, A, total, tiles, steps, BLOCK, FORM, ORDER, WORDS, EVEN, DTYPE, MOST,
             )  # fmt: skip
 
 
 @triton.jit
 def _down_block(
     gated_ptr, gated_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert, start, rows,
-    D, I, tiles, steps,
+    D, I, total, tiles, steps,
     TB: tl.constexpr, FORM: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
     DTYPE: tl.constexpr,
 ):  # fmt: skip
@@ -106,8 +108,9 @@ def _down_block(
         weight_row = expert.to(tl.int64) * D + row
         if FORM == NARROW:
             acc = narrow_parts(
-                gated_ptr, gated_scale_ptr, place, valid, data_ptr, weight_row, row < D, I, steps, TB, EVEN
-            )
+                gated_ptr, gated_scale_ptr + start, place, valid, data_ptr, weight_row, row < D, I, steps, total,
+                TB, EVEN,
+            )  # fmt: skip
         else:
             acc = float_sum(gated_ptr, place, valid, data_ptr, weight_row, row < D, I, TB, FORM, EVEN, DTYPE)
         if FORM >= WIDENED:
@@ -121,7 +124,7 @@ def _down_block(
 @triton.jit
 def down_kernel(
     gated_ptr, gated_scale_ptr, order_ptr, table_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, D, I,
-    tiles, steps,
+    total, tiles, steps,
     BLOCK: tl.constexpr, FORM: tl.constexpr, ORDER: tl.constexpr, WORDS: tl.constexpr, EVEN: tl.constexpr,
     DTYPE: tl.constexpr,
 ):  # fmt: skip
@@ -133,17 +136,17 @@ def down_kernel(
         if rows <= 16:
             _down_block(
                 gated_ptr, gated_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert,
-                start, rows, D, I, tiles, steps, 16, FORM, ORDER, WORDS, EVEN, DTYPE,
+                start, rows, D, I, total, tiles, steps, 16, FORM, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
         elif rows <= 32 or BLOCK == 32:
             _down_block(
                 gated_ptr, gated_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert,
-                start, rows, D, I, tiles, steps, 32, FORM, ORDER, WORDS, EVEN, DTYPE,
+                start, rows, D, I, total, tiles, steps, 32, FORM, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
         else:
             _down_block(
                 gated_ptr, gated_scale_ptr, order_ptr, data_ptr, scale_ptr, row_scale_ptr, weight_ptr, out_ptr, expert,
-                start, rows, D, I, tiles, steps, BLOCK, FORM, ORDER, WORDS, EVEN, DTYPE,
+                start, rows, D, I, total, tiles, steps, BLOCK, FORM, ORDER, WORDS, EVEN, DTYPE,
             )  # fmt: skip
 
 

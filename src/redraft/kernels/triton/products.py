@@ -212,24 +212,45 @@ def narrow_sum(
         if whole:
             acc = tl.dot(weights, tl.trans(x), acc, out_dtype=tl.int32)
         else:
-            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step.
-            acc = tl.dot(weights, tl.trans(x), acc, max_num_imprecise_acc=WIDE_STEP)
+            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step. In a sum of their own:
+            # under `max_num_imprecise_acc` the compiler waits after each of a step's products.
+            acc += tl.dot(weights, tl.trans(x))
     return acc.to(tl.float32)
 
 
 @triton.jit
 def narrow_parts(
-    x_ptr, x_scale_ptr, place, valid, weight_ptr, row, row_valid, K, steps, TB: tl.constexpr, EVEN: tl.constexpr
+    x_ptr, x_scale_ptr, place, valid, weight_ptr, row, row_valid, K, steps, total, TB: tl.constexpr, EVEN: tl.constexpr
 ):  # fmt: skip
-    """`narrow_sum` of rows that have a scale for every 64 columns, [..., steps], which is applied."""
+    """`narrow_sum` of rows that have a scale for every 64 columns, which is applied.
+
+    Args:
+        x_ptr: rows of K.
+        x_scale_ptr: those of the first row, in [steps, total].
+        place: [TB] int64, which rows.
+        valid: [TB], the others are zeros.
+        weight_ptr: the matrix.
+        row: [128], which of its rows.
+        row_valid: [128].
+        K: columns.
+        steps: of 64 columns.
+        total: rows that have scales.
+        EVEN: whether K is a whole number of steps.
+    """
     whole: tl.constexpr = x_ptr.dtype.element_ty == tl.int8
     acc = tl.zeros((128, TB), tl.float32)
+    lane = tl.arange(0, TB)
+    scale = tl.load(x_scale_ptr + lane, mask=valid, other=0.0)
     for step in range(0, steps):
         weights = _bytes(weight_ptr, row, row_valid, step * 64, K, 64, EVEN)
         x = _bytes(x_ptr, place, valid, step * 64, K, 64, EVEN)
+        # On its way while this step multiplies: nothing else would hide it.
+        x_scale_ptr += total
+        following = tl.load(x_scale_ptr + lane, mask=valid & (step + 1 < steps), other=0.0)
         if whole:
             part = tl.dot(weights, tl.trans(x), out_dtype=tl.int32).to(tl.float32)
         else:
             part = tl.dot(weights, tl.trans(x))
-        acc += part * tl.load(x_scale_ptr + place * steps + step, mask=valid, other=0.0)[None, :]
+        acc += part * scale[None, :]
+        scale = following
     return acc
