@@ -28,8 +28,8 @@ TARGETS = {
     ("hip", "gfx1100", 32): (64 * 1024, 48),
 }
 TYPES = {
-    torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8",
-    torch.int8: "*i8", torch.float8_e4m3fn: "*fp8e4nv", torch.bool: "*i1",
+    torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float8_e4m3fn: "*fp8e4nv",
+    torch.int64: "*i64", torch.int32: "*i32", torch.int8: "*i8", torch.uint8: "*u8", torch.bool: "*i1",
 }  # fmt: skip
 # Operators that launch nothing, as far as their names do not say so.
 _FREE = {
