@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from redraft.bench import plan as plan_module
-from redraft.bench.catalogue import Device, catalogue, find_devices, this_cpu
+from redraft.bench.catalogue import Device, catalogue, find_devices, these_accelerators, this_cpu
 from redraft.bench.floor import part_floors_s, step_parts
 from redraft.bench.machine import Machine
 from redraft.bench.plan import Request, best_form, form_plan, resident_share
@@ -207,6 +208,25 @@ def test_devices_are_found_by_key_and_by_name():
     assert len(find_devices([])) == len(find_devices(["all"])) == 11
     with pytest.raises(InputError, match="no device 'tpu'.*rtx-4090"):
         find_devices(["tpu"])
+
+
+def test_accelerators_of_this_machine_have_the_published_rates_of_their_kind(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    assert these_accelerators() == []
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 96 * 2**30)
+    monkeypatch.setattr("redraft.bench.catalogue.cpu_name", lambda: "Apple M4 Max")
+    (apple,) = these_accelerators()
+    assert (apple.key, apple.memory_bytes, apple.is_here) == ("mps", 96 * 2**30, True)
+    assert apple.read_bytes_per_s == find_devices(["m4-max"])[0].read_bytes_per_s
+    cards = [SimpleNamespace(name=name, total_memory=80 * 10**9) for name in ("NVIDIA H100 80GB HBM3", "Some Card")]
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(get_device_properties=cards.__getitem__))
+    known, unknown = these_accelerators()
+    assert (known.key, unknown.key) == ("cuda:0", "cuda:1")
+    assert known.read_bytes_per_s
+    assert unknown.read_bytes_per_s is None
 
 
 def test_the_json_document_is_complete(measured, capsys):

@@ -75,7 +75,7 @@ class Device:
     @property
     def is_here(self) -> bool:
         """Whether it is one of this machine's."""
-        return self.is_cpu or ":" in self.key
+        return self.is_cpu or ":" in self.key or self.key == "mps"
 
     def limited(self, memory_bytes: int | None) -> Device:
         """The device with at most so much memory."""
@@ -152,18 +152,15 @@ def this_cpu(machine: Machine | None) -> Device:
 def these_accelerators() -> list[Device]:
     """Accelerators of this machine: their memory, and the published rates of their kind where the catalogue has it."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is None or accelerator.type not in ("cuda", "xpu"):
-        return []
-    module, found = torch.get_device_module(accelerator), []
-    for index in range(torch.accelerator.device_count()):
-        properties = module.get_device_properties(index)
-        known = next((device for device in catalogue() if _same(device, properties.name)), None)
+    found = []
+    for key, name, memory_bytes in _present(accelerator):
+        known = next((device for device in catalogue() if _same(device, name)), None)
         found.append(
             Device(
-                key=f"{accelerator.type}:{index}",
-                name=properties.name,
+                key=key,
+                name=name,
                 is_cpu=False,
-                memory_bytes=properties.total_memory,
+                memory_bytes=memory_bytes,
                 read_bytes_per_s=known.read_bytes_per_s if known else None,
                 operations_per_s=known.operations_per_s if known else {},
                 host_bytes_per_s=known.host_bytes_per_s if known else None,
@@ -172,6 +169,18 @@ def these_accelerators() -> list[Device]:
             )
         )
     return found
+
+
+def _present(accelerator: torch.device | None) -> list[tuple[str, str, int]]:
+    """(what torch calls it, its name, bytes of its memory) of each."""
+    if accelerator is not None and accelerator.type in ("cuda", "xpu"):
+        module = torch.get_device_module(accelerator)
+        every = [module.get_device_properties(index) for index in range(torch.accelerator.device_count())]
+        return [(f"{accelerator.type}:{index}", one.name, one.total_memory) for index, one in enumerate(every)]
+    if accelerator is not None and accelerator.type == "mps":
+        # Apple's memory is that of the CPU; some of it stays with the system.
+        return [("mps", cpu_name(), torch.mps.recommended_max_memory())]
+    return []
 
 
 def _same(device: Device, name: str) -> bool:
