@@ -1,8 +1,8 @@
 """The mixture's kernels compiled, without a GPU, for each family of them: what is launched at the real model's shapes.
 
-A kernel that spills registers, or wants more shared memory than there is, would be found out only on the device. Here
-launches are recorded on the meta device and compiled instead of run. Like the interpreter's, these cases need a process
-whose Triton was imported their way, so that they are called `case_...` and run in a pytest of their own.
+A kernel that spills registers, wants more shared memory than there is, or does not multiply by the instruction that it
+was written for, would be found out only on the device. Cases need a process whose Triton was imported without its
+interpreter, so that they are called `case_...` and run in a pytest of their own.
 """
 
 from __future__ import annotations
@@ -16,27 +16,22 @@ import sys
 import pytest
 import torch
 
-E, A, HIDDEN, WIDTH, ROWS = 128, 8, 2816, 704, 256
+from offline import TARGETS, recording, resources
 
-# Bytes of shared memory that a program may have.
-TARGETS = {
-    ("cuda", 80, 32): 163 * 1024,
-    ("cuda", 90, 32): 227 * 1024,
-    ("cuda", 120, 32): 99 * 1024,
-    ("hip", "gfx942", 64): 64 * 1024,
-    ("hip", "gfx1100", 32): 64 * 1024,
-}
-KERNELS = ["group_kernel", "gate_up_kernel", "down_kernel", "combine_kernel"]
-# One kernel of each family is compiled in every run of the tests.
-QUICK = {("cuda", 90, "int4", "gate_up_kernel"), ("hip", "gfx942", "int4", "down_kernel")}
+E, A, HIDDEN, WIDTH = 128, 8, 2816, 704
+# Of few rows an expert and of many.
+ROWS = (64, 256)
+ADA = ("cuda", 89, 32)
+FORMS = ("int4", "int8", "fp8", "bf16")
+# Compiled in every run of the tests.
+QUICK = {(90, "int4", 256), (90, "fp8", 256), (120, "fp8", 64), ("gfx942", "int8", 256)}
 CASES = [
     pytest.param(
-        target, weights, kernel, marks=() if (*target[:2], weights, kernel) in QUICK else pytest.mark.full,
-        id=f"{target[1]}-{weights}-{kernel}",
+        target, form, rows, id=f"{target[1]}-{form}-{rows}",
+        marks=() if (target[1], form, rows) in QUICK else pytest.mark.full,
     )
-    for target in TARGETS for weights in ("int4", "fp8", "bf16") for kernel in KERNELS
+    for target in (*TARGETS, ADA) for form in FORMS for rows in ROWS
 ]  # fmt: skip
-TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64", torch.uint8: "*u8"}
 
 
 def test_compiled_offline():
@@ -51,102 +46,90 @@ def test_compiled_offline():
             pytest.skip(line)
 
 
-def launches(monkeypatch, target, weights):
-    """What a call with the real shapes launches on a target: name -> (kernel, arguments, options)."""
+def empty(*shape, dtype=torch.bfloat16):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def stack(form, rows, columns, order):
+    """A matrix of every expert."""
     from redraft.kernels.float8 import Float8Matrix
-    from redraft.kernels.triton import configs, experts, grouping
+    from redraft.kernels.int8 import Int8Matrix
     from redraft.kernels.triton.packed import PackedInt4
 
-    seen = {}
-
-    def record(kernel, grid, *arguments, **options):
-        seen[kernel.fn.__name__] = kernel, arguments, options
-
-    monkeypatch.setattr(experts, "launch", record)
-    monkeypatch.setattr(grouping, "launch", record)
-    monkeypatch.setattr(experts, "_target", lambda: target[:2])
-
-    def empty(*shape, dtype=torch.bfloat16):
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    def int4(rows, columns, paired):
+    scale = empty(E, rows, dtype=torch.float32)
+    if form == "int4":
         tiles = rows // 128, columns // 64
         return PackedInt4(
             data=empty(E, *tiles, 4096, dtype=torch.uint8), scale=empty(E, *tiles, 256, dtype=torch.uint8),
-            row_scale=empty(E, rows, dtype=torch.float32), rows=rows, columns=columns, paired=paired,
-            order=configs.order_of(*target[:2]),
+            row_scale=scale, rows=rows, columns=columns, paired=columns == HIDDEN, order=order,
         )  # fmt: skip
-
-    inputs = empty(ROWS, HIDDEN), empty(ROWS, A, dtype=torch.int64), empty(ROWS, A, dtype=torch.float32)
-    if weights == "int4":
-        experts.experts_int4(*inputs, int4(2 * WIDTH, HIDDEN, True), int4(HIDDEN, WIDTH, False))
-    elif weights == "fp8":
-        shapes = (E, 2 * WIDTH, HIDDEN), (E, HIDDEN, WIDTH)
-        stacks = (
-            Float8Matrix(
-                data=empty(*shape, dtype=torch.float8_e4m3fn), scale=empty(*shape[:-1], dtype=torch.float32)
-            )
-            for shape in shapes
-        )  # fmt: skip
-        experts.experts_float8(*inputs, *stacks)
-    else:
-        experts.experts_bf16(*inputs, empty(E, 2 * WIDTH, HIDDEN), empty(E, HIDDEN, WIDTH))
-    return seen
+    if form == "int8":
+        return Int8Matrix(data=empty(E, rows, columns, dtype=torch.int8), scale=scale)
+    if form == "fp8":
+        return Float8Matrix(data=empty(E, rows, columns, dtype=torch.float8_e4m3fn), scale=scale)
+    return empty(E, rows, columns)
 
 
-def compiled(kernel, arguments, options, target):
-    """As the launch would be compiled: pointers, and numbers that 16 divides, are known to be aligned."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+def launches(monkeypatch, target, form, rows):
+    """What a call with the real shapes launches on a target."""
+    from redraft.kernels.triton import configs, experts
 
-    signature, constants, attributes = {}, {}, {}
-    for position, (parameter, value) in enumerate(zip(kernel.params, arguments, strict=True)):
-        if parameter.is_constexpr:
-            signature[parameter.name], constants[parameter.name] = "constexpr", value
-            continue
-        tensor = isinstance(value, torch.Tensor)
-        signature[parameter.name] = TYPES[value.dtype] if tensor else "i32"
-        if tensor or value % 16 == 0:
-            attributes[(position,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=GPUTarget(*target), options=options)
+    order = configs.order_of(*target[:2])
+    stacks = stack(form, 2 * WIDTH, HIDDEN, order), stack(form, HIDDEN, WIDTH, order)
+    index, weight = empty(rows, A, dtype=torch.int64), empty(rows, A, dtype=torch.float32)
+    with recording(monkeypatch, target) as found:
+        experts.experts_triton(empty(rows, HIDDEN), index, weight, *stacks)
+    return found.kernels
 
 
-def tool(name, *arguments):
-    """What a tool of NVIDIA's that Triton brings says."""
+def disassembled(cubin):
+    """The instructions, by a tool of NVIDIA's that Triton brings."""
     from triton.backends import nvidia
 
-    path = os.path.join(os.path.dirname(nvidia.__file__), "bin", name)
+    path = os.path.join(os.path.dirname(nvidia.__file__), "bin", "nvdisasm")
     if not os.path.exists(path):
-        pytest.skip(f"Triton comes without {name}")
-    return subprocess.run([path, *arguments], capture_output=True, text=True, check=True).stdout
+        pytest.skip("Triton comes without nvdisasm")
+    return subprocess.run([path, "-c", cubin], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize(("target", "weights", "kernel"), CASES)
-def case_it_fits(monkeypatch, tmp_path, target, weights, kernel):
+def check_products(form, architecture, code):
+    """The instruction that multiplies is the one for this form, and nothing stands in its way."""
+    kinds = re.findall(r"\b([HQI]G?MMA)\b", code)
+    letter = {"int8": "I", "fp8": "Q" if architecture >= 89 else "H"}.get(form, "H")
+    assert set(kinds) == {letter + ("GMMA" if architecture == 90 else "MMA")}
+    if architecture == 90 and form == "int4":
+        # Straight from registers: the order of the tiles is that of the operand.
+        assert all(operand.startswith("R") for operand in re.findall(r"\bHGMMA\S* R\d+, (\w+)", code))
+    if architecture == 90 and letter != "H":
+        # A wait for each step of each width of blocks, not for each product.
+        assert code.count("WARPGROUP.DEPBAR") <= 3
+    if letter == "Q":
+        # A sum of a step or less: these keep too few bits of a longer one.
+        fresh = re.findall(r"\bQG?MMA\S* .*\bRZ\b", code)
+        assert len(fresh) >= len(kinds) / 4
+
+
+@pytest.mark.parametrize(("target", "form", "rows"), CASES)
+def case_it_fits(monkeypatch, tmp_path, target, form, rows):
     import triton
     from triton.backends import backends
 
     if {"cuda": "nvidia", "hip": "amd"}[target[0]] not in backends:
         pytest.skip(f"Triton comes without {target[0]}")
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
-    made = compiled(*launches(monkeypatch, target, weights)[kernel], target)
-    assert made.metadata.shared <= TARGETS[target]
-    if target[0] == "hip":
-        spills = re.findall(r"\.[sv]gpr_spill_count:\s*(\d+)", made.asm["amdgcn"])
-        assert spills
-        assert set(spills) == {"0"}
-        return
-    (tmp_path / "cubin").write_bytes(made.asm["cubin"])
-    usage = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", tool("cuobjdump", "-res-usage", str(tmp_path / "cubin")))
-    assert usage
-    assert usage.groups()[1:] == ("0", "0")
-    if kernel in ("gate_up_kernel", "down_kernel"):
-        code = tool("nvdisasm", "-c", str(tmp_path / "cubin"))
-        products = re.findall(r"\bHGMMA\S* R\d+, (\w+)", code) if target[1] == 90 else re.findall(r"\bHMMA", code)
-        assert products
-        if weights == "int4" and target[1] == 90:
-            # Straight from registers: the order of the tiles is that of the operand.
-            assert all(operand.startswith("R") for operand in products)
-            assert "HMMA" not in code
+    monkeypatch.setitem(TARGETS, ADA, (99 * 1024, 142))
+    compiled, made = triton.compile, []
+    monkeypatch.setattr(triton, "compile", lambda *given, **how: made.append(compiled(*given, **how)) or made[-1])
+    names = set()
+    for launched in launches(monkeypatch, target, form, rows):
+        name = launched[0].fn.__name__
+        names.add(name)
+        needs = resources(launched, target)
+        assert needs["shared"] <= TARGETS[target][0]
+        assert needs["spilled"] == 0, name
+        if target[0] == "cuda" and name in ("gate_up_kernel", "down_kernel"):
+            (tmp_path / "cubin").write_bytes(made[-1].asm["cubin"])
+            check_products(form, target[1], disassembled(str(tmp_path / "cubin")))
+    assert names - {"round_kernel"} == {"group_kernel", "gate_up_kernel", "down_kernel", "combine_kernel"}
+    eight_bits = form == "int8" or (form == "fp8" and target[0] == "cuda" and target[1] >= 89)
+    assert ("round_kernel" in names) == eight_bits

@@ -51,7 +51,7 @@ _TABLE = {
     ("sm90", False): Configs(block=64, words=True, gate_up=Config(stages=5), down=Config(stages=5)),
     ("sm80", True): Configs(block=32, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("sm80", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4, maxnreg=168)),
-    # As many registers as it likes: with fewer, compute capability 12 spills.
+    # As many registers as they like: with fewer, compute capabilities 8.9 and 12 spill.
     ("nvidia", True): Configs(block=32, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("nvidia", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("cdna", True): Configs(block=32),
@@ -77,9 +77,9 @@ _FEW = 8.0
 
 
 def family_of(backend: str, arch: int | str) -> str:
-    """The GPUs that share a launch: sm90, sm80 (8.0 to 8.9), nvidia (its others), cdna, rdna, or other."""
+    """The GPUs that share a launch: sm90, sm80 (8.0 to 8.8), nvidia (its others), cdna, rdna, or other."""
     if backend == "cuda":
-        return {9: "sm90", 8: "sm80"}.get(int(arch) // 10, "nvidia")
+        return "nvidia" if int(arch) == 89 else {9: "sm90", 8: "sm80"}.get(int(arch) // 10, "nvidia")
     if backend == "hip":
         return "cdna" if str(arch).startswith("gfx9") else "rdna"
     return "other"

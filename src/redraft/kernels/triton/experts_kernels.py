@@ -35,12 +35,14 @@ def _gate_up_block(
         unit = tile * 64 + row % 64
         weight_row = expert.to(tl.int64) * (2 * I) + row // 64 * I + unit
         if FORM == NARROW:
-            acc = narrow_sum(x_ptr, place.to(tl.int64), valid, data_ptr, weight_row, unit < I, D, TB, EVEN)
+            acc = narrow_sum(
+                x_ptr, place.to(tl.int64), valid, data_ptr, row_scale_ptr, weight_row, unit < I, D, TB, EVEN
+            )
             acc *= tl.load(x_scale_ptr + place, mask=valid, other=0.0)[None, :]
         else:
             acc = float_sum(x_ptr, place.to(tl.int64), valid, data_ptr, weight_row, unit < I, D, TB, FORM, EVEN, DTYPE)
-        if FORM >= WIDENED:
-            acc *= tl.load(row_scale_ptr + weight_row, mask=unit < I, other=0.0)[:, None]
+            if FORM == WIDENED:
+                acc *= tl.load(row_scale_ptr + weight_row, mask=unit < I, other=0.0)[:, None]
     gate, up = tl.split(tl.permute(tl.reshape(acc, (2, 64, TB)), (1, 2, 0)))
     # gelu(tanh): (1 + tanh(u)) / 2 is sigmoid(2 u).
     gated = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)) * up

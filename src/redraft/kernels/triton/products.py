@@ -198,13 +198,14 @@ def _bytes(x_ptr, place, valid, first, K, COLUMNS: tl.constexpr, EVEN: tl.conste
 
 @triton.jit
 def narrow_sum(
-    x_ptr, place, valid, weight_ptr, row, row_valid, K, TB: tl.constexpr, EVEN: tl.constexpr
+    x_ptr, place, valid, weight_ptr, scale_ptr, row, row_valid, K, TB: tl.constexpr, EVEN: tl.constexpr
 ):  # fmt: skip
-    """acc[128, TB] of 128 rows of a matrix of int8 or e4m3 and rows of the same kind, without anything's scales.
+    """acc[128, TB] of 128 rows of a matrix of int8 or e4m3, with their scales, and rows of the same kind, without.
 
     Sums of int8 are exact.
     """
     whole: tl.constexpr = x_ptr.dtype.element_ty == tl.int8
+    scale = tl.load(scale_ptr + row, mask=row_valid, other=0.0)[:, None]
     acc = tl.zeros((128, TB), tl.int32 if whole else tl.float32)
     for first in range(0, K, WIDE_STEP):
         weights = _bytes(weight_ptr, row, row_valid, first, K, WIDE_STEP, EVEN)
@@ -212,17 +213,18 @@ def narrow_sum(
         if whole:
             acc = tl.dot(weights, tl.trans(x), acc, out_dtype=tl.int32)
         else:
-            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step. In a sum of their own:
-            # under `max_num_imprecise_acc` the compiler waits after each of a step's products.
-            acc += tl.dot(weights, tl.trans(x))
-    return acc.to(tl.float32)
+            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step. Scaled each time, or the
+            # compiler would make one sum of them; what `max_num_imprecise_acc` makes waits after each product, on
+            # compute capability 9, and is not heard by others.
+            acc += tl.dot(weights, tl.trans(x)) * scale
+    return acc.to(tl.float32) * scale if whole else acc
 
 
 @triton.jit
 def narrow_parts(
     x_ptr, x_scale_ptr, place, valid, weight_ptr, row, row_valid, K, steps, total, TB: tl.constexpr, EVEN: tl.constexpr
 ):  # fmt: skip
-    """`narrow_sum` of rows that have a scale for every 64 columns, which is applied.
+    """`narrow_sum` of rows that have a scale for every 64 columns, which is applied, and without that of the matrix.
 
     Args:
         x_ptr: rows of K.
