@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
+import torch
 from context import Context
 from parts import floors_by_part, part_times_ms
 from step import make_commit, make_plain_step, make_step, make_token
@@ -13,6 +14,7 @@ from weights import FORMS, experts_touched, reach, set_routers
 
 from redraft.bench.floor import part_floors_s, step_parts
 from redraft.kernels.triton import fallback
+from redraft.model.model import DiffusionGemma
 
 # As `bench.floor` calls the forms.
 _WEIGHTS = {"int4": "int4", "fp8": "fp8", "bf16": "bfloat16"}
@@ -90,7 +92,30 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
         found["parts"] = part_times_ms(model, step.work, clock, repeats=2 if context.small else 5)
         eager = clock.samples_ms(make_plain_step(model, step.cache, length), seconds=0.5, most=20)
         found |= {"eager_ms": median(eager), "eager_samples_ms": eager}
+        if model.fused() is not None:
+            found["modules"] = _by_modules(context, model, at)
     return found
+
+
+def _by_modules(context: Context, model: DiffusionGemma, at: int) -> dict[str, Any]:
+    """The same step as the modules run it, and how far apart the two are: both round to bfloat16 at some hundred
+    places, and a choice of experts may flip."""
+    clock, length = context.clock, context.config.canvas_length
+    with model.by_modules():
+        step = make_step(model, 1, length, at)
+        samples = clock.samples_ms(step.run, seconds=0.5)
+    canvas = torch.randint(model.config.vocab_size, (1, length)).to(model.device)
+    soft = torch.randn(1, length, model.config.hidden_size).to(model.device, model.dtype)
+    fused = model.denoise_hidden(canvas, step.cache, soft).double()
+    with model.by_modules():
+        meant = model.denoise_hidden(canvas, step.cache, soft).double()
+    return {
+        "step_ms": median(samples),
+        "samples_ms": samples,
+        "relative_difference": float((fused - meant).norm() / meant.norm()),
+        "same_argmax": float((model.logits(fused.to(model.dtype)).argmax(-1) == model.logits(
+            meant.to(model.dtype)).argmax(-1)).double().mean()),
+    }  # fmt: skip
 
 
 def _floor(context: Context, form: str, at: int, batch: int, touched: int, step_ms: float) -> dict[str, Any]:

@@ -146,6 +146,11 @@ def _parts(steps: dict[str, Any]) -> Iterator[str]:
             for name, value in point["parts"]["parts_ms"].items()
         )
         yield f"- {form}, by {point['parts']['by']}: {parts}; launched one by one it takes {point['eager_ms']:.2f}"
+        if modules := point.get("modules"):
+            yield (
+                f"- {form}, by the modules, one after the other: {modules['step_ms']:.2f} ms; hidden states differ by "
+                f"{modules['relative_difference']:.4f} of their norm, {modules['same_argmax']:.1%} of the tokens agree"
+            )
 
 
 def _causal(steps: dict[str, Any]) -> Iterator[str]:

@@ -10,20 +10,22 @@ import torch
 import torch.nn.functional as F
 from context import Context
 from torch import Generator, Tensor
-from verify import BFLOAT16, Case, compared, equal, poison
+from verify import BFLOAT16, Case, compared, equal, poison, worst
 from weights import float8_matrix, int4_matrix, int8_matrix, reach
 
-from redraft.kernels.int8 import Int8Matrix
 from redraft.kernels.triton.configs import configs_of
 from redraft.kernels.triton.dense import Operands
 from redraft.kernels.triton.experts import _target, experts_triton, rounded_for
 from redraft.kernels.triton.grouping import group
 from redraft.kernels.triton.packed import pack_int4
+from redraft.kernels.triton.rows import MOST, rounded
 
 # The interpreter has no bfloat16; on a CPU all is float32.
 _FLOAT32 = 1e-5
-# Rows that are rounded to 8 bits before the products.
-_INT8 = 3e-2
+# What is rounded to 8 bits before a product, against what is not; and against the same roundings, of which a few fall
+# on the other side of a half.
+_UNROUNDED = {torch.int8: 3e-2, torch.float8_e4m3fn: 5e-2}
+_ROUNDED = 1e-2
 
 
 class _Sizes:
@@ -90,16 +92,54 @@ def _grouped(sizes: _Sizes) -> dict[str, Any]:
     return result if not result["ok"] else equal(counts, torch.bincount(index.flatten(), minlength=sizes.E))
 
 
-def _reference(x: Tensor, index: Tensor, weight: Tensor, expert: Callable[[int], tuple[Tensor, Tensor]]) -> Tensor:
-    """Row by row and expert by expert, in float64; `expert` gives (gate-up, down) of one."""
+def _reference(
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    expert: Callable[[int], tuple[Tensor, Tensor]],
+    rounds: torch.dtype | None = None,
+) -> Tensor:
+    """Row by row and expert by expert, in float64; `expert` gives (gate-up, down) of one, and what stands before each
+    product is rounded to `rounds`."""
     out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+    if rounds is not None:
+        eight = rounded(x, rounds)
+        assert eight.scale is not None
+        x = eight.values.double() * eight.scale.double()[:, None]
     for e in index.unique().tolist():
         rows, places = (index == e).nonzero(as_tuple=True)
         gate_up, down = expert(e)
         gate, up = (x[rows].double() @ gate_up.double().T).chunk(2, dim=-1)
-        product = (F.gelu(gate, approximate="tanh") * up) @ down.double().T
-        out.index_add_(0, rows, product * weight[rows, places].double()[:, None])
+        units = F.gelu(gate, approximate="tanh") * up
+        if rounds is not None:
+            units = torch.cat([_to_eight_bits(part, rounds) for part in units.split(64, dim=-1)], dim=-1)
+        out.index_add_(0, rows, (units @ down.double().T) * weight[rows, places].double()[:, None])
     return out
+
+
+def _to_eight_bits(units: Tensor, dtype: torch.dtype) -> Tensor:
+    scale = units.abs().amax(-1, keepdim=True) / MOST[dtype]
+    values = (units / scale.where(scale > 0, 1)).float()
+    return (values.round() if dtype == torch.int8 else values.to(dtype)).double() * scale
+
+
+def _eight_bits(
+    sizes: _Sizes, wide: Any, narrow: Any, index: Tensor, weight: Tensor, operands: Operands | None = None
+) -> dict[str, Any]:
+    x = sizes.random(len(index), sizes.D).to(sizes.dtype)
+    rounds = rounded_for(wide, operands)
+    poison(sizes.clock)
+    found = experts_triton(x, index, weight, wide, narrow, operands=operands)
+
+    def expert(e: int) -> tuple[Tensor, Tensor]:
+        up, down = (type(stack)(data=stack.data[e], scale=stack.scale[e]).dequantised() for stack in (wide, narrow))
+        return up, down
+
+    exact = _reference(x, index, weight, expert)
+    if rounds is None:
+        return compared(found, exact, sizes.bound, "widened")
+    same = compared(found, _reference(x, index, weight, expert, rounds), _ROUNDED, "against the same roundings")
+    return worst([same, compared(found, exact, _UNROUNDED[rounds], "against rows that are not rounded")])
 
 
 def _int4_pair(sizes: _Sizes) -> Any:
@@ -142,14 +182,9 @@ def _bf16_pair(sizes: _Sizes) -> Any:
 
 
 def _fp8(sizes: _Sizes, index: Tensor, weight: Tensor, operands: Operands | None = None) -> dict[str, Any]:
-    wide, narrow = sizes.once("fp8", lambda: _pair(sizes, float8_matrix))
-    x = sizes.random(len(index), sizes.D).to(sizes.dtype)
-    rounds = rounded_for(wide, operands) is not None
-    poison(sizes.clock)
-    found = experts_triton(x, index, weight, wide, narrow, operands=operands)
-    expected = _reference(x, index, weight, lambda e: (wide.part(e).dequantised(), narrow.part(e).dequantised()))
-    # Rows are rounded to float8 as well where that is multiplied: three bits and a half.
-    return compared(found, expected, 5e-2 if rounds else sizes.bound, "e4m3 x e4m3" if rounds else "widened")
+    if operands is None and not sizes.on_device:
+        operands = "float8"
+    return _eight_bits(sizes, *sizes.once("fp8", lambda: _pair(sizes, float8_matrix)), index, weight, operands)
 
 
 def _widened(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
@@ -157,16 +192,7 @@ def _widened(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
 
 
 def _int8(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
-    wide, narrow = sizes.once("int8", lambda: _pair(sizes, int8_matrix))
-    x = sizes.random(len(index), sizes.D).to(sizes.dtype)
-    poison(sizes.clock)
-    found = experts_triton(x, index, weight, wide, narrow)
-
-    def expert(e: int) -> tuple[Tensor, Tensor]:
-        up, down = (Int8Matrix(data=stack.data[e], scale=stack.scale[e]).dequantised() for stack in (wide, narrow))
-        return up, down
-
-    return compared(found, _reference(x, index, weight, expert), _INT8)
+    return _eight_bits(sizes, *sizes.once("int8", lambda: _pair(sizes, int8_matrix)), index, weight)
 
 
 def _pair(sizes: _Sizes, make: Callable[..., Any]) -> Any:

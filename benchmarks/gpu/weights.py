@@ -139,7 +139,8 @@ def experts_touched(model: DiffusionGemma, work: Callable[[], object]) -> dict[s
     """Distinct experts that a call of `work` reaches in a layer: mean, least and most over the layers."""
     counts: list[Tensor] = []
     fused = model.fused()
-    routers = _routers(model) if fused is None else [layer.router for layer in fused.layers]
+    # The modules' own run where a prompt or a token is encoded.
+    routers = [*_routers(model), *(() if fused is None else (layer.router for layer in fused.layers))]
     handles = [
         router.register_forward_hook(lambda module, given, found: counts.append(found[0].unique()))  # type: ignore[union-attr]
         for router in routers

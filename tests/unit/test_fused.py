@@ -187,6 +187,9 @@ def test_a_model_runs_them_where_it_is_a_gpus(directories, monkeypatch):
     )
     torch.testing.assert_close(model.denoise_hidden(canvas, cache, soft), expected, atol=1e-4, rtol=1e-4)
     assert len(called) == 1
+    with model.by_modules():
+        assert torch.equal(model.denoise_hidden(canvas, cache, soft), model.denoise_hidden(canvas, cache, soft))
+    assert len(called) == 1
     assert isinstance(model.fused(), FusedBackbone)
     assert not any("fused" in name for name in model.state_dict())
 

@@ -46,8 +46,7 @@ def main(task, backend, name, form, batch):
             return
         # By the modules themselves, whose kernels are others.
         encode = EncodeGraph(model, length=256, capacity=1024)
-        model._fused = (None,)
-        with recording(patch, target) as also:
+        with recording(patch, target) as also, model.by_modules():
             encode._encode()
     found, done = {}, set()
     for launched in seen.kernels + also.kernels:

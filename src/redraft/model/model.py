@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,6 +151,15 @@ class DiffusionGemma(nn.Module):
         if not self._fused:
             self._fused = (self._fuse(),)
         return self._fused[0]
+
+    @contextmanager
+    def by_modules(self) -> Iterator[None]:
+        """Without what stands for the backbone: what that is measured against."""
+        held, self._fused = self._fused, (None,)
+        try:
+            yield
+        finally:
+            self._fused = held
 
     def _fuse(self) -> FusedBackbone | None:
         if not self.config.has_canvas or self.dtype != torch.bfloat16 or not on_gpu(self.backbone.norm.weight):
