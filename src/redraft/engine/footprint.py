@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from redraft.engine.prefill import ENCODE_CHUNK
+from redraft.kernels.head import MAX_ROWS as DEVICE_ROWS
 from redraft.kernels.head import MAX_TILE_BYTES
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
 from redraft.kernels.int8 import has_exact_products
@@ -159,7 +160,7 @@ def workspace_bytes(
         "mask": group * piece * seen * (1 + a),
         "dense": rows * config.intermediate_size * (2 * a + wide),
         "experts": _expert_bytes(config, form, rows, a, wide, on_cpu),
-        "head": _head_bytes(config, form, canvas, wide) if on_cpu else 6 * MAX_TILE_BYTES,
+        "head": _head_bytes(config, form, canvas, wide) if on_cpu else _device_head_bytes(config, canvas),
         "launches": 0 if on_cpu else _launch_bytes(config, context, batch, a),
         "text": _text_bytes(path) if on_cpu and path is not None else 0,
         "process": PROCESS_BYTES + _library_bytes(form, a) if on_cpu else DEVICE_BYTES,
@@ -205,3 +206,11 @@ def _head_bytes(config: ModelConfig, form: Form, rows: int, wide: int) -> int:
     tile = min(TILE_COLUMNS[kind], config.vocab_size)
     blocks = -(-config.vocab_size // BLOCK)
     return rows * (2 * tile * max(4, wide) + blocks * (4 + 3 * 8) + 3 * config.hidden_size * 4)
+
+
+def _device_head_bytes(config: ModelConfig, rows: int) -> int:
+    """Logits in 16 bits, four numbers of each of their tiles, and the soft embedding in six parts; without Triton, some
+    tiles of rows."""
+    rows = min(rows, DEVICE_ROWS)
+    tiled = rows * (2 * config.vocab_size + 16 * config.vocab_size // 128 + 6 * 4 * config.hidden_size)
+    return max(tiled, 6 * MAX_TILE_BYTES)

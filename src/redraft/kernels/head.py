@@ -20,6 +20,8 @@ from redraft.kernels.int8 import Int8Matrix, integer_mm, quantise_rows
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 MAX_TILE_BYTES = 64 * 2**20
+# Of a pass of the Triton form, which keeps their logits in 16 bits: 537 MB at the released vocabulary.
+MAX_ROWS = 1024
 
 # N rows (positions of all canvases), V vocabulary, D hidden
 

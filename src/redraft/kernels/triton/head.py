@@ -18,7 +18,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from redraft.kernels.head import HeadStats
+from redraft.kernels.head import MAX_ROWS, HeadStats
 from redraft.kernels.int8 import Int8Matrix
 from redraft.kernels.triton.dense import rounded_rows
 from redraft.kernels.triton.head_kernels import (
@@ -30,8 +30,6 @@ from redraft.kernels.triton.head_kernels import (
 )
 from redraft.kernels.triton.target import compute_dtype, launch, power_of_two, shared_bytes, stored_dtype, tiles
 
-# Bounds the scratch: 268 MB of bfloat16 logits at the released vocabulary.
-MAX_ROWS = 512
 # Columns of the elementwise passes.
 WEIGHTS_BLOCK, SUM_BLOCK = 4096, 1024
 
