@@ -34,6 +34,7 @@ def dense_kernel(
     x_at = x + m.to(tl.int64)[:, None] * x_row + first + k[None, :]
     w_at = weight + r.to(tl.int64)[None, :] * K + first + k[:, None]
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.int32 if KIND == INT8 else tl.float32)
+    by_column = tl.load(column_scale + r, mask=inside_r, other=0.0)
     for start in range(first, tl.minimum(first + length, K), DEPTH):
         a_mask, b_mask = inside_m[:, None], inside_r[None, :]
         if not EVEN:
@@ -42,13 +43,16 @@ def dense_kernel(
         if KIND == INT8:
             total = tl.dot(a, b, total, out_dtype=tl.int32)
         elif KIND == FLOAT8:
-            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step.
-            total = tl.dot(a, b, total, max_num_imprecise_acc=DEPTH)
+            # A tensor core keeps some 14 bits of these sums: they go to float32 at every step, and with a scale, or the
+            # compiler would make one sum of them again.
+            total += tl.dot(a, b) * by_column[None, :]
         else:
             total = tl.dot(a.to(COMPUTE), widened(b, COMPUTE), total, input_precision="ieee")
         x_at += DEPTH
         w_at += DEPTH
-    result = total.to(tl.float32) * tl.load(column_scale + r, mask=inside_r, other=0.0)[None, :]
+    result = total.to(tl.float32)
+    if KIND != FLOAT8:
+        result *= by_column[None, :]
     if KIND != WIDENED:
         result *= tl.load(row_scale + m, mask=inside_m, other=0.0)[:, None]
     at = out + (part * M + m).to(tl.int64)[:, None] * R + r[None, :]
