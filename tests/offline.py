@@ -104,8 +104,8 @@ def _modules() -> list[Any]:
 
 
 def resources(launched: tuple[Any, ...], target: tuple[str, int | str, int]) -> dict[str, int]:
-    """{shared, registers, spilled} of a recorded launch, compiled for a GPU as it would be there: pointers, and
-    numbers that 16 divides, are known to be aligned."""
+    """{shared, registers, spilled, and for cuda waits} of a recorded launch, compiled for a GPU as it would be there:
+    pointers, and numbers that 16 divides, are known to be aligned."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -137,7 +137,9 @@ def resources(launched: tuple[Any, ...], target: tuple[str, int | str, int]) -> 
     found = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", report)
     assert found
     registers, stack, local = map(int, found.groups())
-    return {"shared": made.metadata.shared, "registers": registers, "spilled": stack + local}
+    # What programmatic dependent launch needs.
+    waits = made.asm["ptx"].count("griddepcontrol.wait")
+    return {"shared": made.metadata.shared, "registers": registers, "spilled": stack + local, "waits": waits}
 
 
 _HIP = ("vgpr_count", "vgpr_spill_count")

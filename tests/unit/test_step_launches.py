@@ -58,12 +58,12 @@ def main(task, backend, name, form, batch):
     print(json.dumps({"limit": TARGETS[target][0], "kernels": found}))
 
 
-def said(*arguments, cache):
+def said(*arguments, cache, **variables):
     """What the program says of a task."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("no Triton")
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    environment |= {"TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"} | variables
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -98,6 +98,16 @@ def test_all_that_is_launched_fits_its_gpu(backend, name, form, tmp_path):
     assert not {kernel: x for kernel, x in kernels.items() if x["shared"] > found["limit"]}
     # Sines of large angles keep a table of their own on the stack.
     assert not {kernel: x for kernel, x in kernels.items() if x["spilled"] and not kernel.startswith("rotary")}
+
+
+@pytest.mark.full
+def test_every_kernel_waits_for_the_one_before_where_it_starts_early(tmp_path):
+    given = ("compile", "cuda", "90", "int4", "1")
+    early = said(*given, cache=tmp_path, REDRAFT_PDL="1")["kernels"]
+    assert {x["waits"] for x in early.values()} == {1}
+    assert not {kernel: x for kernel, x in early.items() if x["spilled"] and not kernel.startswith("rotary")}
+    plain = said(*given, cache=tmp_path)["kernels"]
+    assert {x["waits"] for x in plain.values()} == {0}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import triton.language as tl
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.target import launch, power_of_two
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise
@@ -24,6 +25,7 @@ def advance_kernel(
     place, L, H, S, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One canvas. `history` [H, B, L] forgets its oldest canvas; `place` [B] moves on by one of S."""
+    after_the_last()
     b, B = tl.program_id(0), tl.num_programs(0)
     i = tl.arange(0, BLOCK)
     inside = i < L
@@ -76,6 +78,7 @@ def draws_kernel(
     temperatures, uniforms, place, temperature, uniform, L, BLOCK: tl.constexpr
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """The temperature and the uniform draws of a canvas's step, position by position."""
+    after_the_last()
     b, B = tl.program_id(0), tl.num_programs(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside, now = i < L, tl.load(place + b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.rows_kernels import as_stored, over_scale
 
 # B sequences, K key-value heads, G query heads of each, T queries, R = T * G rows of a key-value head, D head size,
@@ -68,6 +69,7 @@ def attention_kernel(
     A part is whole steps of KEYS; the S cached keys come first, then the L of the canvas. If USED, only the first
     `used` of a sequence's S count, a number in memory: the same launch then shares out fewer keys among the same parts.
     """
+    after_the_last()
     every, part, heads = tl.program_id(1), tl.program_id(2), tl.num_programs(1)
     batch, head = (every // KV).to(tl.int64), (every % KV).to(tl.int64)
     if USED:
@@ -112,6 +114,7 @@ def combine_kernel(
     totals, tops, masses, out, KV, R, parts, o_batch, o_token, o_head, G: tl.constexpr, D: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Joins the parts of one packed row in their order."""
+    after_the_last()
     r, every, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     d = tl.arange(0, D)
     top = tl.load(tops + every * R + r)
@@ -134,6 +137,7 @@ def combine_round_kernel(
     HEADS: tl.constexpr, MOST: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Joins the parts of all H heads of a query, and rounds them as one row of H * D."""
+    after_the_last()
     t, batch, heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1) * KV
     h, d = tl.arange(0, HEADS), tl.arange(0, D)
     inside = h < H

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.products import widened
 
 # M rows of activations, K columns, R rows of the matrix
@@ -23,6 +24,7 @@ def dense_kernel(
 
     Neighbouring programs share a tile of the weights.
     """
+    after_the_last()
     row_tiles = tl.cdiv(M, ROWS)
     m = (tl.program_id(0) % row_tiles) * ROWS + tl.arange(0, ROWS)
     r = (tl.program_id(0) // row_tiles) * COLUMNS + tl.arange(0, COLUMNS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.products import INT4, NARROW, WIDENED, float_sum, int4_sum, narrow_parts, narrow_sum
 from redraft.kernels.triton.rows_kernels import over_scale
 
@@ -66,6 +67,7 @@ def gate_up_kernel(
     DTYPE: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
     """gelu(gate x) * up x of 64 units for one block of rows, in the assignments' order."""
+    after_the_last()
     block = table_ptr + 3 * tl.program_id(1)
     rows = tl.load(block + 2)
     if rows > 0:
@@ -131,6 +133,7 @@ def down_kernel(
     DTYPE: tl.constexpr,
 ):  # fmt: skip
     """weight * down h of 128 outputs for one block of rows, each to its assignment's place."""
+    after_the_last()
     block = table_ptr + 3 * tl.program_id(1)
     rows = tl.load(block + 2)
     if rows > 0:
@@ -155,6 +158,7 @@ def down_kernel(
 @triton.jit
 def combine_kernel(outputs_ptr, out_ptr, D, A, COLUMNS: tl.constexpr):
     """The sum of a row's A results, in their order and in float32."""
+    after_the_last()
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros([COLUMNS], tl.float32)

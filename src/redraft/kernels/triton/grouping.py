@@ -12,6 +12,7 @@ import triton.language as tl
 from jaxtyping import Int
 from torch import Tensor
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.target import launch, power_of_two
 
 # N rows, A experts a row, E experts, B blocks
@@ -24,6 +25,7 @@ def group_kernel(
     index_ptr, order_ptr, table_ptr, total, num_blocks, BLOCK: tl.constexpr, BINS: tl.constexpr, CHUNK: tl.constexpr
 ):  # fmt: skip
     """One expert's part of the order and of the table."""
+    after_the_last()
     expert = tl.program_id(0)
     bins = tl.arange(0, BINS)
     counts = tl.zeros([BINS], tl.int32)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redraft.kernels.triton.dependent import after_the_last
+
 # N rows, V vocabulary, D hidden, J tiles of the vocabulary
 
 
@@ -42,6 +44,7 @@ def logits_kernel(
 
     Neighbouring programs share a tile of the vocabulary, which is then read from memory once.
     """
+    after_the_last()
     row_tiles = tl.cdiv(N, ROWS)
     tile = tl.program_id(0) // row_tiles
     n = (tl.program_id(0) % row_tiles) * ROWS + tl.arange(0, ROWS)
@@ -91,6 +94,7 @@ def finish_kernel(
     row_masses, V, J, cap, COLUMNS: tl.constexpr, TILES: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Results of one row. The draw goes through the tiles' masses in vocabulary order, then through one tile."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     j = tl.arange(0, TILES)
     inside = j < J
@@ -138,6 +142,7 @@ def weights_kernel(
     BLOCK: tl.constexpr, INTEGER: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Probabilities of one row's BLOCK tokens; times the scale of an int8 embedding's row, if it is one."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     v = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = v < V
@@ -155,6 +160,7 @@ def soft_kernel(
     ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """weights @ embedding over one part of the vocabulary; parts are whole steps of DEPTH tokens."""
+    after_the_last()
     row_tiles = tl.cdiv(N, ROWS)
     n = (tl.program_id(0) % row_tiles) * ROWS + tl.arange(0, ROWS)
     d = (tl.program_id(0) // row_tiles) * WIDTH + tl.arange(0, WIDTH)
@@ -181,6 +187,7 @@ def sum_kernel(
     BLOCK: tl.constexpr, INTEGER: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Sums the parts in their order, rounds, and scales; at temperature 0 it is the argmax's own row."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = d < D

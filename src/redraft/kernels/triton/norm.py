@@ -12,6 +12,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.target import launch, power_of_two
 
 # N rows, D width, B batch, T positions, H query heads, K key-value heads, F = D / 2 pairs
@@ -23,6 +24,7 @@ def norm_kernel(
     BLOCK: tl.constexpr, WEIGHTED: tl.constexpr, ADDS: tl.constexpr, SCALES: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """(residual + normed row) * scalar, or less of it."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
@@ -68,6 +70,7 @@ def heads_kernel(
     F: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One head of one position: a query's, or a key's with its value."""
+    after_the_last()
     n, h = tl.program_id(0).to(tl.int64), tl.program_id(1)
     f = tl.arange(0, F)
     turn_cos, turn_sin = tl.load(cos + n * F + f).to(tl.float32), tl.load(sin + n * F + f).to(tl.float32)

@@ -8,6 +8,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.target import launch, power_of_two
 
 # B batch, T positions, F pairs of a head
@@ -16,6 +17,7 @@ from redraft.kernels.triton.target import launch, power_of_two
 @triton.jit
 def rotary_kernel(positions, frequencies, cos, sin, F, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """One position. Angles are products in float32, as torch's are."""
+    after_the_last()
     n, f = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     inside = f < F
     angle = tl.load(positions + n).to(tl.float32) * tl.load(frequencies + f, mask=inside, other=0.0)

@@ -8,6 +8,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.target import compute_dtype, launch, power_of_two, tiles
 
 # N rows, D hidden, E experts, A experts a row, P parts of the columns
@@ -21,6 +22,7 @@ def scores_kernel(
     x, weight, partial, N, D, E, ROWS: tl.constexpr, BINS: tl.constexpr, DEPTH: tl.constexpr, COMPUTE: tl.constexpr
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One part of x @ weight^T for ROWS rows and all experts; parts are whole steps of DEPTH columns."""
+    after_the_last()
     n = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     e, d = tl.arange(0, BINS), tl.arange(0, DEPTH)
     part = tl.program_id(1)
@@ -41,6 +43,7 @@ def choose_kernel(
     partial, like, expert_scale, index, weight, E, A, P, BINS: tl.constexpr, PLACES: tl.constexpr
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """The A likeliest experts of a row, of equal ones the first, and weights that sum to 1 before `expert_scale`."""
+    after_the_last()
     n = tl.program_id(0)
     e, place = tl.arange(0, BINS), tl.arange(0, PLACES)
     total = tl.zeros((BINS,), dtype=tl.float32)

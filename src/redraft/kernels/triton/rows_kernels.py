@@ -8,6 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from redraft.kernels.triton.dependent import after_the_last
+
 # N rows, D width, I units of a gated MLP, P parts of a product, A results of experts
 
 # Adding this to a float32 and taking it away rounds to a whole number, halves to even ones.
@@ -75,6 +77,7 @@ def round_kernel(
     x, values, scales, D, x_row, MOST: tl.constexpr, BLOCK: tl.constexpr
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One row, rounded; zeros have scale 0."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
@@ -87,6 +90,7 @@ def norm_round_kernel(
     x, weight, values, scales, D, eps, MOST: tl.constexpr, BLOCK: tl.constexpr
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One row, normed and rounded."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
@@ -100,6 +104,7 @@ def gate_kernel(
     parts, like, values, scales, I, P, MOST: tl.constexpr, BLOCK: tl.constexpr
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """gelu(gate) * up of a row whose 2 I columns lie beside each other, rounded."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     i = tl.arange(0, BLOCK)
     inside = i < I
@@ -119,6 +124,7 @@ def begin_kernel(
     NORMED: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """A token's scaled embedding, plus its conditioning: the first hidden state, and that normed for layer 0."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
@@ -143,6 +149,7 @@ def middle_kernel(
     BLOCK: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """After attention: its norm and the residual, then what the dense MLP, the experts and the router read."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D
@@ -167,6 +174,7 @@ def end_kernel(
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """The end of a layer: the experts' results in their order, both feed-forward paths normed and added, the residual
     and the layer's scalar; then the row as the next layer reads it."""
+    after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < D

@@ -8,6 +8,8 @@ import torch
 import triton.language as tl
 from triton import knobs
 
+from redraft.kernels.triton.dependent import DEPENDENT
+
 # What every GPU of the last years has at least: the LDS of AMD's and the local memory of Intel's.
 LEAST_SHARED_BYTES = 64 * 2**10
 # Where the device does not say; about what an Intel Arc has of its own.
@@ -55,6 +57,8 @@ def power_of_two(size: int) -> int:
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
     """Runs a kernel; Triton's own types know neither its launch options nor that plain numbers become constants."""
+    if DEPENDENT.value:
+        options["launch_pdl"] = True
     kernel[grid](*arguments, **options)
 
 
