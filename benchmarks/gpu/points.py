@@ -92,7 +92,8 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
         found["parts"] = part_times_ms(model, step.work, clock, repeats=2 if context.small else 5)
         eager = clock.samples_ms(make_plain_step(model, step.cache, length), seconds=0.5, most=20)
         found |= {"eager_ms": median(eager), "eager_samples_ms": eager}
-        if model.fused() is not None:
+        # Once a form is enough, and its kernels are others to compile.
+        if model.fused() is not None and at == context.contexts[0] and experts == reach(config, 128):
             found["modules"] = _by_modules(context, model, at)
     return found
 
