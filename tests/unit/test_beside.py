@@ -1,4 +1,4 @@
-"""What the streams are told: a branch waits for the main stream before it begins, the main stream for it at the join."""
+"""What streams are told: a branch waits for the main one before it begins, the main one for the branch at the join."""
 
 from __future__ import annotations
 
