@@ -61,7 +61,7 @@ class FusedMLP(nn.Module):
 
 
 class FusedAttention(nn.Module):
-    """Attention with one projection, whose own one is left in parts."""
+    """Attention with one joint projection before it; the output projection is left in parts."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
