@@ -47,7 +47,9 @@ def log_probs_of(hidden, embedding, temperature):
 def check_head(found, expected, log_probs, uniform, soft_error=2e-5):
     """Sums are float32 on both sides: a unit in the last place of a cap of 30, over the lowest temperature, is 6e-6."""
     assert torch.equal(found.argmax, expected.argmax)
-    for name in ("entropy", "log_prob", "dropped_mass"):
+    # Of 16 bits a soft embedding may lack more than of 32.
+    assert (found.dropped_mass <= (2.0**-11 if found.soft_embedding.dtype == torch.bfloat16 else 2.0**-24)).all()
+    for name in ("entropy", "log_prob"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=2e-5, rtol=1e-5)
     # Where the draw falls on the border of two tokens, to float32, either of them is right.
     clear = (log_probs.exp().cumsum(-1) - uniform.double()[:, None]).abs().amin(-1) > 1e-5

@@ -1,12 +1,14 @@
 """The head on a GPU: one product with the vocabulary, whose tiles leave their share of a softmax behind.
 
 Raw logits stay in scratch memory, rounded to the embedding's dtype as a matrix product rounds them, so that
-statistics, draw and soft embedding see the same numbers. Four passes follow each other:
+statistics, draw and soft embedding see the same numbers. These passes follow each other:
 
 - `logits_kernel`: logits of a tile, and its largest logit, mass, entropy moment and argmax, for each row;
 - `finish_kernel`: a row's results out of its tiles' sums; the draw finds its tile by inverse CDF, then its token;
-- `weights_kernel`: logits become probabilities;
-- `soft_kernel` and `sum_kernel`: probabilities x embedding, split over the vocabulary, summed in a fixed order.
+- `select_kernel`: lists of a row's likely tokens, where they are few and hold all of its mass but a bound;
+- `weights_kernel`: logits of the other rows become probabilities;
+- `soft_kernel` and `sum_kernel`: probabilities x embedding, split over the vocabulary, summed in a fixed order; or the
+  rows of the embedding that a list names. A canvas that is nearly done has lists only: the product is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 import triton.language as tl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.kernels.head import MAX_ROWS, HeadStats
@@ -24,12 +26,15 @@ from redraft.kernels.triton.dense import rounded_rows
 from redraft.kernels.triton.head_kernels import (
     finish_kernel,
     logits_kernel,
+    select_kernel,
     soft_kernel,
     sum_kernel,
     weights_kernel,
 )
 from redraft.kernels.triton.target import compute_dtype, launch, power_of_two, shared_bytes, stored_dtype, tiles
 
+# Probability that a soft embedding of 16 bits may lack: less than what rounding it loses. One of 32 bits: as on a CPU.
+MASS_BOUND, SMALL_BOUND = 2.0**-11, 2.0**-24
 # Columns of the elementwise passes.
 WEIGHTS_BLOCK, SUM_BLOCK = 4096, 1024
 
@@ -48,6 +53,10 @@ class HeadConfig:
         warps, stages: of both.
         soft_stages: of the soft embedding's product.
         parts: of the vocabulary in the soft embedding, one program each.
+        lists: of a row's likely tokens, one for each part of the vocabulary; a power of 2.
+        places: of a list; with `lists` a multiple of 16.
+        together: tiles of logits that are passed over at once; a power of 2.
+        bound: probability that may be missing in a soft embedding; None: by its dtype.
     """
 
     rows: int = 128
@@ -58,6 +67,42 @@ class HeadConfig:
     stages: int = 3
     soft_stages: int = 3
     parts: int = 6
+    lists: int = 8
+    places: int = 32
+    together: int = 16
+    bound: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lists:
+    """Likely tokens of each row, with their probabilities (times the scale of an int8 embedding's row), how many there
+    would be, and their mass."""
+
+    tokens: Int[Tensor, "N C K"]
+    shares: Float[Tensor, "N C K"]
+    counts: Int[Tensor, "N C"]
+    kept: Float[Tensor, "N C"]
+    bound: float
+
+    @classmethod
+    def empty(cls, rows: int, config: HeadConfig, dtype: torch.dtype, device: torch.device) -> _Lists:
+        bound = config.bound or (MASS_BOUND if dtype.itemsize == 2 else SMALL_BOUND)
+        shape = (rows, config.lists, config.places)
+        return cls(
+            tokens=torch.empty(shape, dtype=torch.int32, device=device),
+            shares=torch.empty(shape, dtype=torch.float32, device=device),
+            counts=torch.empty(shape[:2], dtype=torch.int32, device=device),
+            kept=torch.empty(shape[:2], dtype=torch.float32, device=device),
+            bound=bound,
+        )
+
+    @property
+    def pointers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.tokens, self.shares, self.counts, self.kept
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return {"LISTS": self.tokens.shape[1], "PLACES": self.tokens.shape[2], "BOUND": self.bound}
 
 
 def head_config(rows: int, shared: int) -> HeadConfig:
@@ -130,21 +175,32 @@ def _pass(
         V, J, cap, COLUMNS=config.columns, TILES=power_of_two(J),
     )  # fmt: skip
 
+    lists = _Lists.empty(N, config, hidden.dtype, device)
+    launch(
+        select_kernel, (N, config.lists),
+        logits, temperature, column_scale, tops, top, mass, *lists.pointers, V, J, cap,
+        COLUMNS=config.columns, TILES=config.together, PLACES=config.places, INTEGER=integer,
+    )  # fmt: skip
+
     # Probabilities take the place of their logits.
     floating = stored_dtype(hidden.dtype if integer else weight.dtype)
     fits = logits.dtype.itemsize == floating.itemsize
     weights = logits.view(floating) if fits else torch.empty_like(logits, dtype=floating)
     launch(
         weights_kernel, (N, tiles(V, WEIGHTS_BLOCK)),
-        logits, temperature, column_scale, top, mass, weights, V, cap, BLOCK=WEIGHTS_BLOCK, INTEGER=integer,
+        logits, temperature, column_scale, top, mass, lists.counts, lists.kept, weights, V, cap,
+        BLOCK=WEIGHTS_BLOCK, INTEGER=integer, **lists.constants,
+    )  # fmt: skip
+    soft, dropped = _soft(
+        weights, weight, column_scale, temperature, argmax, lists, embed_scale, hidden.dtype, config
     )  # fmt: skip
     return HeadStats(
         argmax=argmax,
         sample=sample,
         entropy=entropy,
         log_prob=log_prob,
-        soft_embedding=_soft(weights, weight, column_scale, temperature, argmax, embed_scale, hidden.dtype, config),
-        dropped_mass=torch.zeros_like(entropy),
+        soft_embedding=soft,
+        dropped_mass=dropped,
     )
 
 
@@ -154,23 +210,25 @@ def _soft(
     column_scale: Tensor,
     temperature: Tensor,
     argmax: Tensor,
+    lists: _Lists,
     embed_scale: Tensor,
     dtype: torch.dtype,
     config: HeadConfig,
-) -> Float[Tensor, "N D"]:
-    """weights @ embedding, scaled; weights already hold the scales of an int8 embedding."""
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, "N"]]:
+    """(weights @ embedding, scaled; the mass that it lacks); weights already hold the scales of an int8 embedding."""
     (N, V), D = weights.shape, embedding.shape[1]
-    soft = weights.new_empty(N, D, dtype=dtype)
+    soft, dropped = weights.new_empty(N, D, dtype=dtype), weights.new_empty(N, dtype=torch.float32)
     partial = weights.new_empty(config.parts, N, D, dtype=torch.float32)
     launch(
         soft_kernel, (tiles(N, config.rows) * tiles(D, config.width), config.parts),
-        weights, embedding, partial, N, V, D,
+        weights, embedding, temperature, lists.counts, lists.kept, partial, N, V, D,
         ROWS=config.rows, WIDTH=config.width, DEPTH=config.depth, COMPUTE=compute_dtype(weights.dtype),
+        **lists.constants,
         num_warps=config.warps, num_stages=config.soft_stages,
     )  # fmt: skip
     launch(
         sum_kernel, (N, tiles(D, SUM_BLOCK)),
-        partial, embedding, column_scale, temperature, argmax, embed_scale.to(soft.device), soft, N, D, config.parts,
-        BLOCK=SUM_BLOCK, INTEGER=embedding.dtype == torch.int8,
+        partial, embedding, column_scale, temperature, argmax, *lists.pointers, embed_scale.to(soft.device), soft,
+        dropped, N, D, config.parts, BLOCK=SUM_BLOCK, INTEGER=embedding.dtype == torch.int8, **lists.constants,
     )  # fmt: skip
-    return soft
+    return soft, dropped

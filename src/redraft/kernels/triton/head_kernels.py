@@ -9,6 +9,9 @@ from redraft.kernels.triton.dependent import after_the_last
 
 # N rows, V vocabulary, D hidden, J tiles of the vocabulary
 
+# Nats below the likeliest token beyond which others are not listed, and listed tokens that are read at once.
+FAR_BELOW, TOGETHER = tl.constexpr(10.0), tl.constexpr(16)
+
 
 @triton.jit
 def capped(raw, cap, inverse):  # type: ignore[no-untyped-def]
@@ -137,68 +140,142 @@ def finish_kernel(
 
 
 @triton.jit
+def is_sparse(counts, kept, temperature, n, inside, LISTS: tl.constexpr, PLACES: tl.constexpr, BOUND: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Whether the lists of each row n hold all that they found, and that all but BOUND of its mass; or it has no use
+    for them."""
+    c = tl.arange(0, LISTS)
+    at = n[:, None] * LISTS + c[None, :]
+    most = tl.max(tl.load(counts + at, mask=inside[:, None], other=0), axis=1)
+    mass = tl.sum(tl.load(kept + at, mask=inside[:, None], other=1.0), axis=1)
+    greedy = tl.load(temperature + n, mask=inside, other=0.0) == 0
+    return greedy | ((most <= PLACES) & (1.0 - mass <= BOUND))
+
+
+@triton.jit
+def select_kernel(
+    logits, temperature, column_scale, tops, row_tops, row_masses, tokens, shares, counts, kept, V, J, cap,
+    COLUMNS: tl.constexpr, TILES: tl.constexpr, PLACES: tl.constexpr, INTEGER: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """The tokens of one part of the vocabulary that are not far below a row's likeliest, in their order and at most
+    PLACES; how many there are, and their mass. Tiles without any are passed over TILES at a time."""
+    after_the_last()
+    n, c, lists = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    j, i = tl.arange(0, TILES), tl.arange(0, TILES * COLUMNS)
+    top, mass = tl.load(row_tops + n), tl.load(row_masses + n)
+    inverse = inverse_of(tl.load(temperature + n))
+    own = n * lists + c
+    count, found = 0, 0.0
+    length = tl.cdiv(tl.cdiv(J, TILES), lists) * TILES
+    for first in range(c * length, tl.minimum(c * length + length, J), TILES):
+        highest = tl.load(tops + n * J + first + j, mask=first + j < J, other=-float("inf"))
+        if tl.max(highest, axis=0) >= top - FAR_BELOW:
+            v = first * COLUMNS + i
+            scaled = capped(tl.load(logits + n * V + v, mask=v < V, other=0.0).to(tl.float32), cap, inverse) - top
+            chosen = (scaled >= -FAR_BELOW) & (v < V)
+            share = tl.where(chosen, tl.exp(scaled) / mass, 0.0)
+            found += tl.sum(share, axis=0)
+            if INTEGER:
+                share *= tl.load(column_scale + v, mask=chosen, other=0.0)
+            place = count + tl.cumsum(chosen.to(tl.int32), axis=0) - 1
+            fits = chosen & (place < PLACES)
+            tl.store(tokens + own * PLACES + place, v, mask=fits)
+            tl.store(shares + own * PLACES + place, share, mask=fits)
+            count += tl.sum(chosen.to(tl.int32), axis=0)
+    tl.store(counts + own, count)
+    tl.store(kept + own, found)
+
+
+@triton.jit
 def weights_kernel(
-    logits, temperature, column_scale, row_tops, row_masses, weights, V, cap,
-    BLOCK: tl.constexpr, INTEGER: tl.constexpr,
+    logits, temperature, column_scale, row_tops, row_masses, counts, kept, weights, V, cap,
+    BLOCK: tl.constexpr, INTEGER: tl.constexpr, LISTS: tl.constexpr, PLACES: tl.constexpr, BOUND: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Probabilities of one row's BLOCK tokens; times the scale of an int8 embedding's row, if it is one."""
     after_the_last()
     n = tl.program_id(0).to(tl.int64)
-    v = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = v < V
-    raw = tl.load(logits + n * V + v, mask=inside, other=0.0).to(tl.float32)
-    scaled = capped(raw, cap, inverse_of(tl.load(temperature + n)))
-    share = tl.exp(scaled - tl.load(row_tops + n)) / tl.load(row_masses + n)
-    if INTEGER:
-        share *= tl.load(column_scale + v, mask=inside, other=0.0)
-    tl.store(weights + n * V + v, share.to(weights.dtype.element_ty), mask=inside)
+    only = tl.arange(0, 1)
+    if tl.max(is_sparse(counts, kept, temperature, n + only, only < 1, LISTS, PLACES, BOUND).to(tl.int32), axis=0) == 0:
+        v = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = v < V
+        raw = tl.load(logits + n * V + v, mask=inside, other=0.0).to(tl.float32)
+        scaled = capped(raw, cap, inverse_of(tl.load(temperature + n)))
+        share = tl.exp(scaled - tl.load(row_tops + n)) / tl.load(row_masses + n)
+        if INTEGER:
+            share *= tl.load(column_scale + v, mask=inside, other=0.0)
+        tl.store(weights + n * V + v, share.to(weights.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def soft_kernel(
-    weights, embedding, partial, N, V, D,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, COMPUTE: tl.constexpr,
+    weights, embedding, temperature, counts, kept, partial, N, V, D,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr, DEPTH: tl.constexpr, COMPUTE: tl.constexpr, LISTS: tl.constexpr,
+    PLACES: tl.constexpr, BOUND: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
-    """weights @ embedding over one part of the vocabulary; parts are whole steps of DEPTH tokens."""
+    """weights @ embedding over one part of the vocabulary; parts are whole steps of DEPTH tokens.
+
+    Nothing where each of the ROWS has lists to sum. What a row beside others has no weights for is not read.
+    """
     after_the_last()
     row_tiles = tl.cdiv(N, ROWS)
     n = (tl.program_id(0) % row_tiles) * ROWS + tl.arange(0, ROWS)
     d = (tl.program_id(0) // row_tiles) * WIDTH + tl.arange(0, WIDTH)
     part = tl.program_id(1)
+    inside_n, inside_d = n < N, d < D
+    sparse = is_sparse(counts, kept, temperature, n, inside_n, LISTS, PLACES, BOUND)
     length = tl.cdiv(tl.cdiv(V, DEPTH), tl.num_programs(1)) * DEPTH
     first = part * length
-    inside_n, inside_d = n < N, d < D
+    last = tl.where(tl.min(sparse.to(tl.int32), axis=0) == 1, first, tl.minimum(first + length, V))
     depth = tl.arange(0, DEPTH)
     p_rows = weights + n.to(tl.int64)[:, None] * V
     total = tl.zeros((ROWS, WIDTH), dtype=tl.float32)
-    for start in range(first, tl.minimum(first + length, V), DEPTH):
+    for start in range(first, last, DEPTH):
         v = start + depth
         p = tl.load(p_rows + v[None, :], mask=inside_n[:, None] & (v < V)[None, :], other=0)
         e_at = embedding + v.to(tl.int64)[:, None] * D + d[None, :]
         e = tl.load(e_at, mask=(v < V)[:, None] & inside_d[None, :], other=0)
         total = tl.dot(p.to(COMPUTE), e.to(COMPUTE), total, input_precision="ieee")
     at = (part * N + n).to(tl.int64)[:, None] * D + d[None, :]
-    tl.store(partial + at, total, mask=inside_n[:, None] & inside_d[None, :])
+    tl.store(at + partial, total, mask=(inside_n & (sparse == 0))[:, None] & inside_d[None, :])
 
 
 @triton.jit
 def sum_kernel(
-    partial, embedding, column_scale, temperature, argmaxes, embed_scale, soft, N, D, parts,
-    BLOCK: tl.constexpr, INTEGER: tl.constexpr,
+    partial, embedding, column_scale, temperature, argmaxes, tokens, shares, counts, kept, embed_scale, soft, dropped,
+    N, D, parts,
+    BLOCK: tl.constexpr, INTEGER: tl.constexpr, LISTS: tl.constexpr, PLACES: tl.constexpr, BOUND: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Sums the parts in their order, rounds, and scales; at temperature 0 it is the argmax's own row."""
+    """A row's listed tokens, or the parts of its product, summed in their order; rounded and scaled. At temperature 0
+    it is the argmax's own row."""
     after_the_last()
     n = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = d < D
+    inside, only = d < D, tl.arange(0, 1)
     total = tl.zeros((BLOCK,), dtype=tl.float32)
-    for part in range(parts):
-        total += tl.load(partial + (part * N + n) * D + d, mask=inside, other=0.0)
-    best = tl.load(argmaxes + n)
-    row = tl.load(embedding + best * D + d, mask=inside, other=0).to(tl.float32)
-    if INTEGER:
-        row *= tl.load(column_scale + best)
-    total = tl.where(tl.load(temperature + n) == 0, row, total)
+    greedy = tl.load(temperature + n) == 0
+    sparse = tl.max(is_sparse(counts, kept, temperature, n + only, only < 1, LISTS, PLACES, BOUND).to(tl.int32), axis=0)
+    lost = 0.0
+    if greedy:
+        best = tl.load(argmaxes + n)
+        total = tl.load(embedding + best * D + d, mask=inside, other=0).to(tl.float32)
+        if INTEGER:
+            total *= tl.load(column_scale + best)
+    elif sparse == 1:
+        c = tl.arange(0, LISTS)
+        lost = tl.maximum(1.0 - tl.sum(tl.load(kept + n * LISTS + c), axis=0), 0.0)
+        k = tl.arange(0, TOGETHER)
+        for group in range(0, LISTS * PLACES // TOGETHER):
+            slot = group * TOGETHER + k
+            listed = slot % PLACES < tl.load(counts + n * LISTS + slot // PLACES)
+            if tl.max(listed.to(tl.int32), axis=0) == 1:
+                v = tl.load(tokens + n * LISTS * PLACES + slot, mask=listed, other=0).to(tl.int64)
+                share = tl.load(shares + n * LISTS * PLACES + slot, mask=listed, other=0.0)
+                e_at = embedding + v[:, None] * D + d[None, :]
+                e = tl.load(e_at, mask=listed[:, None] & inside[None, :], other=0).to(tl.float32)
+                total += tl.sum(share[:, None] * e, axis=0)
+    else:
+        for part in range(parts):
+            total += tl.load(partial + (part * N + n) * D + d, mask=inside, other=0.0)
     rounded = total.to(soft.dtype.element_ty).to(tl.float32)
     scaled = rounded * tl.load(embed_scale).to(tl.float32)
     tl.store(soft + n * D + d, scaled.to(soft.dtype.element_ty), mask=inside)
+    tl.store(dropped + n, lost)
