@@ -182,7 +182,8 @@ def _bf16_pair(sizes: _Sizes) -> Any:
 
 
 def _fp8(sizes: _Sizes, index: Tensor, weight: Tensor, operands: Operands | None = None) -> dict[str, Any]:
-    return _eight_bits(sizes, *sizes.once("fp8", lambda: _pair(sizes, float8_matrix)), index, weight, operands)
+    wide, narrow = sizes.once("fp8", lambda: _pair(sizes, float8_matrix))
+    return _eight_bits(sizes, wide, narrow, index, weight, operands)
 
 
 def _widened(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
@@ -190,7 +191,8 @@ def _widened(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
 
 
 def _int8(sizes: _Sizes, index: Tensor, weight: Tensor) -> dict[str, Any]:
-    return _eight_bits(sizes, *sizes.once("int8", lambda: _pair(sizes, int8_matrix)), index, weight)
+    wide, narrow = sizes.once("int8", lambda: _pair(sizes, int8_matrix))
+    return _eight_bits(sizes, wide, narrow, index, weight)
 
 
 def _pair(sizes: _Sizes, make: Callable[..., Any]) -> Any:
