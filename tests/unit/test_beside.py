@@ -49,6 +49,17 @@ def test_a_branch_is_between_two_waits(told):
     assert told == once * 2
 
 
+def test_a_branch_that_is_closed_is_none(told):
+    where = told.pop()
+    beside = Beside(torch.device("cuda"))
+    assert beside.close()
+    assert not beside.close()
+    with beside.branch():
+        assert where() == "main"
+    beside.join()
+    assert told == []
+
+
 def test_elsewhere_work_is_done_where_it_stands(told):
     where = told.pop()
     beside = Beside(torch.device("cpu"))

@@ -87,6 +87,24 @@ def test_what_cannot_be_captured_is_called_after_a_warning(device, caplog):
     assert found.told[-1] == "work"
 
 
+def test_what_can_be_made_simpler_is_tried_again(device, caplog):
+    found, where = device("cuda", "CUDAGraph")
+    capture, simple = found.graph, []
+
+    def graph(graph, pool):
+        if not simple:
+            raise RuntimeError("a branch")
+        return capture(graph, pool)
+
+    found.graph = graph
+    made = Launch(lambda: found.told.append("work"), where, lambda: simple.append(True) or True)
+    assert made.is_captured
+    assert "a branch" in caplog.text
+    simple.clear()
+    made = Launch(lambda: found.told.append("work"), where, lambda: False)
+    assert not made.is_captured
+
+
 def test_memory_that_is_missing_is_no_reason_to_go_on(device):
     _, where = device("cuda", "CUDAGraph")
 

@@ -53,7 +53,7 @@ class StepGraph:
         self.soft: Float[Tensor, "B L D"] = torch.zeros(
             B, L, model.config.hidden_size, dtype=model.dtype, device=device
         )
-        self._launch = Launch(self._step, device)
+        self._launch = Launch(self._step, device, model.without_branches)
 
     def place(
         self,
@@ -114,7 +114,7 @@ class EncodeGraph:
         self._hidden: Float[Tensor, "1 L D"] = torch.zeros(
             1, length, model.config.hidden_size, dtype=model.dtype, device=model.device
         )
-        self._launch = Launch(self._encode, model.device)
+        self._launch = Launch(self._encode, model.device, model.without_branches)
 
     def __call__(self, token_ids: Int[Tensor, "1 L"], sequence: SequenceCache) -> Float[Tensor, "1 L D"]:
         """Appends the ids to a sequence; returns their hidden states, which the next call writes over."""

@@ -22,10 +22,22 @@ class Launch:
     host one. Where it cannot be captured it is called as it is, after one warning.
     """
 
-    def __init__(self, work: Callable[[], None], device: torch.device) -> None:
-        """Runs `work` a few times where it is captured: its tensors must hold something by then."""
+    def __init__(
+        self, work: Callable[[], None], device: torch.device, simplify: Callable[[], bool] | None = None
+    ) -> None:
+        """Runs `work` a few times where it is captured: its tensors must hold something by then.
+
+        Args:
+            work: what is to be launched.
+            device: where.
+            simplify: makes of work that cannot be captured what perhaps can be; False if it knows nothing simpler.
+        """
         self._work = work
-        self._graph = _captured(work, device) if can_capture(device) else None
+        self._graph = None
+        if can_capture(device):
+            self._graph = _captured(work, device)
+            if self._graph is None and simplify is not None and simplify():
+                self._graph = _captured(work, device)
 
     @property
     def is_captured(self) -> bool:

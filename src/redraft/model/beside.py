@@ -29,6 +29,11 @@ class Beside:
         with torch.cuda.stream(self._stream):
             yield
 
+    def close(self) -> bool:
+        """Branches are done where they stand from here on; whether they were not before."""
+        was_open, self._stream = self._stream is not None, None
+        return was_open
+
     def join(self) -> None:
         """The main stream goes on when the branch is done."""
         if self._stream is not None:

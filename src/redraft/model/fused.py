@@ -182,8 +182,8 @@ class FusedBackbone(nn.Module):
         """
         super().__init__()
         self._backbone = (backbone,)
-        beside = Beside(backbone.norm.weight.device)
-        self.layers = nn.ModuleList(FusedLayer(layer, beside) for layer in backbone.layers)  # type: ignore[arg-type]
+        self.beside = Beside(backbone.norm.weight.device)
+        self.layers = nn.ModuleList(FusedLayer(layer, self.beside) for layer in backbone.layers)  # type: ignore[arg-type]
         self.self_conditioning = FusedMLP(backbone.self_conditioning)
         self._pre_norm = (backbone.self_conditioning.pre_norm.weight,)
         entries: list[NextNorm] = [layer.entry for layer in self.layers]  # type: ignore[misc]

@@ -152,6 +152,10 @@ class DiffusionGemma(nn.Module):
             self._fused = (self._fuse(),)
         return self._fused[0]
 
+    def without_branches(self) -> bool:
+        """From here on everything of a layer is told to one stream; False if it was already."""
+        return bool(self._fused) and self._fused[0] is not None and self._fused[0].beside.close()
+
     @contextmanager
     def by_modules(self) -> Iterator[None]:
         """Without what stands for the backbone: what that is measured against."""
