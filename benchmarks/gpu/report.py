@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FORMS = ("int4", "fp8", "bf16")
-_OTHERS = ("verify", "kernels", "agreement", "energy")
+_OTHERS = ("verify", "kernels", "agreement", "energy", "tune")
 # Milliseconds that a step of the full shape may take there.
 AIMS_MS = {"int4": 7.0, "fp8": 10.0, "bf16": 20.0}
 

@@ -38,7 +38,10 @@ PARTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "transformers_compiled": ("transformers_side", "run_compiled", ()),
     "fp8_more": ("points", "run_more", ("fp8",)),
     "bf16_more": ("points", "run_more", ("bf16",)),
+    "tune": ("tune", "run", ()),
 }
+# Only when it is asked for.
+_EXTRA = ("tune",)
 # Of a child: the device does not answer, or there is none.
 _LOST, _NOTHING = 3, 4
 _DEVICE_LOST = "the device was lost"
@@ -73,7 +76,8 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory of the results")
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
+    usual = ",".join(name for name in PARTS if name not in _EXTRA)
+    parser.add_argument("--parts", default=usual, help=f"some of {', '.join(PARTS)}; {', '.join(_EXTRA)} if named only")
     parser.add_argument("--shape", default="full", choices=["full", "mid", "tiny"])
     parser.add_argument("--device", default="cuda", help="cuda (NVIDIA and AMD), xpu or cpu")
     parser.add_argument("--budget-s", type=float, default=570.0, help="seconds that the run may take in all")

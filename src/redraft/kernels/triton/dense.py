@@ -91,7 +91,13 @@ def dense_product(
 
 
 def dense_parts(
-    rows: Rows, weight: Tensor, scale: Float[Tensor, "R"], operands: Operands, dtype: torch.dtype
+    rows: Rows,
+    weight: Tensor,
+    scale: Float[Tensor, "R"],
+    operands: Operands,
+    dtype: torch.dtype,
+    config: DenseConfig | None = None,
+    parts: int | None = None,
 ) -> Float[Tensor, "P M R"]:
     """Parts of a product whose sum is the product: float32, or one part of `dtype`.
 
@@ -104,13 +110,16 @@ def dense_parts(
         scale: of each of its rows.
         operands: what is multiplied.
         dtype: of activations.
+        config: tiles, else by the GPU.
+        parts: how many at most, else as many as fill the GPU.
     """
     x, (M, K), R = rows.values, rows.values.shape, len(weight)
-    limits = {"shared": shared_bytes(x.device), "programs": processors(x.device)}
-    config = dense_config(M, R, operands, splits=True, **limits)
+    programs = processors(x.device)
+    if config is None:
+        config = dense_config(M, R, operands, splits=True, shared=shared_bytes(x.device), programs=programs)
     steps = tiles(K, config.depth)
-    room = limits["programs"] // (tiles(M, config.rows) * tiles(R, config.columns))
-    parts = max(1, min(room, _MOST_PARTS, steps // _LEAST_STEPS))
+    room = programs // (tiles(M, config.rows) * tiles(R, config.columns))
+    parts = parts or max(1, min(room, _MOST_PARTS, steps // _LEAST_STEPS))
     # As many as have steps.
     parts = tiles(steps, tiles(steps, parts)) if steps else 1
     return _dense(x, *_given(rows, weight, scale, operands), dtype, operands, config, parts)
