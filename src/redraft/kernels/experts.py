@@ -113,13 +113,14 @@ def experts_int8(
     An accelerator without Triton widens few weights for `every_expert` instead, and leaves rows as they are.
     """
     if isinstance(gate_up, Int8Matrix) and isinstance(down, Int8Matrix):
-        given = (x_ND, index_NA, weight_NA)
-        parts = [PackedInt8.parts(stack) for stack in (gate_up, down)]
+        given, stacks = (x_ND, index_NA, weight_NA), (gate_up, down)
+
+        def one_by_one() -> Tensor:
+            return experts_int8(*given, *(PackedInt8.parts(stack) for stack in stacks))
+
         if _runs_in_triton(x_ND, gate_up.data, down.data):
-            return attempt(
-                "experts_int8", lambda: _fast(*given, gate_up, down), lambda: experts_int8(*given, *parts)
-            )  # fmt: skip
-        return experts_int8(*given, *parts)
+            return attempt("experts_int8", lambda: _fast(*given, *stacks), one_by_one)
+        return one_by_one()
     assert not isinstance(gate_up, Int8Matrix)
     assert not isinstance(down, Int8Matrix)
     if x_ND.device.type != "cpu" and len(gate_up) * len(gate_up[0].scale) <= _EVERY_COLUMNS:
