@@ -105,7 +105,7 @@ def _modules() -> list[Any]:
 
 def resources(launched: tuple[Any, ...], target: tuple[str, int | str, int]) -> dict[str, int]:
     """{shared, registers, spilled, and for cuda waits} of a recorded launch, compiled for a GPU as it would be there:
-    pointers, and numbers that 16 divides, are known to be aligned."""
+    ones are known, and that pointers, and numbers that 16 divides, are aligned."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -118,6 +118,9 @@ def resources(launched: tuple[Any, ...], target: tuple[str, int | str, int]) -> 
     for position, (name, value) in enumerate((name, given[name]) for name in parameters):
         if parameters[name].is_constexpr:
             signature[name], constants[(position,)] = "constexpr", value
+            continue
+        if isinstance(value, int) and value == 1 and not parameters[name].do_not_specialize:
+            signature[name], constants[(position,)] = "constexpr", 1
             continue
         is_tensor = isinstance(value, torch.Tensor)
         signature[name] = TYPES[value.dtype] if is_tensor else "fp32" if isinstance(value, float) else "i32"
@@ -145,8 +148,8 @@ def resources(launched: tuple[Any, ...], target: tuple[str, int | str, int]) -> 
 _HIP = ("vgpr_count", "vgpr_spill_count")
 
 
-def meta_model(form: str, target: tuple[str, int | str, int]) -> Any:
-    """The released shape as a GPU holds it, on the meta device, in "int4" beside e4m3, "int8", "fp8" or "bf16"."""
+def meta_model(form: str, target: tuple[str, int | str, int], config: Any = None) -> Any:
+    """The released shape, or another, on the meta device as a GPU holds it: "int4" beside e4m3, "int8", "fp8", "bf16"."""
     from redraft.bench.shapes import shape_config
     from redraft.kernels.float8 import Float8Matrix
     from redraft.kernels.int8 import Int8Matrix
@@ -173,7 +176,7 @@ def meta_model(form: str, target: tuple[str, int | str, int]) -> Any:
         )  # fmt: skip
 
     with torch.device("meta"):
-        model = DiffusionGemma(shape_config("full"))
+        model = DiffusionGemma(config or shape_config("full"))
     model.backbone.to(torch.bfloat16)
     recipe = {"int4": Recipe(experts="int4", rest="fp8"), "bf16": None}.get(form, RECIPES.get(form))
     shapes = {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}

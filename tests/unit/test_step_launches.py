@@ -17,25 +17,28 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-# Compiled in every run of the tests; the others take minutes.
-QUICK = {("cuda", "90", "int4")}
+# Compiled in every run of the tests; the others take minutes. The bundled model's sizes divide into other tiles.
+QUICK = {("cuda", "90", "int4", "full"), ("cuda", "90", "bf16", "mini")}
 NAMES = [("cuda", "80"), ("cuda", "90"), ("cuda", "120"), ("hip", "gfx942"), ("hip", "gfx1100")]
 CASES = [
-    pytest.param(*name, form, id=f"{name[1]}-{form}", marks=() if (*name, form) in QUICK else pytest.mark.full)
-    for name in NAMES
-    for form in ("int4", "int8", "fp8", "bf16")
-]
+    pytest.param(
+        *name, form, shape, id=f"{name[1]}-{form}-{shape}",
+        marks=() if (*name, form, shape) in QUICK else pytest.mark.full,
+    )
+    for name in NAMES for form in ("int4", "int8", "fp8", "bf16") for shape in ("full", "mini")
+]  # fmt: skip
 
 
-def main(task, backend, name, form, batch):
+def main(task, backend, name, form, batch, shape="full"):
     from offline import TARGETS, meta_model, recording, resources
     from redraft.engine.graph import EncodeGraph, StepGraph
 
     target = next(t for t in TARGETS if t[0] == backend and str(t[1]) == name)
     with pytest.MonkeyPatch.context() as patch:
         with recording(patch, target):
-            model = meta_model(form, target)
-        step = StepGraph(model, batch_size=int(batch), length=256, capacity=1024, threshold=1)
+            model = meta_model(form, target, config_of(shape))
+        length = model.config.canvas_length
+        step = StepGraph(model, batch_size=int(batch), length=length, capacity=1024, threshold=1)
         with recording(patch, target):
             # The first makes the joint matrices.
             step._step()
@@ -45,7 +48,7 @@ def main(task, backend, name, form, batch):
             print(json.dumps(seen.counts))
             return
         # By the modules themselves, whose kernels are others.
-        encode = EncodeGraph(model, length=256, capacity=1024)
+        encode = EncodeGraph(model, length=length, capacity=1024)
         with recording(patch, target) as also, model.by_modules():
             encode._encode()
     found, done = {}, set()
@@ -56,6 +59,15 @@ def main(task, backend, name, form, batch):
             done.add(key)
             found[f"{kernel.fn.__name__} {len(done)}"] = resources(launched, target)
     print(json.dumps({"limit": TARGETS[target][0], "kernels": found}))
+
+
+def config_of(shape):
+    """Of a shape of the benchmark's, or of the bundled model."""
+    from redraft.bench.shapes import shape_config
+    from redraft.model.locate import BUNDLED
+    from redraft.model.source import Source
+
+    return Source.open(BUNDLED / "mini").config if shape == "mini" else shape_config(shape)
 
 
 def said(*arguments, cache, **variables):
