@@ -149,7 +149,7 @@ _HIP = ("vgpr_count", "vgpr_spill_count")
 
 
 def meta_model(form: str, target: tuple[str, int | str, int], config: Any = None) -> Any:
-    """The released shape, or another, on the meta device as a GPU holds it: "int4" beside e4m3, "int8", "fp8", "bf16"."""
+    """The released shape, or another, on the meta device as a GPU holds it: int4 beside e4m3, int8, fp8 or bf16."""
     from redraft.bench.shapes import shape_config
     from redraft.kernels.float8 import Float8Matrix
     from redraft.kernels.int8 import Int8Matrix
