@@ -37,7 +37,7 @@ def every_row():  # type: ignore[no-untyped-def]
 @triton.jit
 def normed(row, D, eps):  # type: ignore[no-untyped-def]
     """A row, zero beyond D, over its root mean square."""
-    return row * (1.0 / tl.sqrt(tl.sum(row * row, axis=0) / D + eps))
+    return row * tl.rsqrt(tl.sum(row * row, axis=0) / D + eps)
 
 
 @triton.jit
