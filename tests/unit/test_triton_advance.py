@@ -9,8 +9,12 @@ import torch
 from interpreted import interpreting, loop_bounds
 
 with interpreting():
+    from redraft.engine.graph import StepGraph
     from redraft.kernels.head import HeadStats
     from redraft.kernels.triton.rotary import rotary_triton
+    from redraft.model import rope
+    from redraft.model.checkpoint import load_model
+    from redraft.model.locate import BUNDLED
     from redraft.model.rope import inverse_frequencies, rotary
     from redraft.sampler import advance
     from redraft.sampler.advance import Canvases
@@ -46,28 +50,35 @@ def copied(found):
 
 
 @pytest.fixture
-def launched(monkeypatch):
-    """The Triton form of a step's end."""
+def as_on_a_gpu(monkeypatch):
+    """Calls a function with tensors that are said to lie on a GPU."""
 
-    def end(found, given):
+    def call(function, *given):
         with monkeypatch.context() as patch:
-            patch.setattr(advance, "on_gpu", lambda *_: True)
-            patch.setattr(advance, "attempt", lambda name, fast, reference: fast())
-            found.advance(given)
+            for module in (advance, rope):
+                patch.setattr(module, "on_gpu", lambda *_: True)
+                patch.setattr(module, "attempt", lambda name, fast, reference: fast())
+            return function(*given)
 
-    return end
+    return call
+
+
+@pytest.fixture
+def launched(as_on_a_gpu):
+    """The Triton form of a step's end."""
+    return lambda found, given: as_on_a_gpu(found.advance, given)
 
 
 def assert_same(found, expected):
     for name, tensor in vars(expected).items():
         # Means are sums in another order.
         torch.testing.assert_close(
-            getattr(found, name), tensor, atol=1e-6, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+            getattr(found, name), tensor, atol=1e-6, rtol=1e-5, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
         )
 
 
-@pytest.mark.parametrize("threshold", [0, 1, 3])
-@pytest.mark.parametrize(("batch", "length"), [(1, 1), (2, 7), (3, 48), (1, 256), (2, 300)])
+@pytest.mark.parametrize("threshold", [0, 1, 2, 3])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 1), (2, 7), (3, 48), (1, 256), (2, 300), (1, 1024)])
 def test_a_step_ends_as_in_torch(launched, batch, length, threshold):
     generator = torch.Generator().manual_seed(length + threshold)
     meant = canvases(batch, length, threshold, generator)
@@ -103,28 +114,54 @@ def test_the_surest_is_taken_however_unsure(launched):
     assert found.accepted.tolist() == [[True] + [False] * 8], "of equal ones the first"
 
 
-@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_what_is_not_finite_is_said(launched, broken):
+@pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])
+def test_what_is_accepted_is_the_rule(launched, scale):
+    """Of entropies that are not multiples of one another, as a model has them; the sums are float64."""
+    generator = torch.Generator().manual_seed(int(scale * 100))
+    for _ in range(5):
+        found = canvases(3, 100, 1, generator)
+        entropy = torch.rand(3, 100, generator=generator) ** 3 * scale
+        launched(found, stats(3, 100, generator, entropy))
+        ascending, order = torch.sort(entropy.double(), dim=-1, stable=True)
+        slack = found.bound - (ascending.cumsum(-1) - ascending)
+        assert slack.abs().min() > 1e-5, "float32 sums would decide"
+        assert torch.equal(found.accepted, torch.zeros(3, 100, dtype=torch.bool).scatter(-1, order, slack >= 0))
+        assert found.accepted.any(-1).all()
+
+
+def test_at_temperature_zero_all_is_accepted(launched):
     generator = torch.Generator().manual_seed(0)
-    found = canvases(2, 9, 1, generator)
-    entropy = torch.rand(2, 9, generator=generator)
-    entropy[1, 4] = broken
+    found = canvases(2, 48, 1, generator)
+    found.bound.zero_()
+    given = stats(2, 48, generator, torch.zeros(2, 48))
+    launched(found, given)
+    assert found.accepted.all()
+    assert torch.equal(found.tokens, given.sample)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("places", [[4], [0, 8], list(range(9))])
+def test_what_is_not_finite_is_said(launched, broken, places):
+    generator = torch.Generator().manual_seed(0)
+    meant = canvases(2, 9, 1, generator)
+    found = copied(meant)
+    entropy = torch.randint(0, 6, (2, 9), generator=generator) / 8
+    entropy[1, places] = broken
+    given = stats(2, 9, generator, entropy)
+    meant.advance(given)
     with np.errstate(invalid="ignore"):
-        launched(found, stats(2, 9, generator, entropy))
+        launched(found, given)
     assert found.verdict[1].tolist() == [1.0, 0.0]
     assert ((found.tokens >= 0) & (found.tokens < VOCABULARY)).all()
+    assert_same(found, meant)
 
 
-def test_a_step_begins_with_its_own_draws(monkeypatch):
+def test_a_step_begins_with_its_own_draws(as_on_a_gpu):
     generator = torch.Generator().manual_seed(0)
     for batch, length in ((1, 1), (3, 48), (2, 1500)):
         found = canvases(batch, length, 1, generator)
-        expected = found.draws()
-        with monkeypatch.context() as patch:
-            patch.setattr(advance, "on_gpu", lambda *_: True)
-            patch.setattr(advance, "attempt", lambda name, fast, reference: fast())
-            for one, other in zip(found.draws(), expected, strict=True):
-                assert torch.equal(one, other)
+        for one, other in zip(as_on_a_gpu(found.draws), found.draws(), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_a_canvas_that_is_too_long_is_torchs(launched):
@@ -137,11 +174,55 @@ def test_a_canvas_that_is_too_long_is_torchs(launched):
 
 
 @pytest.mark.parametrize(("theta", "factor", "size"), [(1e4, 1.0, 16), (1e6, 0.25, 512), (1e4, 1.0, 12)])
-def test_rotary_tables(theta, factor, size):
+def test_rotary_tables(as_on_a_gpu, theta, factor, size):
+    """An angle is a float32 on both sides: at 262,144 radians its neighbours are 1/32 away."""
     frequencies = inverse_frequencies(theta, factor, size)
     positions = torch.tensor([[0, 1, 2, 1023], [5, 262_144, 99_999, 7]])
+    angles = (positions[..., None].float() * frequencies).double()[:, :, None]
+    for dtype, bound in ((torch.float32, 1e-6), (torch.bfloat16, 2.0**-8)):
+        tables = as_on_a_gpu(rotary, positions, frequencies, dtype)
+        for found, torchs, exact in zip(
+            tables, rotary(positions, frequencies, dtype), (angles.cos(), angles.sin()), strict=True
+        ):
+            assert (found.shape, found.dtype) == (torchs.shape, dtype)
+            torch.testing.assert_close(found, torchs, atol=bound, rtol=0)
+            torch.testing.assert_close(found.double(), exact, atol=bound, rtol=0)
+
+
+def test_rotary_tables_of_positions_that_lie_apart():
+    frequencies, positions = inverse_frequencies(1e4, 1.0, 16), torch.arange(24).view(6, 4)[:, ::2]
     for found, expected in zip(
         rotary_triton(positions, frequencies, torch.float32), rotary(positions, frequencies, torch.float32), strict=True
     ):
-        assert found.shape == expected.shape
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_steps_of_the_bundled_model_are_the_same(as_on_a_gpu):
+    """Two canvases of prefixes and blocks of their own, through the end of a block of noise."""
+    model = load_model(BUNDLED / "mini", dtype=torch.float32)
+    L, V, steps = model.config.canvas_length, model.config.vocab_size, 4
+    generator = torch.Generator().manual_seed(3)
+    cache = model.new_cache(2)
+    model.encode(torch.randint(0, V, (2, 20), generator=generator), cache, [20, 7])
+    graphs = [StepGraph(model, batch_size=2, length=L, capacity=64, threshold=1) for _ in range(2)]
+    S = len(graphs[0].canvases.noise)
+    for row, sequence in enumerate(cache.sequences):
+        tokens, history = torch.randint(0, V, (L,), generator=generator), advance.new_history(1, 1, L, model.device)
+        noise, uniform = torch.randint(0, V, (S, L), generator=generator), torch.rand(S, L, generator=generator)
+        for graph in graphs:
+            graph.place(
+                row, sequence, tokens=tokens, soft=None, history=history, entropy_bound=1.0, confidence_threshold=0.1
+            )
+            graph.feed(row, uniform, noise, [0.8 - 0.01 * s for s in range(S)], S - 2 + row)
+    meant, found = graphs
+    for _ in range(steps):
+        before = meant.canvases.tokens.clone()
+        expected, verdicts = meant.step(), as_on_a_gpu(found.step)
+        for name in ("tokens", "history", "argmax", "accepted", "place"):
+            assert torch.equal(getattr(found.canvases, name), getattr(meant.canvases, name)), name
+        assert not torch.equal(meant.canvases.tokens, before)
+        for one, other in zip(verdicts, expected, strict=True):
+            assert (one.settled, one.finite) == (other.settled, other.finite)
+            # float32 on both sides, through all layers.
+            assert one.mean_entropy == pytest.approx(other.mean_entropy, abs=1e-4)
+    assert meant.canvases.accepted.any()

@@ -15,7 +15,7 @@ from redraft.sampler.stop import new_history, remember, stable_and_confident
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise
 
-# Of the Triton form.
+# One program of the Triton form holds a whole canvas.
 _MAX_LENGTH = 1024
 
 

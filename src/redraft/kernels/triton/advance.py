@@ -9,14 +9,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from redraft.kernels.triton.dependent import after_the_last
-from redraft.kernels.triton.target import launch, power_of_two
+from redraft.kernels.triton.target import lanes, launch, power_of_two
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise
 
-# Beyond this a program would not hold its canvas.
-MAX_LENGTH = 1024
-# Positions that others are compared with at once.
-_COLUMNS = 32
+# Elements of a tile, of all positions by those that they are compared with at once: more would not stay in registers.
+_TILE = 8192
 
 
 @triton.jit
@@ -30,46 +28,47 @@ def advance_kernel(
     i = tl.arange(0, BLOCK)
     inside = i < L
     own = b * L + i
-    # Read by all before one writes it: sums over the program, which all wait for, lie between.
     now = tl.load(place + b)
     uncertainty = tl.load(entropy + own, mask=inside, other=0.0)
+    # Neither infinite nor no number.
+    known = tl.abs(uncertainty) < float("inf")
     # Entropies of all positions that come before in their order; of equal ones the earlier position comes first.
     before = tl.zeros((BLOCK,), dtype=tl.float32)
     for first in range(0, L, COLUMNS):
         j = first + tl.arange(0, COLUMNS)
+        # What is as large, and lies behind, comes before none.
         other = tl.load(entropy + b * L + j, mask=j < L, other=float("inf"))
         sooner = (other[None, :] < uncertainty[:, None]) | (
             (other[None, :] == uncertainty[:, None]) & (j[None, :] < i[:, None])
         )
-        before += tl.sum(tl.where(sooner & (j < L)[None, :], other[None, :], 0.0), axis=1)
-    taken = before <= tl.load(bound + b)
+        before += tl.sum(tl.where(sooner, other[None, :], 0.0), axis=1)
+    taken = known & (before <= tl.load(bound + b))
 
     best = tl.load(argmax + own, mask=inside, other=0)
     stands = tl.full((BLOCK,), 1, dtype=tl.int1)
     for h in range(H):
-        at = history + (h * B + b) * L + i
-        stands = stands & (tl.load(at, mask=inside, other=0) == best)
-    stands = stands | (i >= L)
-    # The oldest gives way, one place after another.
+        stands = stands & (tl.load(history + (h * B + b) * L + i, mask=inside, other=0) == best)
+    mean = tl.sum(uncertainty, axis=0) / L
+    settled = (tl.min(stands.to(tl.int32), axis=0) == 1) & (mean < tl.load(confidence + b))
+    finite = tl.min(known.to(tl.int32), axis=0)
+    fresh = tl.load(noise + (now * B + b) * L + i, mask=inside, other=0)
+    drawn = tl.load(sample + own, mask=inside, other=0)
+
+    # The oldest gives way, one place after another. A thread may write what another has read, so all have read first.
     for h in range(H):
         following = best
         if h + 1 < H:
             following = tl.load(history + ((h + 1) * B + b) * L + i, mask=inside, other=0)
+        tl.debug_barrier()
         tl.store(history + (h * B + b) * L + i, following, mask=inside)
-    mean = tl.sum(uncertainty, axis=0) / L
-    settled = (tl.min(stands.to(tl.int32), axis=0) == 1) & (mean < tl.load(confidence + b))
-    # Neither infinite nor no number.
-    finite = tl.min(tl.where(inside, tl.abs(uncertainty) < float("inf"), True).to(tl.int32), axis=0)
     tl.store(verdict + b, settled.to(tl.float32))
     tl.store(verdict + B + b, finite.to(tl.float32))
     tl.store(verdict + 2 * B + b, mean)
-
-    fresh = tl.load(noise + (now * B + b) * L + i, mask=inside, other=0)
-    drawn = tl.load(sample + own, mask=inside, other=0)
     tl.store(tokens + own, tl.where(taken, drawn, fresh), mask=inside)
     tl.store(accepted + own, taken, mask=inside)
     tl.store(kept_argmax + own, best, mask=inside)
     tl.store(kept_entropy + own, uncertainty, mask=inside)
+    tl.debug_barrier()
     tl.store(place + b, (now + 1) % S)
 
 
@@ -103,20 +102,20 @@ def advance_triton(
     verdict: Float[Tensor, "3 B"],
     place: Int[Tensor, "B"],
 ) -> None:
-    """`redraft.sampler.advance.advance`, on a GPU; L is at most `MAX_LENGTH`. All tensors are contiguous."""
+    """`redraft.sampler.advance.Canvases.advance`, on a GPU; L is at most 1024. All tensors are contiguous."""
     B, L = entropy.shape
-    block = max(_COLUMNS, power_of_two(L))
+    block = max(32, power_of_two(L))
     launch(
         advance_kernel, (B,), entropy, argmax, sample, noise, bound, confidence, history, tokens, kept_argmax,
-        kept_entropy, accepted, verdict, place, L, len(history), len(noise), BLOCK=block, COLUMNS=_COLUMNS,
-        num_warps=min(8, max(1, block // 32)),
+        kept_entropy, accepted, verdict, place, L, len(history), len(noise),
+        BLOCK=block, COLUMNS=min(32, _TILE // block), num_warps=min(8, max(1, block // lanes(entropy.device))),
     )  # fmt: skip
 
 
 def draws_triton(
     temperatures: Float[Tensor, "S B"], uniforms: Float[Tensor, "S B L"], place: Int[Tensor, "B"]
 ) -> tuple[Float[Tensor, "B L"], Float[Tensor, "B L"]]:
-    """`redraft.sampler.advance.draws`, on a GPU."""
+    """`redraft.sampler.advance.Canvases.draws`, on a GPU."""
     _, B, L = uniforms.shape
     temperature, uniform = (torch.empty(B, L, dtype=torch.float32, device=uniforms.device) for _ in range(2))
     block = min(1024, power_of_two(L))
