@@ -32,6 +32,7 @@ def run(context: Context) -> None:
         raise Skipped("no Triton: torch's forms are the references")
     if not context.clock.on_device:
         _mend_interpreter()
+    from verify_advance import cases as advance_cases
     from verify_experts import cases as experts_cases
     from verify_layer import cases as layer_cases
     from verify_step import cases as step_cases
@@ -40,7 +41,9 @@ def run(context: Context) -> None:
     seed = secrets.randbits(31)
     generator = torch.Generator(context.clock.device).manual_seed(seed)
     context.store.results.setdefault("seed", seed)
-    found = experts_cases(context, generator) | layer_cases(context, generator) | step_cases(context, generator)
+    found: dict[str, Case] = {}
+    for cases in (experts_cases, layer_cases, step_cases, advance_cases):
+        found |= cases(context, generator)
     for name, case in found.items():
         context.store.measure((name,), case)
 
