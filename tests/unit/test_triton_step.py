@@ -1,4 +1,4 @@
-"""The Triton forms of the head, of the canvas attention and of the norms, run by Triton's interpreter."""
+"""The Triton forms of the head and of the norms, run by Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ with interpreting():
     from redraft.kernels.int8 import Int8Matrix, quantise_rows
     from redraft.kernels.triton import head as fast_head
     from redraft.kernels.triton import norm as fast_norm
-    from redraft.kernels.triton.attention import AttentionConfig, attention_triton
 
 interpreted = loop_bounds
 CAP, SCALE = 30.0, 4.0
 # Tiles that the small shapes below do not divide into.
 SMALL_HEAD = fast_head.HeadConfig(rows=16, columns=64, depth=32, width=32, parts=3)
-SMALL_ATTENTION = AttentionConfig(rows=16, keys=16, warps=4, stages=1)
 EPS = 1e-6
 
 
@@ -121,48 +119,6 @@ def test_what_is_not_finite_shows_in_the_entropy():
     assert 0 <= int(found.sample.min()) <= int(found.sample.max()) < 70
 
 
-def attention_inputs(queries, cached, canvas, heads, groups, size):
-    """Queries and keys are normed, so that their products are about as large as their number's root."""
-    generator = torch.Generator().manual_seed(queries + cached)
-    shapes = [(1, queries, heads * groups, size), *[(1, heads, cached, size)] * 2, *[(1, heads, canvas, size)] * 2]
-    q, *others = (torch.randn(shape, generator=generator) for shape in shapes)
-    return q * size**-0.5, *others
-
-
-@pytest.mark.parametrize("parts", [1, 3, 99])
-@pytest.mark.parametrize(("queries", "cached", "canvas"), [(1, 0, 1), (7, 0, 7), (7, 1, 7), (9, 65, 9), (5, 7, 0)])
-def test_attention_over_both_sources(queries, cached, canvas, parts):
-    given = attention_inputs(queries, cached, canvas, 2, 2, 16)
-    found = attention_triton(*given, config=SMALL_ATTENTION, parts=parts)
-    # Weights sum to 1, values are below 5; float32 on both sides.
-    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("size", "heads", "groups"), [(256, 2, 2), (512, 1, 8)])
-def test_attention_of_the_real_head_sizes(size, heads, groups):
-    given = attention_inputs(6, 33, 6, heads, groups, size)
-    found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
-    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
-
-
-def test_attention_reads_where_the_cache_lies():
-    """Views into longer buffers, and keys laid out by position first."""
-    q, ck, cv, k, v = attention_inputs(9, 40, 9, 2, 3, 32)
-    k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v))
-    given = (q, ck[:, :, 5:38], cv[:, :, 5:38], k, v)
-    found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
-    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
-
-
-def test_attention_with_far_scores():
-    """The top moves from step to step, and one key takes nearly all."""
-    q, ck, cv, k, v = attention_inputs(9, 65, 9, 1, 2, 16)
-    given = (q * 40, ck * torch.linspace(0.1, 2, 65)[:, None], cv, k, v)
-    found = attention_triton(*given, config=SMALL_ATTENTION, parts=3)
-    # Scores of some hundreds carry their last place, 2^-15, into the weights.
-    torch.testing.assert_close(found, canvas_attention(*given), atol=2e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 40), (2, 2816)])
 def test_norm_against_its_reference(rows, width, weighted):
@@ -194,32 +150,11 @@ def test_heads_are_normed_and_turned(size, shared):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("parts", [1, 3, 99])
-@pytest.mark.parametrize(("cached", "used", "canvas"), [(40, 0, 7), (40, 1, 7), (40, 33, 7), (40, 40, 7), (0, 0, 7)])
-def test_attention_over_a_part_of_the_cache(cached, used, canvas, parts):
-    given = attention_inputs(7, cached, canvas, 2, 2, 16)
-    count = torch.tensor([used])
-    found = attention_triton(*given, count, config=SMALL_ATTENTION, parts=parts)
-    torch.testing.assert_close(found, canvas_attention(*given, used=count), atol=1e-5, rtol=1e-5)
-    q, keys, values, *rest = given
-    exact = canvas_attention(q, keys[:, :, :used], values[:, :, :used], *rest)
-    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-5)
-
-
-# A sliding layer's cache is its last window - 1 slots, a view into the middle of a buffer.
-@pytest.mark.parametrize(("size", "heads", "groups"), [(256, 2, 2), (512, 1, 8)])
-@pytest.mark.parametrize("slots", [slice(0, 33), slice(5, 22)])
-def test_attention_of_the_real_head_sizes_over_a_part(size, heads, groups, slots):
-    q, keys, values, *rest = attention_inputs(6, 33, 6, heads, groups, size)
-    given = (q, keys[:, :, slots], values[:, :, slots], *rest, torch.tensor([17], dtype=torch.int32))
-    found = attention_triton(*given, config=SMALL_ATTENTION, parts=2)
-    torch.testing.assert_close(found, canvas_attention(*given), atol=1e-5, rtol=1e-5)
-
-
 def test_a_gpu_picks_these(monkeypatch):
     """The same functions on tensors that are said to lie on a GPU."""
     generator = torch.Generator().manual_seed(5)
-    logits, (q, ck, cv, k, v) = head_inputs(5, 70, 16), attention_inputs(3, 5, 3, 1, 2, 16)
+    logits, q = head_inputs(5, 70, 16), torch.randn(1, 3, 2, 16, generator=generator) / 4
+    ck, cv, k, v = (torch.randn(1, 1, count, 16, generator=generator) for count in (5, 5, 3, 3))
     x, residual, weight = torch.randn(3, 16, generator=generator)
     angles = torch.randn(1, 3, 1, 8, generator=generator)
     projected = (q, k.transpose(1, 2), v.transpose(1, 2))
