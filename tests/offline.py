@@ -80,11 +80,11 @@ def recording(monkeypatch: pytest.MonkeyPatch, target: tuple[str, int | str, int
         "shared_bytes": lambda _, dtype=torch.bfloat16: shared * 2 // max(2, dtype.itemsize),
         "processors": lambda _: processors,
         "lanes": lambda _: target[2],
-        "float8_operands": lambda: operands_of(*target[:2]),
-        "_target": lambda: target[:2],
+        "float8_operands": lambda _: operands_of(*target[:2]),
+        "target_of": lambda _: target[:2],
         "interpreted": lambda: False,
         "on_gpu": lambda *_: True,
-        "attempt": lambda name, fast, reference: fast(),
+        "attempt": lambda name, fast, reference, form="": fast(),
     }
     for module in _modules():
         for name, value in replaced.items():

@@ -37,7 +37,7 @@ def works(context: Context, generator: Generator) -> dict[str, Callable[[], tupl
         attended, hidden, norms = random(_PARTS, N, D, dtype=torch.float32), random(N, D), random(4, D)
         names = ("post_attention", "pre_dense", "pre_experts", "router")
         weights = rows.MiddleWeights(**dict(zip(names, norms, strict=True)))
-        kind = ROUNDED[float8_operands()]
+        kind = ROUNDED[float8_operands(hidden.device)]
         # Parts and hidden states in; hidden states and three kinds of rows out.
         return lambda: rows.middle(attended, hidden, weights, _EPS, kind, None), N * D * (4 * _PARTS + 2 + 2 + 1 + 4)
 
@@ -47,7 +47,7 @@ def works(context: Context, generator: Generator) -> dict[str, Callable[[], tupl
         outputs, dense = random(N, A, D), random(_PARTS, N, D, dtype=torch.float32)
         hidden, norms = random(N, D), random(4, D)
         weights = rows.EndWeights(post_experts=norms[0], post_dense=norms[1], post=norms[2], scalar=random(1))
-        following = rows.NextNorm(weight=norms[3], dtype=ROUNDED[float8_operands()])
+        following = rows.NextNorm(weight=norms[3], dtype=ROUNDED[float8_operands(hidden.device)])
         moved = N * D * (2 * A + 4 * _PARTS + 2 + 2 + 1)
         return lambda: rows.end(outputs, dense, hidden, weights, following, _EPS), moved
 

@@ -82,7 +82,8 @@ def _random(context: Context, generator: torch.Generator, *shape: int) -> Tensor
 
 def _experts(context: Context, generator: torch.Generator, form: str) -> Candidates:
     from redraft.kernels.triton.configs import Config, configs_of
-    from redraft.kernels.triton.experts import _target, experts_triton, packed_int4, rounded_for
+    from redraft.kernels.triton.experts import experts_triton, packed_int4, rounded_for
+    from redraft.kernels.triton.target import target_of
 
     config, device = context.config, context.clock.device
     E, D, I = config.num_experts, config.hidden_size, config.moe_intermediate_size
@@ -96,7 +97,7 @@ def _experts(context: Context, generator: torch.Generator, form: str) -> Candida
     index = torch.rand(len(x), count, device=device, generator=generator).topk(config.top_k_experts, dim=-1).indices
     weight = torch.rand(len(x), config.top_k_experts, device=device, generator=generator)
     kind = "narrow" if rounded_for(stacks[0]) is not None else "widened" if form == "fp8" else ""
-    shipped = configs_of(*_target(), index.numel() / E, form=kind)
+    shipped = configs_of(*target_of(device), index.numel() / E, form=kind)
     others = [
         replace(shipped, block=block, gate_up=one, down=one)
         for block, warps, stages, registers in product((32, 64), (4,), (3, 4, 5, 6), (None, 168))
@@ -111,7 +112,7 @@ def _dense(context: Context, generator: torch.Generator, rows: int, columns: int
     from redraft.kernels.triton.rows import rounded
 
     matrix = float8_matrix((rows, columns), context.clock.device, generator)
-    operands = float8_operands()
+    operands = float8_operands(matrix.data.device)
     given = rounded(_random(context, generator, context.config.canvas_length, columns), ROUNDED[operands])
 
     def work(config: DenseConfig | None, parts: int | None) -> Callable[[], Any]:

@@ -15,10 +15,11 @@ from weights import float8_matrix, int4_matrix, int8_matrix, reach
 
 from redraft.kernels.triton.configs import configs_of
 from redraft.kernels.triton.dense import Operands
-from redraft.kernels.triton.experts import _target, experts_triton, rounded_for
+from redraft.kernels.triton.experts import experts_triton, rounded_for
 from redraft.kernels.triton.grouping import group
 from redraft.kernels.triton.packed import pack_int4
 from redraft.kernels.triton.rows import MOST, rounded
+from redraft.kernels.triton.target import target_of
 
 # The interpreter has no bfloat16; on a CPU all is float32.
 _FLOAT32 = 1e-5
@@ -150,7 +151,7 @@ def _int4_pair(sizes: _Sizes) -> Any:
         if sizes.on_device:
             from redraft.kernels.triton.configs import order_of
 
-            order = order_of(*_target())
+            order = order_of(*target_of(sizes.device))
         return stored, [pack_int4(m, order=order, paired=m is stored[0]) for m in stored]
 
     return sizes.once("int4", make)
@@ -205,7 +206,7 @@ def _words(sizes: _Sizes) -> dict[str, Any]:
     _, packed = _int4_pair(sizes)
     index, weight = sizes._routed(sizes.N, sizes.E)
     x = sizes.random(sizes.N, sizes.D).to(sizes.dtype)
-    chosen = configs_of(*_target(), sizes.N * sizes.A / sizes.E)
+    chosen = configs_of(*target_of(sizes.device), sizes.N * sizes.A / sizes.E)
     if not chosen.words:
         return {"ok": True, "relative_error": 0.0, "bound": 0.0, "note": "this device has one way only"}
     wide, narrow = packed

@@ -122,12 +122,12 @@ def test_what_runs_on_a_gpu_is_what_the_table_says(directory, monkeypatch, form,
     replaced(monkeypatch, "has_exact_products", lambda: False)
     reached = set()
     replaced(monkeypatch, "on_gpu", lambda *_: True)
-    replaced(monkeypatch, "attempt", lambda name, fast, reference: (reached.add(name), reference())[1])
+    replaced(monkeypatch, "attempt", lambda name, fast, reference, form="": (reached.add(name), reference())[1])
     model = model_of(directory, form, dtype)
     # What loading has tried.
     reached.clear()
     step(model)
-    monkeypatch.setattr(choice, "_float8_operands", lambda: operands)
+    monkeypatch.setattr(choice, "_float8_operands", lambda _: operands)
     # A tensor that holds nothing is on no CPU, and is there on every machine.
     chosen = choices(torch.device("meta"), form, dtype)
     found = {OPERATION_OF[name] for name in reached}

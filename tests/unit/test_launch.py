@@ -1,7 +1,8 @@
-"""How work is captured, with a device module that writes down what it is told."""
+"""How work is captured, with a device module that writes down what it is told, and one that keeps torch's books."""
 
 from __future__ import annotations
 
+import itertools
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -15,57 +16,103 @@ from redraft.engine.launch import Launch
 class Device:
     """Stands for torch.cuda or torch.xpu."""
 
-    def __init__(self, name):
-        self.told = []
-        told = self.told
+    def __init__(self, name, index=0):
+        self.told, self.at, self.waits, self.aside = [], index, "default", None
+        told, streams = self.told, itertools.count()
 
         class Graph:
             def replay(self):
                 told.append("replay")
 
         class Stream:
-            def __init__(self, device):
-                pass
+            def __init__(stream, device):
+                stream.name = f"stream {next(streams)} of {self.at}"
 
             def wait_stream(self, other):
                 told.append("wait")
 
-        @contextmanager
-        def within(name):
-            told.append(f"{name} (")
-            yield
-            told.append(")")
-
-        main = SimpleNamespace(wait_stream=lambda other: told.append("wait"))
-        self.Stream, self.stream = Stream, lambda stream: within("aside")
-        self.current_stream = lambda device: main
-        self.graph_pool_handle = lambda: "pool"
-        self.graph = lambda graph, pool: within(f"capture into {pool}")
+        self.Stream = Stream
+        self.main = SimpleNamespace(wait_stream=lambda other: told.append("wait"), name="main")
+        self.now = self.main
         setattr(self, name, Graph)
+        if name == "CUDAGraph":
+            self.get_sync_debug_mode = lambda: self.waits
+            self.set_sync_debug_mode = lambda mode: setattr(self, "waits", mode)
+
+    def current_stream(self, device):
+        return self.now
+
+    def set_stream(self, stream):
+        self.now = stream
+
+    def current_device(self):
+        return self.at
+
+    @contextmanager
+    def device(self, index):
+        before, self.at = self.at, index
+        yield
+        self.at = before
+
+    @contextmanager
+    def stream(self, stream):
+        before, self.now = self.now, stream
+        self.told.append(f"on {stream.name} (")
+        yield
+        self.told.append(")")
+        self.now = before
+
+    @contextmanager
+    def graph(self, graph, stream=None, **options):
+        self.told.append(f"capture on {stream.name} (")
+        self.now = stream
+        yield
+        self.told.append(")")
+        self.now = self.main
 
 
 @pytest.fixture
 def device(monkeypatch):
+    monkeypatch.setattr(launch, "failures", [])
+
     def of(kind, name):
         found = Device(name)
         monkeypatch.setattr(torch, "get_device_module", lambda _: found)
-        launch._pool.cache_clear()
         return found, torch.device(kind)
 
-    yield of
-    launch._pool.cache_clear()
+    return of
 
 
 @pytest.mark.parametrize(("kind", "name"), [("cuda", "CUDAGraph"), ("xpu", "XPUGraph")])
-def test_work_is_run_aside_then_captured_then_replayed(device, kind, name):
+def test_work_is_captured_on_the_stream_that_it_ran_on_before(device, kind, name):
     found, where = device(kind, name)
     made = Launch(lambda: found.told.append("work"), where)
     assert made.is_captured
-    assert found.told == ["wait", "aside (", "work", "work", ")", "wait", "capture into pool (", "work", ")"]
+    aside = "stream 0 of 0 ("
+    assert found.told == ["wait", f"on {aside}", "work", "work", ")", "wait", f"capture on {aside}", "work", ")"]
     found.told.clear()
     made()
     made()
     assert found.told == ["replay", "replay"]
+
+
+def test_only_other_threads_may_use_a_cuda_device_meanwhile(device):
+    found, where = device("cuda", "CUDAGraph")
+    given, capture = [], found.graph
+    found.graph = lambda graph, **options: (given.append(options), capture(graph, **options))[1]
+    Launch(lambda: None, where)
+    assert given[0]["capture_error_mode"] == "thread_local"
+    assert "pool" not in given[0], "a pool that graphs share dies with the first of them"
+
+
+def test_a_second_card_is_the_current_one_meanwhile(device):
+    found, _ = device("cuda", "CUDAGraph")
+    at = []
+    made = Launch(lambda: at.append(found.at), torch.device("cuda:1"))
+    assert made.is_captured
+    assert set(at) == {1}
+    assert "capture on stream 0 of 1 (" in found.told
+    assert found.at == 0
 
 
 def test_where_torch_has_no_graphs_work_is_called(device):
@@ -77,28 +124,52 @@ def test_where_torch_has_no_graphs_work_is_called(device):
     assert found.told == ["work"]
 
 
+def test_work_that_waits_for_the_device_is_never_captured(device, caplog):
+    """torch 2.11 does not recover from a capture that fails at its end."""
+    found, where = device("cuda", "CUDAGraph")
+
+    def waits():
+        if found.waits == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    made = Launch(waits, where)
+    assert not made.is_captured
+    assert not [said for said in found.told if said.startswith("capture")]
+    assert found.waits == "default"
+    assert launch.failures == []
+    assert "synchronizing" in caplog.text
+
+
+def broken(found, message="not while capturing"):
+    @contextmanager
+    def graph(graph, stream=None, **options):
+        # As torch leaves it: the stream stays what it was within.
+        found.now = stream
+        yield
+        raise RuntimeError(message)
+
+    return graph
+
+
 def test_what_cannot_be_captured_is_called_after_a_warning(device, caplog):
     found, where = device("cuda", "CUDAGraph")
-    found.graph = lambda graph, pool: (_ for _ in ()).throw(RuntimeError("not while capturing"))
+    found.graph = broken(found)
     made = Launch(lambda: found.told.append("work"), where)
     assert not made.is_captured
     assert "not while capturing" in caplog.text
+    assert launch.failures == [made.reason] == ["RuntimeError: not while capturing"]
+    assert found.now is found.main, "the stream that was to be captured is not left behind"
     made()
     assert found.told[-1] == "work"
 
 
 def test_what_can_be_made_simpler_is_tried_again(device, caplog):
     found, where = device("cuda", "CUDAGraph")
-    capture, simple = found.graph, []
-
-    def graph(graph, pool):
-        if not simple:
-            raise RuntimeError("a branch")
-        return capture(graph, pool)
-
-    found.graph = graph
+    capture, failing, simple = found.graph, broken(found, "a branch"), []
+    found.graph = lambda graph, **options: (capture if simple else failing)(graph, **options)
     made = Launch(lambda: found.told.append("work"), where, lambda: simple.append(True) or True)
     assert made.is_captured
+    assert made.reason is None
     assert "a branch" in caplog.text
     simple.clear()
     made = Launch(lambda: found.told.append("work"), where, lambda: False)
@@ -117,3 +188,68 @@ def test_memory_that_is_missing_is_no_reason_to_go_on(device):
 
 def test_a_cpu_captures_nothing():
     assert not launch.can_capture(torch.device("cpu"))
+    made = Launch(lambda: None, torch.device("cpu"))
+    assert "this is cpu" in made.reason
+
+
+class Books(Device):
+    """What torch 2.11 remembers of private pools, as its allocator's and its graphs' sources have it; libraries make a
+    workspace for each stream at its first product, and keep it for ever."""
+
+    def __init__(self):
+        super().__init__("CUDAGraph")
+        self.pools, self.underway, self.workspaces, self.numbers = {}, [], set(), itertools.count()
+        books = self
+
+        class Graph:
+            pool = None
+
+            def replay(self):
+                pass
+
+            def end(self):
+                books.pools[self.pool]["uses"] -= 1
+
+        self.CUDAGraph = Graph
+        self.capture_stream = SimpleNamespace(name="the default capture stream")
+
+    def graph_pool_handle(self):
+        return ("handle", next(self.numbers))
+
+    def product(self):
+        """A library's."""
+        if self.now not in self.workspaces:
+            self.workspaces.add(self.now)
+            if self.underway:
+                self.pools[self.underway[-1]]["live"] += 1
+
+    def empty_cache(self):
+        assert not self.underway, "captures_underway.empty() INTERNAL ASSERT FAILED"
+        self.pools = {pool: books for pool, books in self.pools.items() if books["uses"] or books["live"]}
+
+    @contextmanager
+    def graph(self, graph, pool=None, stream=None, **options):
+        self.empty_cache()
+        before, self.now = self.now, stream or self.capture_stream
+        graph.pool = pool or ("own", next(self.numbers))
+        if graph.pool in self.pools:
+            assert self.pools[graph.pool]["uses"] > 0, "use_count > 0 INTERNAL ASSERT FAILED"
+        self.pools.setdefault(graph.pool, {"uses": 0, "live": 0})["uses"] += 1
+        self.underway.append(graph.pool)
+        yield
+        self.underway.remove(graph.pool)
+        self.now = before
+
+
+@pytest.mark.parametrize("work", ["a product of a library", "kernels of ours"])
+def test_graphs_that_go_leave_no_pool_behind(monkeypatch, work):
+    """A step and an encoding are captured, used, and let go of; then the next two."""
+    books = Books()
+    monkeypatch.setattr(torch, "get_device_module", lambda _: books)
+    for _ in range(3):
+        made = [Launch(books.product if "library" in work else lambda: None, torch.device("cuda")) for _ in range(2)]
+        assert [one.reason for one in made] == [None, None]
+        for one in made:
+            one._graph.end()
+        books.empty_cache()
+        assert books.pools == {}

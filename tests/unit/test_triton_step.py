@@ -169,7 +169,7 @@ def test_a_gpu_picks_these(monkeypatch):
     expected, picked = {name: call() for name, call in calls.items()}, []
     for module in (torch_head, torch_attention, norm):
         monkeypatch.setattr(module, "on_gpu", lambda *tensors: True)
-        monkeypatch.setattr(module, "attempt", lambda name, fast, reference: (picked.append(name), fast())[1])
+        monkeypatch.setattr(module, "attempt", lambda name, fast, reference, form="": (picked.append(name), fast())[1])
     for name, call in calls.items():
         torch.testing.assert_close(call(), expected[name], atol=1e-4, rtol=1e-5)
         assert {"used": "attention"}.get(name, name) == picked[-1]

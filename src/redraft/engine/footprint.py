@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from redraft.engine.graphs import rows_for
 from redraft.engine.prefill import ENCODE_CHUNK
 from redraft.kernels.head import MAX_ROWS as DEVICE_ROWS
 from redraft.kernels.head import MAX_TILE_BYTES
@@ -168,10 +169,11 @@ def workspace_bytes(
 
 
 def _launch_bytes(config: ModelConfig, context: int, batch: int, itemsize: int) -> int:
-    """Prefixes at fixed addresses: one room for the step of the batch, one for encoding its canvases."""
+    """Prefixes at fixed addresses: a room for the step of the batch, as much again for the graphs that are kept beside
+    it, and one for encoding its canvases."""
     dtype = {4: torch.float32, 2: torch.bfloat16}[itemsize]
-    rooms = [CanvasCache(config, rows, room_for(context), dtype, torch.device("meta")) for rows in (batch, 1)]
-    return sum(layer.nbytes for room in rooms for layer in (*room.keys, *room.values))
+    counts = (rows_for(batch), rows_for(batch), 1)
+    return sum(CanvasCache(config, rows, room_for(context), dtype, torch.device("meta")).nbytes for rows in counts)
 
 
 def _library_bytes(form: Form, activation: int) -> int:

@@ -85,6 +85,11 @@ class StepGraph:
         canvases.temperatures[:, row] = torch.tensor(temperatures, device=self._model.device)
         canvases.place[row] = place
 
+    def clear(self, row: int) -> None:
+        """Leaves a row without a canvas: it is moved all the same, and nobody looks at it."""
+        self.cache.clear(row)
+        self.soft[row] = 0.0
+
     def step(self) -> list[Verdict]:
         """Moves every canvas by one step."""
         self._launch()
@@ -127,4 +132,5 @@ class EncodeGraph:
         return self._hidden
 
     def _encode(self) -> None:
+        self._attend.begin()
         self._hidden.copy_(self._model.encode_with(self._token_ids, self._cache.lengths, self._attend))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -13,21 +15,70 @@ from redraft.engine.graph import EncodeGraph, StepGraph, Verdict
 from redraft.engine.sequence import Sequence
 from redraft.engine.steer import is_steered
 from redraft.model.cache import KVCache, SequenceCache
-from redraft.model.canvas_cache import room_for
+from redraft.model.canvas_cache import CanvasCache, room_for
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.schedule import temperature
 
-# Graphs that are kept; each has room for the prefixes of its batch.
-KEPT = 4
+# Graphs that are kept at most, however small.
+KEPT = 16
+
+
+def rows_for(canvases: int) -> int:
+    """Rows of the graph that moves so many canvases: a power of two, so that a batch whose size comes and goes meets
+    few captures. A row without a canvas costs its share of a step, and waits without a prefix."""
+    return 1 << max(0, canvases - 1).bit_length()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A step of several canvases.
+
+    Attributes:
+        graph: which moved them.
+        rows: where each of them is in it.
+        verdicts: of each of them.
+    """
+
+    graph: StepGraph
+    rows: list[int]
+    verdicts: list[Verdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """What a graph is captured for."""
+
+    rows: int
+    length: int
+    threshold: int
+    capacity: int
+
+
+@dataclass(kw_only=True)
+class _Seats:
+    """A graph, with the canvas that is in each of its rows."""
+
+    graph: StepGraph
+    taken: list[CanvasState | None] = field(default_factory=list)
+
+    def vacate(self, row: int) -> None:
+        """Gives a canvas what the graph has made of it."""
+        state, graph = self.taken[row], self.graph
+        if state is not None:
+            state.tokens, state.soft = graph.canvases.tokens[row].clone(), graph.soft[row].clone()
+            state.history = graph.canvases.history[:, row : row + 1].clone()
+            self.taken[row] = None
+            graph.clear(row)
 
 
 class Graphs:
-    """Graphs by the shape of their batch. Canvases stay in their rows while the batch is the same."""
+    """Graphs by the shape of their batch. A canvas stays in its row for as long as it is moved together with others that
+    the same graph has room for, whoever comes and leaves."""
 
     def __init__(self, model: DiffusionGemma) -> None:
         self._model = model
-        self._graphs: OrderedDict[tuple[int, ...], StepGraph] = OrderedDict()
-        self._placed: dict[tuple[int, ...], list[CanvasState]] = {}
+        self._graphs: OrderedDict[_Shape, _Seats] = OrderedDict()
+        self._bytes: dict[_Shape, int] = {}
         self._encoder: EncodeGraph | None = None
 
     @staticmethod
@@ -35,22 +86,18 @@ class Graphs:
         """Whether a step of this canvas needs nothing of the host: no steering, and a length that stays."""
         return not (is_steered(sequence, state) or sequence.options.adaptive_canvas)
 
-    def step(self, group: Rows[Sequence], states: Rows[CanvasState]) -> tuple[StepGraph, list[Verdict]]:
-        """Moves canvases of one length and one stability threshold by one step.
-
-        Returns:
-            The graph, whose rows are those of the group, and a verdict each.
-        """
-        capacity = room_for(max(sequence.cache.length for sequence in group))
-        key = (len(group), states[0].length, len(states[0].history), capacity)
-        graph = self._graph(key)
-        if not _same(self._placed.get(key, []), states):
-            self._place(key, graph, group, states)
-        else:
-            for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
-                if state.taken % NOISE_STEPS == 0:
-                    _feed(graph, row, sequence, state)
-        return graph, graph.step()
+    def step(self, group: Rows[Sequence], states: Rows[CanvasState]) -> Moved:
+        """Moves canvases of one length and one stability threshold by one step."""
+        shape = _Shape(
+            rows=rows_for(len(group)),
+            length=states[0].length,
+            threshold=len(states[0].history),
+            capacity=room_for(max(sequence.cache.length for sequence in group)),
+        )
+        seats = self._seats(shape)
+        rows = self._seat(seats, group, states)
+        verdicts = seats.graph.step()
+        return Moved(graph=seats.graph, rows=rows, verdicts=[verdicts[row] for row in rows])
 
     def encode(self, token_ids: Int[Tensor, "1 T"], sequence: SequenceCache) -> Float[Tensor, "1 T D"]:
         """As the model's `encode`, of one sequence. Canvases of the usual length that follow something are launched:
@@ -62,39 +109,63 @@ class Graphs:
             self._encoder = EncodeGraph(self._model, length=token_ids.shape[1], capacity=capacity)
         return self._encoder(token_ids, sequence)
 
-    def _graph(self, key: tuple[int, ...]) -> StepGraph:
-        if key not in self._graphs:
-            if len(self._graphs) == KEPT:
-                oldest, graph = self._graphs.popitem(last=False)
-                for row, state in enumerate(self._placed.pop(oldest, [])):
-                    _take_out(graph, row, state)
-            batch_size, length, threshold, capacity = key
-            self._graphs[key] = StepGraph(
-                self._model, batch_size=batch_size, length=length, capacity=capacity, threshold=threshold
+    def _seats(self, shape: _Shape) -> _Seats:
+        if shape not in self._graphs:
+            self._make_room(shape)
+            graph = StepGraph(
+                self._model,
+                batch_size=shape.rows,
+                length=shape.length,
+                capacity=shape.capacity,
+                threshold=shape.threshold,
             )
-        self._graphs.move_to_end(key)
-        return self._graphs[key]
+            self._graphs[shape] = _Seats(graph=graph, taken=[None] * shape.rows)
+        self._graphs.move_to_end(shape)
+        return self._graphs[shape]
 
-    def _place(self, key: tuple[int, ...], graph: StepGraph, group: Rows[Sequence], states: Rows[CanvasState]) -> None:
-        for other, placed in list(self._placed.items()):
-            if other != key and not any(state is one for one in placed for state in states):
-                continue
-            # Those that these leave, or whose rows they take, have ended or will be placed anew.
-            for row, state in enumerate(placed):
-                _take_out(self._graphs[other], row, state)
-            del self._placed[other]
-        for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
-            graph.place(
-                row,
-                sequence.cache,
-                tokens=state.tokens,
-                soft=state.soft,
-                history=state.history,
-                entropy_bound=sequence.options.entropy_bound,
-                confidence_threshold=sequence.options.confidence_threshold,
-            )
-            _feed(graph, row, sequence, state)
-        self._placed[key] = list(states)
+    def _make_room(self, shape: _Shape) -> None:
+        """Lets go of the graphs that were used longest ago, until all others together take no more than the largest:
+        those of a conversation that grows, or of a batch that does, halve from one to the next and all stay."""
+        self._bytes.setdefault(shape, _bytes_of(self._model, shape))
+        while self._graphs:
+            sizes = [self._bytes[each] for each in (*self._graphs, shape)]
+            if len(self._graphs) < KEPT and sum(sizes) <= 2 * max(sizes):
+                return
+            _, oldest = self._graphs.popitem(last=False)
+            for row in range(len(oldest.taken)):
+                oldest.vacate(row)
+
+    def _seat(self, seats: _Seats, group: Rows[Sequence], states: Rows[CanvasState]) -> list[int]:
+        """Rows of these canvases in a graph, and of nobody else; those that were there are fed."""
+        # By identity: tensors cannot be compared.
+        wanted = {id(state) for state in states}
+        for other in self._graphs.values():
+            for row, state in enumerate(other.taken):
+                if state is not None and (id(state) in wanted) != (other is seats):
+                    # Those that leave have ended, or will be placed anew.
+                    other.vacate(row)
+        place_of = {id(state): row for row, state in enumerate(seats.taken) if state is not None}
+        free = [row for row, state in enumerate(seats.taken) if state is None]
+        rows = []
+        for sequence, state in zip(group, states, strict=True):
+            row = place_of.get(id(state))
+            if row is None:
+                row = free.pop(0)
+                seats.taken[row] = state
+                seats.graph.place(
+                    row,
+                    sequence.cache,
+                    tokens=state.tokens,
+                    soft=state.soft,
+                    history=state.history,
+                    entropy_bound=sequence.options.entropy_bound,
+                    confidence_threshold=sequence.options.confidence_threshold,
+                )
+                _feed(seats.graph, row, sequence, state)
+            elif state.taken % NOISE_STEPS == 0:
+                _feed(seats.graph, row, sequence, state)
+            rows.append(row)
+        return rows
 
 
 def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) -> None:
@@ -108,11 +179,7 @@ def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) ->
     graph.feed(row, state.uniform, state.noise, temperatures, place)
 
 
-def _take_out(graph: StepGraph, row: int, state: CanvasState) -> None:
-    """Gives a canvas what the graph has made of it."""
-    state.tokens, state.soft = graph.canvases.tokens[row].clone(), graph.soft[row].clone()
-    state.history = graph.canvases.history[:, row : row + 1].clone()
-
-
-def _same(placed: list[CanvasState], states: Rows[CanvasState]) -> bool:
-    return len(placed) == len(states) and all(one is other for one, other in zip(placed, states, strict=True))
+def _bytes_of(model: DiffusionGemma, shape: _Shape) -> int:
+    """About what a graph keeps: prefixes, and the logits of its own scratch."""
+    room = CanvasCache(model.config, shape.rows, shape.capacity, model.dtype, torch.device("meta"))
+    return room.nbytes + 2 * shape.rows * shape.length * model.config.vocab_size

@@ -35,14 +35,14 @@ class _Step:
 
     Attributes:
         finite: whether the model's output is.
-        argmax, accepted, entropy: [B, L]; what a draft shows.
+        argmax, accepted, entropy: [L] each; what a draft shows.
         advance: takes a row's results into its canvas, and says whether that is done.
     """
 
     finite: list[bool]
-    argmax: Tensor
-    accepted: Tensor
-    entropy: Tensor
+    argmax: Rows[Tensor] | Tensor
+    accepted: Rows[Tensor] | Tensor
+    entropy: Rows[Tensor] | Tensor
     advance: Callable[[int], bool]
 
 
@@ -148,17 +148,22 @@ class CanvasLoop:
     def _launched(self, group: list[Sequence], states: list[CanvasState]) -> _Step:
         """A step as one launch."""
         assert self.graphs is not None
-        graph, verdicts = self.graphs.step(group, states)
+        moved = self.graphs.step(group, states)
+        found = moved.graph.canvases
 
         def move(row: int) -> bool:
             # The graph's next step writes over its own.
-            states[row].argmax = graph.canvases.argmax[row].clone()
-            verdict = verdicts[row]
+            states[row].argmax = found.argmax[moved.rows[row]].clone()
+            verdict = moved.verdicts[row]
             return count(group[row], states[row], settled=verdict.settled, mean_entropy=lambda: verdict.mean_entropy)
 
-        finite = [verdict.finite for verdict in verdicts]
-        found = graph.canvases
-        return _Step(finite=finite, argmax=found.argmax, accepted=found.accepted, entropy=found.entropy, advance=move)
+        return _Step(
+            finite=[verdict.finite for verdict in moved.verdicts],
+            argmax=[found.argmax[row] for row in moved.rows],
+            accepted=[found.accepted[row] for row in moved.rows],
+            entropy=[found.entropy[row] for row in moved.rows],
+            advance=move,
+        )
 
     def _denoise(self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]) -> _Step:
         """A step, operator by operator."""

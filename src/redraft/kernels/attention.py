@@ -31,6 +31,7 @@ def attention(
             "attention",
             lambda: _fast(q_BTHD, k_BKSD, v_BKSD, k_BKSD[:, :, :0], v_BKSD[:, :, :0], None),
             lambda: _reference(q_BTHD, k_BKSD, v_BKSD, None),
+            q_BTHD.dtype,
         )
     return _reference(q_BTHD, k_BKSD, v_BKSD, mask_BTS)
 
@@ -66,7 +67,7 @@ def canvas_attention(
         return _reference(q_BTHD, keys, values, mask)
 
     if _runs_in_triton(*given, *(() if used is None else (used,))):
-        return attempt("attention", lambda: _fast(*given, used), reference)
+        return attempt("attention", lambda: _fast(*given, used), reference, q_BTHD.dtype)
     return reference()
 
 

@@ -40,7 +40,7 @@ def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, st
 
 def _experts(device: torch.device, form: str, dtype: torch.dtype, gpu: bool) -> str:
     if gpu and dtype == torch.bfloat16:
-        return "Triton, widened" if form == "fp8" and _float8_operands() == "widened" else "Triton"
+        return "Triton, widened" if form == "fp8" and _float8_operands(device) == "widened" else "Triton"
     if form == "int4":
         return _native("int4", device, torch.float32)
     return _int8(device) if form == "int8" else "torch"
@@ -51,13 +51,13 @@ def _dense(device: torch.device, form: str, dtype: torch.dtype, gpu: bool) -> st
         return "Triton" if gpu else _int8(device)
     if form != "fp8" or not gpu or dtype == torch.float32:
         return "torch"
-    return "Triton" if _float8_operands() == "float8" else "Triton, widened"
+    return "Triton" if _float8_operands(device) == "float8" else "Triton, widened"
 
 
-def _float8_operands() -> str:
+def _float8_operands(device: torch.device) -> str:
     from redraft.kernels.triton.dense import float8_operands
 
-    return float8_operands()
+    return float8_operands(device)
 
 
 def _int8(device: torch.device) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from redraft.core.automaton import TokenAutomaton
 from redraft.kernels import recursions
+from redraft.kernels.accelerator import has_float64
 from redraft.kernels.head import inverse_cdf
 from redraft.kernels.native.call import call, runs_natively
 
@@ -64,12 +65,16 @@ def draw(
         used: positions that count; those behind get the automaton's fill.
         uniform: two draws a position, of the edge and of the token on it.
     """
-    L = len(logits)
-    rows, device = logits[:used], logits.device
+    L, device = len(logits), logits.device
+    rows = logits[:used]
+    if not has_float64(device):
+        rows, uniform = rows.cpu(), uniform.cpu()
     if runs_natively("paths", rows, kinds=(torch.float32,)):
         argmax, sample, entropy, local = _native(rows, temperature, automaton, state, end, uniform[:, :used])
     else:
         argmax, sample, entropy, local = _reference(rows, temperature, automaton, state, end, uniform[:, :used])
+    if not has_float64(device):
+        argmax, sample, entropy, local = (x.to(device) for x in (argmax, sample, entropy.float(), local.float()))
     filled = torch.full((L - used,), automaton.fill, dtype=torch.long, device=device)
     sure = entropy.new_zeros(L - used)
     return CanvasDraw(

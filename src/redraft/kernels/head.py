@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.kernels.accelerator import has_float64
 from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
 from redraft.kernels.int8 import Int8Matrix, integer_mm, quantise_rows
 from redraft.kernels.triton.fallback import attempt, on_gpu
@@ -22,6 +23,8 @@ from redraft.kernels.triton.fallback import attempt, on_gpu
 MAX_TILE_BYTES = 64 * 2**20
 # Of a pass of the Triton form, which keeps their logits in 16 bits: 537 MB at the released vocabulary.
 MAX_ROWS = 1024
+# Tokens whose sum is made on a device without float64.
+_BLOCK = 128
 
 # N rows (positions of all canvases), V vocabulary, D hidden
 
@@ -53,7 +56,7 @@ def raw_logits(hidden: Float[Tensor, "... D"], embedding: Float[Tensor, "V D"] |
         return F.linear(hidden, embedding)
     values, scale = quantise_rows(hidden.reshape(-1, hidden.shape[-1]))
     product = integer_mm(values, embedding.data.T) * (scale[:, None] * embedding.scale)
-    return product.view(*hidden.shape[:-1], -1)
+    return product.view(*hidden.shape[:-1], product.shape[-1])
 
 
 def softcap(x: Float[Tensor, ...], cap: float) -> Float[Tensor, ...]:
@@ -70,12 +73,31 @@ def entropy_of(log_probs: Float[Tensor, "... V"]) -> Float[Tensor, ...]:
 def inverse_cdf(probabilities: Float[Tensor, "N V"], uniform: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
     """The first token, in vocabulary order, at which the cumulative probability exceeds the draw in [0, 1).
 
-    Sums run in float64, so that the same draw means the same token however they are blocked.
+    Sums run in float64, so that the same draw means the same token however they are blocked. Where the device has none,
+    the host sums what blocks hold.
     """
+    if not has_float64(probabilities.device):
+        return _by_blocks(probabilities, uniform)
     cumulative = probabilities.double().cumsum(-1)
     threshold = uniform.double() * cumulative[:, -1]
     token = torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0]
     return token.clamp(max=probabilities.shape[-1] - 1)
+
+
+def _by_blocks(probabilities: Float[Tensor, "N V"], uniform: Float[Tensor, "N"]) -> Int[Tensor, "N"]:
+    """`inverse_cdf` of blocks on the host, then of each row's block."""
+    (N, V), device = probabilities.shape, probabilities.device
+    count = -(-V // _BLOCK)
+    blocks = F.pad(probabilities, (0, count * _BLOCK - V)).view(N, count, _BLOCK)
+    mass, draw = blocks.sum(-1, dtype=torch.float32).cpu().double(), uniform.cpu().double()
+    before = mass.cumsum(-1)
+    threshold = draw * before[:, -1]
+    block = torch.searchsorted(before, threshold[:, None], right=True)[:, 0].clamp(max=count - 1)
+    rest = threshold - (before - mass).gather(1, block[:, None])[:, 0]
+    inner = blocks[torch.arange(N, device=device), block.to(device)].cpu().double().cumsum(-1)
+    # A block's own sum may round to less than what is left of the draw: its last token with a share then.
+    place = torch.searchsorted(inner, torch.minimum(rest, inner[:, -1].nextafter(inner.new_zeros(N)))[:, None], right=True)
+    return (block * _BLOCK + place[:, 0]).clamp(max=V - 1).to(device)
 
 
 def head(
@@ -93,8 +115,9 @@ def head(
     """
     options = {"cap": cap, "embed_scale": embed_scale, "temperature_N": temperature_N, "uniform_N": uniform_N}
     if runs_by_tiles(embedding) and on_gpu(hidden_ND, embedding.data, temperature_N, uniform_N):
+        form = "int8" if isinstance(embedding, Int8Matrix) else embedding.dtype
         return attempt(
-            "head", lambda: _triton(hidden_ND, embedding, options), lambda: _plain(hidden_ND, embedding, options)
+            "head", lambda: _triton(hidden_ND, embedding, options), lambda: _plain(hidden_ND, embedding, options), form
         )
     if hidden_ND.device.type != "cpu" or not runs_by_tiles(embedding):
         return _plain(hidden_ND, embedding, options)

@@ -24,6 +24,12 @@ _ZERO_POINT = 128
 # Of the blocks of int8.cpp.
 _ROWS, _STEP = 8, 16
 _INTEGERS = (torch.int8, torch.uint8, torch.int32)
+# float32 holds a sum of so many of the largest products, u8 x s8, exactly.
+_EXACT_COLUMNS = 2**24 // (255 * 128)
+# Of widened blocks of a matrix, where nothing multiplies integers.
+_BLOCK_BYTES = 128 * 2**20
+# What cuBLAS asks of integer products: more rows than 16, and sizes that 8 divides.
+_LEAST_ROWS, _DIVISOR = 32, 8
 
 # R rows (outputs), K columns (inputs), M rows of activations
 
@@ -226,7 +232,30 @@ def integer_mm(
         return out
     if left.device.type == "cpu" and has_integer_mm():
         return torch._int_mm(left, right, out=out)
-    return out.copy_(left.double() @ right.double())
+    if left.device.type == "cuda" and left.dtype == torch.int8 and not any(n % _DIVISOR for n in right.shape):
+        return out.copy_(integer_mm_padded(left, right))
+    return integer_mm_in_blocks(left, right, out)
+
+
+def integer_mm_padded(left: Int[Tensor, "M K"], right: Int[Tensor, "K R"]) -> Int[Tensor, "M R"]:
+    """`integer_mm` by the integer products of CUDA and ROCm, which take no fewer than 17 rows."""
+    rows = max(_LEAST_ROWS, -(-len(left) // _DIVISOR) * _DIVISOR)
+    return torch._int_mm(F.pad(left, (0, 0, 0, rows - len(left))), right)[: len(left)]
+
+
+def integer_mm_in_blocks(
+    left: Int[Tensor, "M K"], right: Int[Tensor, "K R"], out: Int[Tensor, "M R"]
+) -> Int[Tensor, "M R"]:
+    """`integer_mm` by products of float32, each short enough to be exact; the matrix is widened block by block."""
+    K, R = right.shape
+    width = max(1, _BLOCK_BYTES // (4 * _EXACT_COLUMNS))
+    out.zero_()
+    for first in range(0, R, width):
+        into, columns = out[:, first : first + width], right[:, first : first + width]
+        for start in range(0, K, _EXACT_COLUMNS):
+            part = slice(start, start + _EXACT_COLUMNS)
+            into += (left[:, part].float() @ columns[part].float()).to(torch.int32)
+    return out
 
 
 @functools.cache

@@ -31,7 +31,9 @@ def rms_norm(x: Float[Tensor, "... D"], weight: Float[Tensor, "D"] | None, eps: 
         _native(x, weight, eps, out, None)
         return out
     if _on_gpu_without_gradients(x, *(() if weight is None else (weight,))):
-        return attempt("rms_norm", lambda: _fast().rms_norm_triton(x, weight, eps), lambda: _forward(x, weight, eps)[0])
+        return attempt(
+            "rms_norm", lambda: _fast().rms_norm_triton(x, weight, eps), lambda: _forward(x, weight, eps)[0], x.dtype
+        )
     return _forward(x, weight, eps)[0]
 
 
@@ -49,7 +51,9 @@ def norm_add(
         return result if scalar is None else result * scalar
 
     if _on_gpu_without_gradients(x, weight, residual):
-        return attempt("norm_add", lambda: _fast().norm_add_triton(x, weight, residual, scalar, eps), reference)
+        return attempt(
+            "norm_add", lambda: _fast().norm_add_triton(x, weight, residual, scalar, eps), reference, x.dtype
+        )
     return reference()
 
 
@@ -78,7 +82,7 @@ def norm_heads(
 
     if _on_gpu_without_gradients(q_BTHD, k_BTKD, v_BTKD, *weights) and q_BTHD.shape[-1].bit_count() == 1:
         given = (q_BTHD, k_BTKD, v_BTKD, weights, table, eps)
-        return attempt("norm_heads", lambda: _fast().norm_heads_triton(*given), reference)
+        return attempt("norm_heads", lambda: _fast().norm_heads_triton(*given), reference, given[0].dtype)
     return reference()
 
 

@@ -72,9 +72,23 @@ class CanvasCache:
         for kind, slots in enumerate(self._kinds):
             self.used[kind, row] = min(sequence.length, slots)
 
+    def clear(self, row: int) -> None:
+        """A row that sees nothing: what lies there is not read."""
+        self.lengths[row] = 0
+        self.used[:, row] = 0
+
+    def kind_of(self, layer: int) -> int:
+        """What a layer has in common with those that see as much of the cache."""
+        return self._kind[layer]
+
     def used_by(self, layer: int) -> Tensor:
         """[B] slots of a layer that hold something."""
         return self.used[self._kind[layer]]
+
+    @property
+    def nbytes(self) -> int:
+        """Of all keys and values."""
+        return sum(layer.nbytes for layer in (*self.keys, *self.values))
 
 
 class DenoiseStatic:
@@ -116,6 +130,7 @@ class EncodeStatic:
     def __init__(self, cache: CanvasCache, length: int) -> None:
         """`length` is T."""
         self.cache = cache
+        self._masks: dict[tuple[int, int | None], Bool[Tensor, "B T S"]] = {}
         self.new_keys, self.new_values = (
             [layer.new_zeros(len(layer), layer.shape[1], length, layer.shape[3]) for layer in cache.keys]
             for _ in range(2)
@@ -134,7 +149,18 @@ class EncodeStatic:
         values = torch.cat([self.cache.values[layer], self.new_values[layer]], dim=2)
         return attention(q_BTHD, keys, values, self._mask(layer, q_BTHD.shape[1]))
 
+    def begin(self) -> None:
+        """Another forward: lengths may have changed."""
+        self._masks.clear()
+
     def _mask(self, layer: int, length: int) -> Bool[Tensor, "B T S"]:
+        """One for all layers of a kind, which is a handful of launches for each."""
+        kind = (self.cache.kind_of(layer), self.cache.windows[layer])
+        if kind not in self._masks:
+            self._masks[kind] = self._made(layer, length)
+        return self._masks[kind]
+
+    def _made(self, layer: int, length: int) -> Bool[Tensor, "B T S"]:
         slots, device = self.cache.keys[layer].shape[2], self.cache.lengths.device
         used = self.cache.used_by(layer)[:, None, None]
         query = torch.arange(length, device=device)[:, None]

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.kernels.accelerator import current
 from redraft.kernels.experts import experts
 from redraft.kernels.int8 import Int8Matrix
 from redraft.model.backbone import Backbone
@@ -48,7 +49,7 @@ class Conveyor:
     def __init__(self, layers: Iterable[tuple[int, Pair]], device: torch.device) -> None:
         """`layers` are (number, (gate-up, down)) in order, in a form that the device multiplies and all of one shape.
         Each is moved to the host before the next one is asked for."""
-        self._module = torch.get_device_module(device)
+        self._module, self._device = torch.get_device_module(device), device
         self._host = {layer: tuple(_changed(stack, _pinned) for stack in pair) for layer, pair in layers}
 
         def room(tensor: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ class Conveyor:
         self.places: list[Pair] = [
             (_changed(first[0], room), _changed(first[1], room)) for _ in range(min(PLACES, len(order)))
         ]
-        self._copying = self._module.Stream()
+        with current(device):
+            self._copying = self._module.Stream()
         self._arrived, self._free = ([self._module.Event() for _ in self.places] for _ in range(2))
         self._place_of = {layer: number % len(self.places) for number, layer in enumerate(order)}
         self.bytes_moved = 0
@@ -69,7 +71,7 @@ class Conveyor:
     def begin(self) -> None:
         """Starts on the first layer. Nothing of the forward before is in use any more: it came first on this stream."""
         for free in self._free:
-            free.record(self._module.current_stream())
+            free.record(self._module.current_stream(self._device))
         self._start(self._first)
 
     def take(self, layer: int) -> int:
@@ -77,12 +79,12 @@ class Conveyor:
         place, after = self._place_of[layer], self._next[layer]
         if after is not None and len(self.places) > 1:
             self._start(after)
-        self._module.current_stream().wait_event(self._arrived[place])
+        self._module.current_stream(self._device).wait_event(self._arrived[place])
         return place
 
     def give_back(self, layer: int) -> None:
         """What the current stream has been told to do with a layer's experts is all."""
-        self._free[self._place_of[layer]].record(self._module.current_stream())
+        self._free[self._place_of[layer]].record(self._module.current_stream(self._device))
 
     def _start(self, layer: int) -> None:
         place = self._place_of[layer]

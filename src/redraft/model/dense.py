@@ -61,7 +61,7 @@ class Dense:
 
         if kinds == {Float8Linear}:
             weight, scale = _joined_float8(modules)  # type: ignore[arg-type]
-            chosen = operands or float8_operands()
+            chosen = operands or float8_operands(weight.device)
         elif kinds == {Int8Linear} and all(module.packed.layout == "plain" for module in modules):  # type: ignore[union-attr]
             weight, scale = _joined_int8(modules)  # type: ignore[arg-type]
             chosen = "int8"

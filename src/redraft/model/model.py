@@ -56,6 +56,10 @@ class DiffusionGemma(nn.Module):
         return self.backbone.norm.weight.dtype
 
     @property
+    def _form(self) -> str:
+        return self.quantization or str(self.dtype).removeprefix("torch.")
+
+    @property
     def embedding(self) -> Float[Tensor, "V D"] | Int8Matrix:
         """The embedding, which is also the head's matrix."""
         tokens = self.backbone.embed_tokens
@@ -100,6 +104,7 @@ class DiffusionGemma(nn.Module):
                 "layers",
                 lambda: fused(token_ids, lengths, attend, causal=True),
                 lambda: self._encode(token_ids, lengths, attend),
+                form=f"encoding {self._form}",
             )
         return self._encode(token_ids, lengths, attend)
 
@@ -143,6 +148,7 @@ class DiffusionGemma(nn.Module):
                 "layers",
                 lambda: fused(canvas, lengths, attend, self_conditioning),
                 lambda: self._denoise(canvas, lengths, attend, self_conditioning),
+                form=self._form,
             )
         return self._denoise(canvas, lengths, attend, self_conditioning)
 

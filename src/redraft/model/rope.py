@@ -37,4 +37,4 @@ def rotary(positions: Int[Tensor, "B T"], frequencies: Float[Tensor, "H"], dtype
 
         return rotary_triton(positions, frequencies, dtype)
 
-    return attempt("rotary", fast, reference) if on_gpu(positions, frequencies) else reference()
+    return attempt("rotary", fast, reference, dtype) if on_gpu(positions, frequencies) else reference()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from outlines_core import Index, Vocabulary
 
 from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
@@ -32,6 +31,9 @@ def compile_pattern(pattern: str) -> ByteAutomaton:
     Raises:
         OptionError: it is no regular expression, or needs too many states.
     """
+    # Only here: what is held to nothing is generated without it.
+    from outlines_core import Index, Vocabulary
+
     named = _named_marks(pattern)
     if _expanded(pattern) > LARGEST:
         raise OptionError("response_format: the pattern repeats too much: lower its length bounds")

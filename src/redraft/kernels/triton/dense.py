@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -18,11 +17,11 @@ from redraft.kernels.triton.dense_kernels import FLOAT8, INT8, WIDENED, dense_ke
 from redraft.kernels.triton.rows import Rows, rounded
 from redraft.kernels.triton.target import (
     compute_dtype,
-    interpreted,
     launch,
     power_of_two,
     processors,
     shared_bytes,
+    target_of,
     tiles,
 )
 
@@ -155,20 +154,17 @@ def dense_float8(
         config: tiles, else by the GPU.
     """
     weight = weight.contiguous()
-    if (operands or float8_operands()) == "widened":
+    if (operands or float8_operands(x.device)) == "widened":
         x = x if x.stride(-1) == 1 else x.contiguous()
         return _dense(x, weight.view(torch.uint8), scale, scale, x.dtype, "widened", config)
     values, row_scale = rounded_rows(x, torch.float8_e4m3fn)
     return _dense(values, weight, row_scale, scale, x.dtype, "float8", config)
 
 
-def float8_operands() -> Operands:
-    """What e4m3 weights are multiplied with on the current GPU: only NVIDIA's from compute capability 8.9 on, of
-    those that Triton's other backends know, multiply this form of e4m3 itself."""
-    if interpreted():
-        return "widened"
-    target = triton.runtime.driver.active.get_current_target()
-    return operands_of(target.backend, target.arch)  # type: ignore[union-attr]
+def float8_operands(device: torch.device) -> Operands:
+    """What e4m3 weights are multiplied with on a GPU: only NVIDIA's from compute capability 8.9 on, of those that
+    Triton's other backends know, multiply this form of e4m3 itself."""
+    return operands_of(*target_of(device))
 
 
 def operands_of(backend: str, arch: int | str) -> Operands:

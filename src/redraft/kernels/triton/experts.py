@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TypeVar
 
 import torch
-import triton
 import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,7 +24,7 @@ from redraft.kernels.triton.packed import PackedInt4, pack_int4
 from redraft.kernels.triton.products import FLOATS, INT4, NARROW, WIDE_STEP, WIDENED
 from redraft.kernels.triton.products import ORDER as ORDERS
 from redraft.kernels.triton.rows import MOST, Rows, rounded
-from redraft.kernels.triton.target import interpreted, launch, power_of_two, tiles
+from redraft.kernels.triton.target import interpreted, launch, power_of_two, target_of, tiles
 
 # N rows, E experts, A experts per row, D hidden, I expert width, TB rows of a block
 
@@ -66,14 +65,16 @@ def rounded_for(stack: PackedInt4 | Int8Matrix | Float8Matrix | Tensor, operands
     GPU."""
     if isinstance(stack, Int8Matrix):
         return torch.int8
-    if isinstance(stack, Float8Matrix) and (operands or float8_operands()) == "float8":
+    if isinstance(stack, Float8Matrix) and (operands or float8_operands(stack.data.device)) == "float8":
         return torch.float8_e4m3fn
     return None
 
 
 def packed_int4(matrix: PackedInt4 | Int4Matrix, *, paired: bool) -> PackedInt4:
-    """The matrix in the order of the GPU that is current."""
-    return matrix if isinstance(matrix, PackedInt4) else pack_int4(matrix, order=order_of(*_target()), paired=paired)
+    """The matrix in the order of the GPU that it lies on."""
+    if isinstance(matrix, PackedInt4):
+        return matrix
+    return pack_int4(matrix, order=order_of(*target_of(matrix.data.device)), paired=paired)
 
 
 def expert_outputs(
@@ -103,7 +104,7 @@ def expert_outputs(
     if N == 0:
         return outputs
     if configs is None:
-        configs = configs_of(*_target(), N * A / E, form=_NAMES.get(form, ""))
+        configs = configs_of(*target_of(x.device), N * A / E, form=_NAMES.get(form, ""))
     order, table = group(index_NA, E, configs.block)
     narrow = form == NARROW.value
     gated = x.new_empty(N * A, I)
@@ -154,9 +155,3 @@ def _pointers(matrix: PackedInt4 | Int8Matrix | Float8Matrix | Tensor, form: int
     return matrix, matrix, matrix
 
 
-def _target() -> tuple[str, int | str]:
-    """(backend, architecture) of the current GPU."""
-    if interpreted():
-        return "interpreter", ""
-    target = triton.runtime.driver.active.get_current_target()
-    return target.backend, target.arch  # type: ignore[union-attr]

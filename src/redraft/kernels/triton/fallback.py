@@ -14,8 +14,9 @@ from torch import Tensor
 Result = TypeVar("Result")
 
 _DEVICES = ("cuda", "xpu")
-# Kernels that did not compile here. They will not at the next call either, and a compiler is slow to say so.
-_failed: set[str] = set()
+# Kernels, and the form of weights or rows, that did not compile here. They will not at the next call either, and a
+# compiler is slow to say so.
+_failed: set[tuple[str, str]] = set()
 
 
 @cache
@@ -30,24 +31,42 @@ def on_gpu(*tensors: Tensor) -> bool:
     return device.type in _DEVICES and all(x.device == device for x in tensors) and has_triton()
 
 
-def attempt(name: str, fast: Callable[[], Result], reference: Callable[[], Result]) -> Result:
+def attempt(
+    name: str, fast: Callable[[], Result], reference: Callable[[], Result], form: str | torch.dtype = ""
+) -> Result:
     """fast(), or reference() from the first time on that fast() has failed.
 
     Args:
         name: of the kernel, for the warning and to remember it by.
         fast: the Triton form.
         reference: the torch form.
+        form: of weights or rows, where a kernel of this name is compiled anew for each: one may fail alone.
 
     Raises:
         torch.OutOfMemoryError: memory that is missing is not a kernel that is missing, and torch's form needs more.
     """
-    if name not in _failed:
+    key = (name, str(form).removeprefix("torch."))
+    if key not in _failed:
         try:
             return fast()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            _failed.add(name)
+            _failed.add(key)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(f"the Triton kernel {name} does not run here, torch's form does: {reason}", stacklevel=2)
+            warnings.warn(f"the Triton kernel {_said(key)} does not run here, torch's form does: {reason}", stacklevel=2)
     return reference()
+
+
+def failed() -> list[str]:
+    """Kernels that torch's forms have stood in for, with their form."""
+    return sorted(_said(key) for key in _failed)
+
+
+def clear() -> None:
+    """Tries all of them again."""
+    _failed.clear()
+
+
+def _said(key: tuple[str, str]) -> str:
+    return " ".join(filter(None, key))

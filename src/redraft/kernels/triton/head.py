@@ -1,6 +1,6 @@
 """The head on a GPU: one product with the vocabulary, whose tiles leave their share of a softmax behind.
 
-Raw logits stay in scratch memory, rounded to the embedding's dtype as a matrix product rounds them, so that
+Raw logits stay in scratch memory, rounded as a matrix product rounds them, so that
 statistics, draw and soft embedding see the same numbers. These passes follow each other:
 
 - `logits_kernel`: logits of a tile, and its largest logit, mass, entropy moment and argmax, for each row;
@@ -156,7 +156,9 @@ def _pass(
     V = len(weight)
     J = tiles(V, config.columns)
     # int8 products are exact: of what 16 bits can keep of them, float16 keeps most. Above its range a logit is the cap.
-    logits = hidden.new_empty(N, V, dtype=stored_dtype(torch.float16 if integer else weight.dtype))
+    # Wide activations keep all: near ties, what a CPU draws is drawn here too.
+    kept = torch.float16 if hidden.dtype.itemsize == 2 else torch.float32
+    logits = hidden.new_empty(N, V, dtype=stored_dtype(kept if integer else weight.dtype))
     tops, masses, moments = (hidden.new_empty(N, J, dtype=torch.float32) for _ in range(3))
     bests = torch.empty(N, J, dtype=torch.int32, device=device)
     launch(

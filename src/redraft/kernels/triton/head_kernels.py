@@ -111,7 +111,8 @@ def finish_kernel(
     # A tile far below the top has shrunk to nothing, and so has its moment.
     moment = tl.sum(tl.where(shrink > 0, (moments_J + below * masses_J) * shrink, 0.0), axis=0)
     mass = tl.sum(share, axis=0)
-    argmax = tl.load(bests + n * J + tile)
+    # Where a row is not a number, a maximum's place may be that of a tile beyond the last.
+    argmax = tl.load(bests + n * J + tl.minimum(tile, J - 1))
 
     cumulative = tl.cumsum(share, axis=0)
     threshold = tl.load(uniform + n) * mass
@@ -157,7 +158,8 @@ def select_kernel(
     COLUMNS: tl.constexpr, TILES: tl.constexpr, PLACES: tl.constexpr, INTEGER: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """The tokens of one part of the vocabulary that are not far below a row's likeliest, in their order and at most
-    PLACES; how many there are, and their mass. Tiles without any are passed over TILES at a time."""
+    PLACES; how many there are, and their mass. Tiles without any are passed over TILES at a time. One that finds more than
+    PLACES stops there: the row is not sparse, and counting on would cost a flat row a pass over the vocabulary."""
     after_the_last()
     n, c, lists = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     j, i = tl.arange(0, TILES), tl.arange(0, TILES * COLUMNS)
@@ -168,7 +170,8 @@ def select_kernel(
     length = tl.cdiv(tl.cdiv(J, TILES), lists) * TILES
     for first in range(c * length, tl.minimum(c * length + length, J), TILES):
         highest = tl.load(tops + n * J + first + j, mask=first + j < J, other=-float("inf"))
-        if tl.max(highest, axis=0) >= top - FAR_BELOW:
+        # A list that is over full is not read, whatever else it would hold.
+        if (count <= PLACES) & (tl.max(highest, axis=0) >= top - FAR_BELOW):
             v = first * COLUMNS + i
             scaled = capped(tl.load(logits + n * V + v, mask=v < V, other=0.0).to(tl.float32), cap, inverse) - top
             chosen = (scaled >= -FAR_BELOW) & (v < V)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import triton
 import triton.language as tl
+from torch import Tensor
 from triton import knobs
 
+from redraft.kernels.accelerator import current
 from redraft.kernels.triton.dependent import DEPENDENT
 
 # What every GPU of the last years has at least: the LDS of AMD's and the local memory of Intel's.
@@ -56,10 +59,21 @@ def power_of_two(size: int) -> int:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Runs a kernel; Triton's own types know neither its launch options nor that plain numbers become constants."""
+    """Runs a kernel on the device of its first tensor; Triton's own types know neither its launch options nor that plain
+    numbers become constants."""
     if DEPENDENT.value:
         options["launch_pdl"] = True
-    kernel[grid](*arguments, **options)
+    with current(next(argument for argument in arguments if isinstance(argument, Tensor)).device):
+        kernel[grid](*arguments, **options)
+
+
+def target_of(device: torch.device) -> tuple[str, int | str]:
+    """(backend, architecture) of a GPU."""
+    if interpreted():
+        return "interpreter", ""
+    with current(device):
+        target = triton.runtime.driver.active.get_current_target()
+    return target.backend, target.arch  # type: ignore[union-attr]
 
 
 def processors(device: torch.device) -> int:
