@@ -2,9 +2,10 @@
 
     python benchmarks/same_texts.py ../before . --data held_out.jsonl
 
-Requests are the rows of a JSONL file of conversations, evenly spaced, each without its last message; row i has seed i.
-Some are asked again without tools, which holds the reply to nothing. What a checkout at a commit has answered is kept in
---keep, so that one of them can be compared again and again.
+Requests are the rows of a JSONL file of conversations, evenly spaced, each without its last message; row i
+has seed i.
+Some are asked again without tools, which holds the reply to nothing. What a source has answered is kept in --keep, so
+that one of them can be compared again and again.
 """
 
 from __future__ import annotations
@@ -109,7 +110,8 @@ def _answer(arguments: argparse.Namespace) -> None:
     engine = redraft.load(arguments.model, dtype=arguments.dtype, quantize=arguments.form, threads=1)
     requests = [
         redraft.Request(
-            prompt=row["messages"][:-1], options={"seed": seed, "mode": arguments.mode} | ({"tools": None} if free else {})
+            prompt=row["messages"][:-1],
+            options={"seed": seed, "mode": arguments.mode} | ({"tools": None} if free else {}),
         )
         for free, part in ((False, chosen), (True, chosen[: arguments.free]))
         for seed, row in enumerate(part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from redraft.engine.graph import EncodeGraph, StepGraph
 from redraft.engine.loop import CanvasLoop
 from redraft.model import feedforward
 from redraft.model.cache import KVCache
-from redraft.model.canvas_cache import CanvasCache, DenoiseStatic
+from redraft.model.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 from redraft.model.model import DiffusionGemma
 
 TEXTS = ("book a table for two at an Italian restaurant in Bergen", "rate this book five of six", "how do i bake bread")
@@ -192,3 +194,82 @@ def test_launches_are_all_on_the_device_and_ask_it_nothing(monkeypatch):
     EncodeGraph(model, length=256, capacity=512)._encode()
     with pytest.raises((RuntimeError, NotImplementedError)):
         step.step()
+
+
+def test_an_encoding_makes_a_mask_for_each_kind_of_layer(engine, monkeypatch):
+    model, made = engine.model, []
+    make = EncodeStatic._made
+    monkeypatch.setattr(EncodeStatic, "_made", lambda self, *given: made.append(given) or make(self, *given))
+    length = model.config.canvas_length
+    encode, cache = EncodeGraph(model, length=length, capacity=512), model.new_cache(1)
+    model.encode(torch.ones(1, 5, dtype=torch.long), cache)
+    ids = torch.ones(1, length, dtype=torch.long)
+    encode(ids, cache.sequences[0])
+    kinds = len({layer.window for layer in model.config.layers})
+    assert len(made) == kinds < len(model.config.layers)
+    # Anew for the next one, which stands behind more.
+    encode(ids, cache.sequences[0])
+    assert len(made) == 2 * kinds
+
+
+class Captured(StepGraph):
+    """Counts how often a step is captured, and how often a prefix is copied."""
+
+    shapes: ClassVar[list] = []
+    placed: ClassVar[list] = []
+
+    def __init__(self, model, **shape):
+        self.shapes.append(shape["batch_size"])
+        super().__init__(model, **shape)
+
+    def place(self, row, sequence, **canvas):
+        self.placed.append(row)
+        super().place(row, sequence, **canvas)
+
+
+def test_a_batch_that_comes_and_goes_is_captured_four_times(launching, monkeypatch):
+    """A scripted arrival: one to eight requests at a time, up and down and up again."""
+    monkeypatch.setattr(Captured, "shapes", [])
+    monkeypatch.setattr(Captured, "placed", [])
+    monkeypatch.setattr(pool, "StepGraph", Captured)
+    options = {"max_denoising_steps": 6, "confidence_threshold": 1e-30, **FREE}
+    expected = [launching.generate(TEXTS[n % 3], seed=n, **options).token_ids for n in range(12)]
+    Captured.shapes.clear(), Captured.placed.clear()
+    graphs = pool.Graphs(launching.model)
+    monkeypatch.setattr(launching._loop, "graphs", graphs)
+    # The step at which each request comes.
+    arrivals = [0, 1, 2, 2, 3, 3, 4, 4, 12, 13, 13, 14]
+    running, replies, number = launching.running(), {}, {}
+    for tick in range(40):
+        for request, at in enumerate(arrivals):
+            if at == tick:
+                prepared = launching.prepare(TEXTS[request % 3], seed=request, **options)
+                number[id(prepared)] = request
+                running.add(prepared, drafts=False)
+        for prepared, event in running.step():
+            if isinstance(event, Generation):
+                replies[number[id(prepared)]] = event.token_ids
+    assert [replies[n] for n in range(12)] == expected
+    assert sorted(Captured.shapes) == [1, 2, 4, 8]
+    # A canvas moves when its batch meets another graph, not whenever somebody comes or goes.
+    assert len(Captured.placed) < 40, len(Captured.placed)
+    assert len(graphs._graphs) == 4
+
+
+def test_what_is_kept_is_no_more_than_twice_the_largest(engine, monkeypatch):
+    class Empty(Captured):
+        def __init__(self, model, **shape):
+            self.shape = shape
+
+    monkeypatch.setattr(pool, "StepGraph", Empty)
+    graphs = pool.Graphs(engine.model)
+    for rows in (1, 2, 4, 8):
+        for capacity in (512, 1024, 2048, 4096):
+            graphs._seats(pool._Shape(rows=rows, length=48, threshold=1, capacity=capacity))
+            sizes = [graphs._bytes[shape] for shape in graphs._graphs]
+            assert sum(sizes) <= 2 * max(sizes)
+    # Of one batch that grew, as of one conversation, all are kept.
+    graphs = pool.Graphs(engine.model)
+    for rows in (1, 2, 4, 8):
+        graphs._seats(pool._Shape(rows=rows, length=48, threshold=1, capacity=4096))
+    assert len(graphs._graphs) == 4

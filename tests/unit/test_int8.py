@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import shutil
 import stat
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from pretended import Pretended, Rules, pretending
 from redraft.kernels import int8
+from redraft.kernels.head import raw_logits
 from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear, integer_mm, quantise_rows
 from redraft.kernels.native import build
 
@@ -248,3 +251,47 @@ def test_a_cache_that_cannot_be_written_is_a_warning(fresh, tmp_path):
 @pytest.mark.parametrize("name", sorted(path.stem for path in build._HERE.glob("*.cpp")))
 def test_every_kernel_that_we_ship_builds(name):
     assert build.library(name) is not None
+
+
+@pytest.mark.parametrize(("rows", "columns", "outputs"), [(0, 16, 8), (1, 16, 8), (17, 2816, 24), (256, 64, 520)])
+def test_products_of_a_gpu_take_few_rows_and_are_exact(rows, columns, outputs):
+    if not int8.has_integer_mm():
+        pytest.skip("no integer products here")
+    generator = torch.Generator().manual_seed(rows)
+    left = torch.randint(-127, 128, (rows, columns), dtype=torch.int8, generator=generator)
+    right = torch.randint(-127, 128, (outputs, columns), dtype=torch.int8, generator=generator)
+    expected = (left.double() @ right.double().T).to(torch.int32)
+    assert torch.equal(int8.integer_mm_padded(left, right.T), expected)
+
+
+@pytest.mark.parametrize("left_type", [torch.int8, torch.uint8])
+def test_products_without_float64_are_exact(monkeypatch, left_type):
+    """Of the largest integers, at more columns than a sum of float32 holds, on a device of neither."""
+    monkeypatch.setattr(int8, "_BLOCK_BYTES", 4 * int8._EXACT_COLUMNS * 7)
+    left = torch.full((3, 3000), torch.iinfo(left_type).max, dtype=left_type)
+    right = torch.full((20, 3000), -127, dtype=torch.int8)
+    left[1, ::2], right[5, ::3] = 1, 127
+    expected = (left.double() @ right.double().T).to(torch.int32)
+    with pretending("mps", (torch.float64,)):
+        found = int8.integer_mm(left.to("mps"), right.to("mps").T).cpu()
+    assert torch.equal(found, expected)
+
+
+def test_int8_logits_of_a_gpu_are_integer_products(monkeypatch):
+    """Float64 would take gigabytes at every call."""
+    taken = []
+    monkeypatch.setattr(
+        int8, "integer_mm_padded", lambda left, right: taken.append(left.shape) or left.float() @ right.float()
+    )
+    left, right = (
+        Pretended(torch.ones(size, dtype=torch.int8), torch.device("cuda", 0)) for size in ((3, 16), (16, 8))
+    )
+    out = SimpleNamespace(numel=lambda: 24, copy_=lambda x: x)
+    with Rules(torch.device("cuda", 0), (torch.float64,)):
+        int8.integer_mm(left, right, out)
+    assert taken == [(3, 16)]
+
+
+def test_no_rows_have_no_logits():
+    matrix = Int8Matrix.of(torch.randn(24, 16))
+    assert raw_logits(torch.zeros(1, 0, 16), matrix).shape == (1, 0, 24)

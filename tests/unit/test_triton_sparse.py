@@ -77,6 +77,27 @@ def test_flat_rows_beside_them_are_multiplied():
     check(found, exact(hidden, embedding, temperature), embedding)
 
 
+def test_a_flat_row_is_given_up_at_once(monkeypatch):
+    """What its lists would count takes a pass over the vocabulary, and is for nothing."""
+    hidden, embedding, temperature, uniform = inputs(8, vocabulary=1000)
+    hidden[:4] = 0
+    launch, counts = fast_head.launch, []
+
+    def watched(kernel, grid, *arguments, **options):
+        launch(kernel, grid, *arguments, **options)
+        if kernel is fast_head.select_kernel:
+            counts.append(arguments[8].clone())
+
+    monkeypatch.setattr(fast_head, "launch", watched)
+    found = run(hidden, embedding, temperature, uniform)
+    flat, sure = counts[0].split(4)
+    assert (flat > SMALL.places).all()
+    assert (flat <= SMALL.places + SMALL.together * SMALL.columns).all()
+    assert (found.dropped_mass[:4] == 0).all()
+    assert (sure <= SMALL.places).all()
+    check(found, exact(hidden, embedding, temperature), embedding)
+
+
 def test_lists_that_are_too_short_are_not_used():
     hidden, embedding, temperature, uniform = inputs(9, peak=4.0)
     found = run(hidden, embedding, temperature, uniform)
@@ -102,6 +123,7 @@ def test_a_row_that_is_not_finite_leaves_the_others_alone():
     found = run(hidden, embedding, temperature, uniform)
     others = [row for row in range(9) if row != 4]
     assert found.entropy[4].isnan()
+    assert 0 <= int(found.argmax[4]) < len(embedding)
     assert found.soft_embedding[4].isnan().all()
     check(found, exact(hidden, embedding, temperature), embedding, others)
 

@@ -178,3 +178,18 @@ def test_a_gpu_picks_these(monkeypatch):
     picked.clear()
     norm.norm_add(x, weight, residual, None, EPS).sum().backward()
     assert not picked
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [(torch.bfloat16, torch.float16), (torch.float32, torch.float32)])
+def test_int8_logits_are_as_wide_as_what_they_are_made_of(monkeypatch, dtype, kept):
+    """A CPU's draw near a tie is a GPU's only if no digit is lost on the way."""
+    seen = {}
+    monkeypatch.setattr(fast_head, "stored_dtype", lambda dtype: dtype)
+    monkeypatch.setattr(
+        fast_head, "launch", lambda kernel, _, *given, **options: seen.setdefault(kernel.__name__, given)
+    )
+    monkeypatch.setattr(fast_head, "rounded_rows", lambda x, kind: (x.to(kind), x[:, 0].float()))
+    hidden, embedding, temperature, uniform = head_inputs(5, 70, 16)
+    run_head(fast_head.head_triton, hidden.to(dtype), Int8Matrix.of(embedding), temperature, uniform, config=SMALL_HEAD)
+    assert seen["logits_kernel"][5].dtype == kept
+    assert seen["weights_kernel"][7].dtype == dtype

@@ -72,8 +72,10 @@ class _Seats:
 
 
 class Graphs:
-    """Graphs by the shape of their batch. A canvas stays in its row for as long as it is moved together with others that
-    the same graph has room for, whoever comes and leaves."""
+    """Graphs by the shape of their batch.
+
+    A canvas stays in its row while the same graph has room for it and its company, whoever comes and leaves.
+    """
 
     def __init__(self, model: DiffusionGemma) -> None:
         self._model = model

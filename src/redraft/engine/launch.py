@@ -13,15 +13,15 @@ import torch
 from redraft.kernels.accelerator import current
 
 _log = logging.getLogger(__name__)
-# Kernels compile and choose their forms, and libraries make their workspaces, in the first run; the second may not wait.
+# In the first run kernels compile and choose their forms, and libraries make their workspaces; the last may not wait.
 _WARM_UP = 2
 _GRAPHS = {"cuda": "CUDAGraph", "xpu": "XPUGraph"}
 # Only of CUDA's: other threads of the process may use the device while this one captures.
 _MODE = {"cuda": {"capture_error_mode": "thread_local"}}
 
 failures: list[str] = []
-"""Why captures of this process failed after they had begun. torch 2.11 does not recover from that: a capture that fails at
-its end leaves the memory cache and the default generator in the middle of it. Who measures goes on in another process."""
+"""Why captures of this process failed after they had begun. torch 2.11 does not recover from that: a capture that fails
+at its end leaves the memory cache and the default generator in the middle of it. Who measures goes on elsewhere."""
 
 
 class Launch:

@@ -24,3 +24,8 @@ def has_float64(device: torch.device) -> bool:
     if device.type == "xpu":
         return bool(getattr(torch.xpu.get_device_properties(device), "has_fp64", False))
     return device.type != "mps"
+
+
+def has_float8(device: torch.device) -> bool:
+    """Whether a device holds e4m3, which it need not multiply: no Apple GPU does."""
+    return device.type != "mps"

@@ -96,7 +96,9 @@ def _by_blocks(probabilities: Float[Tensor, "N V"], uniform: Float[Tensor, "N"])
     rest = threshold - (before - mass).gather(1, block[:, None])[:, 0]
     inner = blocks[torch.arange(N, device=device), block.to(device)].cpu().double().cumsum(-1)
     # A block's own sum may round to less than what is left of the draw: its last token with a share then.
-    place = torch.searchsorted(inner, torch.minimum(rest, inner[:, -1].nextafter(inner.new_zeros(N)))[:, None], right=True)
+    place = torch.searchsorted(
+        inner, torch.minimum(rest, inner[:, -1].nextafter(inner.new_zeros(N)))[:, None], right=True
+    )
     return (block * _BLOCK + place[:, 0]).clamp(max=V - 1).to(device)
 
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from redraft.core.errors import CheckpointError
+from redraft.core.errors import CheckpointError, OptionError
+from redraft.kernels.accelerator import has_float8
 from redraft.model.conveyor import PlainStack, Stack, convey
 from redraft.model.formats.headers import CACHE_LINE
 from redraft.model.layout import verify as verify_files
@@ -61,6 +62,7 @@ def load_model(
     Raises:
         ModelNotFoundError: no such directory or file.
         CheckpointError: a file, a field or a tensor that is missing, surplus, misshapen or corrupted, by name.
+        OptionError: weights in a form that the device cannot hold.
     """
     source = directory if isinstance(directory, Source) else Source.open(directory)
     if verify:
@@ -73,7 +75,9 @@ def load_model(
         model = DiffusionGemma(source.config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
     tensors = source.parameters(shapes)
-    recipe = None if quantize is None else RECIPES[quantize]
+    recipe, device = None if quantize is None else RECIPES[quantize], torch.device(device)
+    if not has_float8(device) and "fp8" in {_form(source, recipe, shapes, *named) for named in tensors.items()}:
+        raise OptionError(f"fp8 weights cannot be held on {device}: quantize='int8' or 'int4' can")
     kept = {name: tensor for name, tensor in tensors.items() if not _is_streamed(name, streamed)}
     matrices: dict[str, Matrix] = {}
     loaded: dict[str, Tensor] = {}
@@ -83,7 +87,6 @@ def load_model(
             matrices[name] = rounded(tensor, form).to(device)
         else:
             loaded[name] = _aligned(_floating(source.path, tensor).to(device=device, dtype=dtype))
-    device = torch.device(device)
     if streamed and (device.type != "cpu" if in_memory is None else in_memory):
 
         def stack(name: str) -> Stack:

@@ -153,5 +153,3 @@ def _pointers(matrix: PackedInt4 | Int8Matrix | Float8Matrix | Tensor, form: int
         return data.view(torch.uint8) if form == WIDENED.value else data, scale, scale
     matrix = matrix.contiguous()
     return matrix, matrix, matrix
-
-

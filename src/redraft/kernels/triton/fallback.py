@@ -54,7 +54,9 @@ def attempt(
         except Exception as error:
             _failed.add(key)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(f"the Triton kernel {_said(key)} does not run here, torch's form does: {reason}", stacklevel=2)
+            warnings.warn(
+                f"the Triton kernel {_said(key)} does not run here, torch's form does: {reason}", stacklevel=2
+            )
     return reference()
 
 

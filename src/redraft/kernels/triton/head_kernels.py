@@ -158,8 +158,8 @@ def select_kernel(
     COLUMNS: tl.constexpr, TILES: tl.constexpr, PLACES: tl.constexpr, INTEGER: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """The tokens of one part of the vocabulary that are not far below a row's likeliest, in their order and at most
-    PLACES; how many there are, and their mass. Tiles without any are passed over TILES at a time. One that finds more than
-    PLACES stops there: the row is not sparse, and counting on would cost a flat row a pass over the vocabulary."""
+    PLACES; how many there are, and their mass. Tiles without any are passed over TILES at a time. Beyond PLACES it
+    stops: the row is not sparse, and counting on would cost a flat row a pass over the vocabulary."""
     after_the_last()
     n, c, lists = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     j, i = tl.arange(0, TILES), tl.arange(0, TILES * COLUMNS)

@@ -59,8 +59,10 @@ def power_of_two(size: int) -> int:
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-    """Runs a kernel on the device of its first tensor; Triton's own types know neither its launch options nor that plain
-    numbers become constants."""
+    """Runs a kernel on the device of its first tensor.
+
+    Triton's own types know neither its launch options nor that plain numbers become constants.
+    """
     if DEPENDENT.value:
         options["launch_pdl"] = True
     with current(next(argument for argument in arguments if isinstance(argument, Tensor)).device):
