@@ -141,7 +141,7 @@ def _others(context: Context, generator: Generator) -> dict[str, Callable[[], Ke
     found["norm and residual"] = lambda: _norm(context, generator, adds=True)
     found["accept, renoise, stop"] = lambda: _sampler(context, generator)
     if on_gpu(torch.empty(0, device=context.clock.device)):
-        from kernels_layer import works
+        from alone_layer import works
 
         for name, make in works(context, generator).items():
             found[name] = lambda make=make: _made(*make())

@@ -1,4 +1,4 @@
-"""Kernels of a layer that stand between its products, for `kernels.py`: the router, and the passes over a row."""
+"""Kernels of a layer that stand between its products, for `alone.py`: the router, and the passes over a row."""
 
 from __future__ import annotations
 

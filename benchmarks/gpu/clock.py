@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from redraft.bench.memory import peak_bytes, reset_peak
+from redraft.engine.launch import capture
 
 _WARM_UP = 3
-# Twice this is written before a sample that must not find its inputs in a cache, where the device does not say.
+# Twice this is read before a sample that must not find its inputs in a cache, where the device does not say.
 _CACHE_BYTES = 64 * 2**20
 
 
@@ -28,7 +29,7 @@ class Clock:
     def synchronize(self) -> None:
         """Waits for the device."""
         if self.on_device:
-            torch.accelerator.synchronize()
+            torch.accelerator.synchronize(self.device)
 
     def is_alive(self) -> bool:
         """Whether the device still answers: after some errors nothing works in the same process."""
@@ -68,6 +69,18 @@ class Clock:
         self.synchronize()
         return [round(self.between_ms(*pair), 5) for pair in pairs]
 
+    def between_launches_ms(self, work: Callable[[], object], count: int = 50) -> float:
+        """Milliseconds of one of many calls in a row: without what the host does between one and the next."""
+        count = 2 if self.quick else count
+        work()
+        self.synchronize()
+        began = self.mark()
+        for _ in range(count):
+            work()
+        ended = self.mark()
+        self.synchronize()
+        return self.between_ms(began, ended) / count
+
     def mark(self) -> Any:
         """A moment, on the device where it keeps time."""
         if not self.on_device:
@@ -81,54 +94,33 @@ class Clock:
         return float(first.elapsed_time(last)) if self.on_device else 1e3 * (last - first)
 
     def _flush(self) -> None:
+        """Fills the caches with what no kernel wants. It is read: what is written would be written back meanwhile."""
         if self._flood is None:
             size = _CACHE_BYTES
             if self.device.type == "cuda":
                 size = int(getattr(torch.cuda.get_device_properties(self.device), "L2_cache_size", size))
-            self._flood = torch.empty(2 * max(size, _CACHE_BYTES), dtype=torch.uint8, device=self.device)
-        self._flood.fill_(1)
+            self._flood = torch.ones(max(size, _CACHE_BYTES) // 2, dtype=torch.int32, device=self.device)
+        self._flood.amax()
 
     def captured(self, work: Callable[[], object]) -> tuple[Callable[[], object], str | None]:
         """(a replay of `work`, None), or (`work` itself, why it could not be captured)."""
-        if self.device.type != "cuda":
-            return work, f"graphs are captured on CUDA and ROCm only, this is {self.device.type}"
-        try:
-            # What waits for the device cannot be captured, and a capture that fails leaves torch's generators behind
-            # in a state that later draws trip over: so that is found out before.
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                work()
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-            stream = torch.cuda.Stream(self.device)
-            stream.wait_stream(torch.cuda.current_stream(self.device))
-            with torch.cuda.stream(stream):
-                for _ in range(_WARM_UP):
-                    work()
-            torch.cuda.current_stream(self.device).wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                work()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            return work, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return graph.replay, None
+        graph, reason = capture(work, self.device)
+        return (work if graph is None else graph.replay), reason
 
     def reset_peak(self) -> None:
         """Peak memory counts from here on."""
         if self.on_device:
-            torch.accelerator.reset_peak_memory_stats()
+            torch.accelerator.reset_peak_memory_stats(self.device)
         else:
             reset_peak()
 
     def peak_bytes(self) -> int:
         """The most that tensors took on the device, or the process on a CPU."""
-        return int(torch.accelerator.max_memory_allocated()) if self.on_device else peak_bytes()
+        return int(torch.accelerator.max_memory_allocated(self.device)) if self.on_device else peak_bytes()
 
     def reserved_bytes(self) -> int:
         """The most that was held for tensors, what captured graphs keep for themselves included; 0 on a CPU."""
-        return int(torch.accelerator.max_memory_reserved()) if self.on_device else 0
+        return int(torch.accelerator.max_memory_reserved(self.device)) if self.on_device else 0
 
     def empty_cache(self) -> None:
         """Gives back what no tensor holds; a captured step and what it launches hold each other."""

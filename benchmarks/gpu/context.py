@@ -13,6 +13,8 @@ from store import Store
 from weights import Models
 
 from redraft.bench.shapes import shape_config
+from redraft.engine import launch
+from redraft.kernels.triton import fallback
 from redraft.model.config import ModelConfig
 
 # The shape's own are too small for blocks of int4.
@@ -36,6 +38,7 @@ class Context:
         contexts, batches: cached positions and canvases that are measured, the most valuable first.
         steps: fixed denoising steps of a canvas that tokens a second are given for.
         deadline: of the run, as `time.time` has it.
+        share: (which, of how many) of the part's cases are this process's.
     """
 
     store: Store
@@ -48,6 +51,14 @@ class Context:
     batches: tuple[int, ...]
     steps: tuple[int, ...]
     deadline: float
+    share: tuple[int, int] = (0, 1)
+
+    def close(self) -> None:
+        """Keeps, and says, which kernels did not run in this part, so that torch's forms were measured."""
+        self.store.fell_back = sorted({*self.store.fell_back, *fallback.failed()})
+        self.store.save()
+        if self.store.fell_back:
+            print(f"{self.store.part}: torch stood in for {', '.join(self.store.fell_back)}", flush=True)
 
     @property
     def small(self) -> bool:
@@ -88,28 +99,45 @@ class Setting:
     shape: str
     config: ModelConfig
     deadline: float
+    share: tuple[int, int]
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Setting:
         """From the command line."""
         device = torch.device(arguments.device)
-        if device.type != "cpu" and device.index is None:
-            device = torch.device(device.type, torch.accelerator.current_device_index())
+        if device.type != "cpu":
+            if device.index is None:
+                device = torch.device(device.type, torch.accelerator.current_device_index())
+            # Events, and what torch is asked without a device, are of the current one.
+            torch.accelerator.set_device_index(device.index)
+        if arguments.capture == "none":
+            launch.forbid()
         clock = Clock(device, quick=arguments.shape == "tiny")
         config = shape_config(arguments.shape, **_CHANGES.get(arguments.shape, {}))
         return cls(
             directory=arguments.out,
             clock=clock,
-            models=Models(config, clock),
+            models=Models(config, clock, branches=arguments.capture == "all"),
             shape=arguments.shape,
             config=config,
             deadline=arguments.deadline,
+            share=arguments.share,
         )
 
     def context(self, part: str) -> Context:
-        """For one part."""
+        """For one part, or this process's share of it."""
+        which, count = self.share
+        store = Store(
+            self.directory,
+            part if count == 1 else f"{part}.{which}",
+            deadline=self.deadline,
+            is_alive=self.clock.is_alive,
+            is_spent=lambda: bool(launch.failures),
+        )
+        # What failed in another part may run here, with other sizes.
+        fallback.clear()
         return Context(
-            store=Store(self.directory, part, deadline=self.deadline, is_alive=self.clock.is_alive),
+            store=store,
             directory=self.directory,
             clock=self.clock,
             models=self.models,
@@ -119,4 +147,5 @@ class Setting:
             batches=_BATCHES[self.shape],
             steps=_STEPS,
             deadline=self.deadline,
+            share=self.share,
         )

@@ -2,58 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
 import torch
 from context import Context
 from parts import floors_by_part, part_times_ms
-from step import make_commit, make_plain_step, make_step, make_token
+from step import Step, make_commit, make_plain_step, make_step, make_token, same_bits
 from weights import FORMS, experts_touched, reach, set_routers
 
 from redraft.bench.floor import part_floors_s, step_parts
-from redraft.kernels.triton import fallback
+from redraft.model.canvas_cache import DenoiseStatic
 from redraft.model.model import DiffusionGemma
 
 # As `bench.floor` calls the forms.
 _WEIGHTS = {"int4": "int4", "fp8": "fp8", "bf16": "bfloat16"}
+# Experts of 128, context, batch.
+Point = tuple[int, int, int]
 # Of 128: all, and what the canvases of clean text reach.
 _TOUCHED = (128, 84)
-# What a measurement may need at most, in seconds: a model is made and kernels are compiled in the first.
-_NEEDS_S = 12.0
+# What a measurement may need at most, in seconds: in a form's first a model is made and kernels are compiled.
+_FIRST_S, _NEEDS_S = 40.0, 8.0
+
+
+def run_first(context: Context, form: str) -> None:
+    """The point that is compared, and all that must hold of it before anything else is worth measuring."""
+    _measure(context, form, _TOUCHED[0], context.contexts[0], 1, needs_s=_FIRST_S)
 
 
 def run(context: Context, form: str) -> None:
-    """One canvas at every context, and the autoregressive mode."""
+    """One canvas at every context, batches at the first, and the autoregressive mode."""
     assert form in FORMS
-    for touched, positions in [(128, 0), (84, 0), (128, 1), (128, 2), (84, 1), (84, 2)]:
-        if positions < len(context.contexts):
-            _measure(context, form, touched, context.contexts[positions], 1)
+    _measure_all(context, form, _valuable(context, form))
     for batch in (context.batches[0], context.batches[-1]):
         keys = ("autoregressive", f"context_{context.contexts[0]}", f"batch_{batch}")
         context.store.measure(keys, lambda batch=batch: _token(context, form, batch), needs_s=_NEEDS_S)
-    _fallbacks(context)
 
 
 def run_more(context: Context, form: str) -> None:
     """Every other batch."""
-    for batch, at, touched in _others(context):
-        _measure(context, form, touched, at, batch)
-    _fallbacks(context)
+    every = [
+        (touched, at, batch) for at in context.contexts for touched in _TOUCHED for batch in context.batches[1:]
+    ]  # fmt: skip
+    _measure_all(context, form, [point for point in every if point not in _valuable(context, form)])
 
 
-def _others(context: Context) -> Iterator[tuple[int, int, int]]:
-    for at in context.contexts:
-        for touched in _TOUCHED:
-            for batch in context.batches[1:]:
-                yield batch, at, touched
+def _valuable(context: Context, form: str) -> list[Point]:
+    """The most valuable first; without what `run_first` has measured."""
+    (first, *others), (_, *batches) = context.contexts, context.batches
+    every, fewer = _TOUCHED
+    points = [(every, first, 1), (fewer, first, 1), *((every, at, 1) for at in others)]
+    points += [(every, first, batch) for batch in batches[-2:]]
+    points += [(fewer, at, 1) for at in others]
+    return points[1:] if context.found(f"{form}_first") else points
 
 
-def _measure(context: Context, form: str, touched: int, at: int, batch: int) -> None:
+def _measure_all(context: Context, form: str, points: list[Point]) -> None:
+    for number, (touched, at, batch) in enumerate(points):
+        _measure(context, form, touched, at, batch, needs_s=_NEEDS_S if number else _FIRST_S)
+
+
+def _measure(context: Context, form: str, touched: int, at: int, batch: int, *, needs_s: float) -> None:
     experts = reach(context.config, touched)
     keys = (f"experts_{experts}", f"context_{at}", f"batch_{batch}")
-    context.store.measure(keys, lambda: _point(context, form, experts, at, batch), needs_s=_NEEDS_S)
+    context.store.measure(keys, lambda: _point(context, form, experts, at, batch), needs_s=needs_s)
 
 
 def _point(context: Context, form: str, experts: int, at: int, batch: int) -> dict[str, Any]:
@@ -71,7 +83,10 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
     step_ms, commit_ms = median(samples), median(commit)
     found: dict[str, Any] = {
         "step_ms": step_ms,
+        # Launches in a row: without what lies between two of them on the host.
+        "device_ms": clock.between_launches_ms(step.launch),
         "samples_ms": samples,
+        "captured": step.form == "graph",
         "form": step.form,
         "note": step.note,
         "commit_ms": commit_ms,
@@ -92,31 +107,48 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
         found["parts"] = part_times_ms(model, step.work, clock, repeats=2 if context.small else 5)
         eager = clock.samples_ms(make_plain_step(model, step.cache, length), seconds=0.5, most=20)
         found |= {"eager_ms": median(eager), "eager_samples_ms": eager}
-        # Once a form is enough, and its kernels are others to compile.
-        if model.fused() is not None and at == context.contexts[0] and experts == reach(config, 128):
-            found["modules"] = _by_modules(context, model, at)
+        if at == context.contexts[0] and experts == reach(config, 128):
+            found |= _first(context, model, step, at)
     return found
 
 
-def _by_modules(context: Context, model: DiffusionGemma, at: int) -> dict[str, Any]:
-    """The same step as the modules run it, and how far apart the two are: both round to bfloat16 at some hundred
-    places, and a choice of experts may flip."""
+def _first(context: Context, model: DiffusionGemma, step: Step, at: int) -> dict[str, Any]:
+    """What is asked once a form."""
+    found: dict[str, Any] = {"same_bits": same_bits(step)}
+    fused = model.fused()
+    if fused is None:
+        return found
+    # Its kernels are others to compile.
+    found["modules"] = _by_modules(context, model, step, at)
+    if fused.beside.close():
+        plain = make_step(model, 1, context.config.canvas_length, at)
+        found["without_branch_ms"] = context.clock.between_launches_ms(plain.launch)
+        fused.beside.open()
+    return found
+
+
+def _by_modules(context: Context, model: DiffusionGemma, step: Step, at: int) -> dict[str, Any]:
+    """The same step as the modules run it, and how far apart the two are, over the cache and over what is captured of
+    it: all round to bfloat16 at some hundred places, and a choice of experts may flip."""
     clock, length = context.clock, context.config.canvas_length
     with model.by_modules():
-        step = make_step(model, 1, length, at)
-        samples = clock.samples_ms(step.run, seconds=0.5)
+        samples = clock.samples_ms(make_step(model, 1, length, at).run, seconds=0.5)
     canvas = torch.randint(model.config.vocab_size, (1, length)).to(model.device)
     soft = torch.randn(1, length, model.config.hidden_size).to(model.device, model.dtype)
-    fused = model.denoise_hidden(canvas, step.cache, soft).double()
+    static = step.graph.cache
+    found = {
+        "": model.denoise_hidden(canvas, step.cache, soft),
+        "static_": model.denoise_with(canvas, static.lengths, DenoiseStatic(static), soft),
+    }
     with model.by_modules():
-        meant = model.denoise_hidden(canvas, step.cache, soft).double()
-    return {
-        "step_ms": median(samples),
-        "samples_ms": samples,
-        "relative_difference": float((fused - meant).norm() / meant.norm()),
-        "same_argmax": float((model.logits(fused.to(model.dtype)).argmax(-1) == model.logits(
-            meant.to(model.dtype)).argmax(-1)).double().mean()),
-    }  # fmt: skip
+        meant = model.denoise_hidden(canvas, step.cache, soft)
+    best = model.logits(meant).argmax(-1)
+    result: dict[str, Any] = {"step_ms": median(samples), "samples_ms": samples}
+    for name, hidden in found.items():
+        difference = (hidden.double() - meant.double()).norm() / meant.double().norm()
+        result[f"{name}relative_difference"] = float(difference)
+        result[f"{name}same_argmax"] = float((model.logits(hidden).argmax(-1) == best).double().mean())
+    return result
 
 
 def _floor(context: Context, form: str, at: int, batch: int, touched: int, step_ms: float) -> dict[str, Any]:
@@ -154,9 +186,3 @@ def _token(context: Context, form: str, batch: int) -> dict[str, Any]:
         "tokens_per_s": 1e3 * batch / median(samples),
         "experts_touched": experts_touched(model, token),
     }
-
-
-def _fallbacks(context: Context) -> None:
-    """Kernels that did not run on this device, so that torch's forms were measured."""
-    context.store.results["fell_back"] = sorted(fallback._failed)
-    context.store.save()

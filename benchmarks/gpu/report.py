@@ -1,24 +1,64 @@
-"""The end of a run: everything in one JSON file, and what matters of it as Markdown. Imports nothing but Python."""
+"""The results at the end of a run, and at every moment of it: all of it in one JSON file, what matters as Markdown, and
+the few lines that say whether it is right. Imports nothing but Python."""
 
 from __future__ import annotations
 
 import datetime
 import json
+import os
+import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FORMS = ("int4", "fp8", "bf16")
-_OTHERS = ("verify", "kernels", "agreement", "energy", "tune")
-# Milliseconds that a step of the full shape may take there.
-AIMS_MS = {"int4": 7.0, "fp8": 10.0, "bf16": 20.0}
+from tables import FORMS, markdown, points
+
+_OTHERS = ("verify", "engine", "kernels", "agreement", "energy", "tune")
+# Between two reports of a run that is under way.
+_EVERY_S = 10.0
+_LONGEST = 10
+
+
+class Report:
+    """Of one directory of results."""
+
+    def __init__(self, directory: Path, shape: str, command: str, archive: Path | None = None) -> None:
+        """`archive` is a .tgz that holds all of it at every moment: of a machine that may go, one file comes back."""
+        self._directory, self._shape, self._command, self._archive = directory, shape, command, archive
+        self._seen, self._written = self._state(), 0.0
+
+    def update(self) -> None:
+        """Writes it if there is something new, and it is some time since."""
+        if time.time() - self._written >= _EVERY_S and self._state() != self._seen:
+            self.write()
+
+    def write(self) -> str:
+        """Writes results.json and report.md into the directory; returns the Markdown, and behind it what is short."""
+        self._seen, self._written = self._state(), time.time()
+        text = write_report(self._directory, self._shape, self._command)
+        if self._archive is not None:
+            fresh = self._archive.with_suffix(".new")
+            with tarfile.open(fresh, "w:gz") as packed:
+                for path in sorted(self._directory.iterdir()):
+                    if path.suffix in (".json", ".md"):
+                        packed.add(path, path.name)
+            os.replace(fresh, self._archive)
+        return text
+
+    def _state(self) -> dict[str, int]:
+        return {
+            path.name: path.stat().st_mtime_ns for path in self._directory.glob("*.json") if path.name != "results.json"
+        }
 
 
 def write_report(directory: Path, shape: str, command: str) -> str:
-    """Writes results.json and report.md into the directory; returns the Markdown."""
+    """Writes results.json and report.md into the directory; returns what is in the second."""
     results = collect(directory, shape, command)
-    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    text = markdown(results, shape)
+    fresh = directory / "results.new"
+    fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(fresh, directory / "results.json")
+    text = markdown(results, shape) + "\n" + "\n".join(summary(results)) + "\n"
     (directory / "report.md").write_text(text, encoding="utf-8")
     return text
 
@@ -30,11 +70,15 @@ def collect(directory: Path, shape: str, command: str) -> dict[str, Any]:
         for path in sorted(directory.glob("*.json"))
         if path.name != "results.json"
     }
-    found = {name: part["results"] for name, part in parts.items()}
+    found: dict[str, Any] = {}
+    for name, part in parts.items():
+        # Several processes have a share of a part each.
+        found[name.partition(".")[0]] = _merged(found.get(name.partition(".")[0], {}), part["results"])
     machine = found.get("machine", {})
     steps: dict[str, Any] = {}
     for form in FORMS:
-        steps[form] = _merged(found.get(form, {}), found.get(f"{form}_more", {}))
+        first = _merged(found.get(f"{form}_first", {}), found.get(form, {}))
+        steps[form] = _merged(first, found.get(f"{form}_more", {}))
     return {
         "device": machine.get("device", {}),
         "machine": {name: value for name, value in machine.items() if name != "device"},
@@ -44,6 +88,8 @@ def collect(directory: Path, shape: str, command: str) -> dict[str, Any]:
         shape: steps,
         "transformers": _merged(found.get("transformers", {}), found.get("transformers_compiled", {})),
         **{name: found.get(name, {}) for name in _OTHERS},
+        "pdl": found.get("pdl", {}),
+        "fell_back": {name: part["fell_back"] for name, part in parts.items() if part.get("fell_back")},
         "unfinished": sorted(name for name, part in parts.items() if not part["done"]),
     }
 
@@ -56,174 +102,38 @@ def _merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def markdown(results: dict[str, Any], shape: str) -> str:
-    """The tables."""
-    steps = results[shape]
-    aims = _aims(steps) if shape == "full" else ()
-    sections = {
-        "Aims: one canvas, the first context, all experts": aims,
-        "A denoising step": _steps(steps),
-        "By part, ms (floor)": _parts(steps),
-        "The autoregressive mode": _causal(steps),
-        "transformers, bf16, the same weights": _peers(results, shape),
-        "Kernels, caches cold": _kernels(results),
-        "Checks": _checks(results),
-        "What is missing": _missing(results),
-    }
-    lines = list(_head(results))
-    for title, found in sections.items():
-        if rows := list(found):
-            lines += ["", f"## {title}", "", *rows]
-    return "\n".join(lines) + "\n"
-
-
-def _head(results: dict[str, Any]) -> Iterator[str]:
-    device, machine = results["device"], results["machine"]
-    versions = ", ".join(f"{name} {device.get(name)}" for name in ("torch", "triton", "transformers"))
-    yield f"# {device.get('name', 'unknown device')}, shape {results['shape']}, {results['date']}"
-    yield f"\n{versions}. `{results['command']}`\n"
-    rates = [f"copy {_get(machine, 'copy', 'bytes_per_s', scale=1e-9)} GB/s"]
-    rates.append(f"read {_get(machine, 'read', 'bytes_per_s', scale=1e-9)} GB/s")
-    rates += [
-        f"{name} {of['tera_per_s']:.4g} T/s" for name, of in machine.get("products", {}).items() if "tera_per_s" in of
-    ]
-    yield "Measured: " + ", ".join(rates) + "."
-
-
-def _aims(steps: dict[str, Any]) -> Iterator[str]:
-    for form, aim in AIMS_MS.items():
-        point = next((point for *_, point in points(steps[form])), {})
-        found = f"{point['step_ms']:.3f} ms" if "step_ms" in point else _reason(point) if point else "not measured"
-        parts = point.get("parts", {}).get("parts_ms", {})
-        more = [f"head {parts['head']:.3f} ms (1 with the sampler)"] if "head" in parts else []
-        if parts.get("experts") and "experts_bytes_floor_ms" in point:
-            share = point["experts_bytes_floor_ms"] / parts["experts"]
-            more.append(f"products of experts at {share:.2f} of the bandwidth (0.8)")
-        yield f"- {form}: {', '.join([f'{found} of {aim:g} ms', *more])}"
-    peak = steps["int4"].get("experts_128", {}).get("context_8192", {}).get("batch_1", {}).get("peak_memory_bytes")
-    if peak:
-        yield f"- int4 at a context of 8192: {peak / 1e9:.2f} GB of 18"
-
-
-def _steps(steps: dict[str, Any]) -> Iterator[str]:
-    columns = ["form", "experts", "context", "batch", "step ms", "floor ms", "of floor", "commit ms"]
-    columns += ["tokens/s at 12 / 16 / 24 / 48", "touched", "peak GB", "launched"]
-    found = [(form, *point) for form in FORMS for point in points(steps[form])]
-    if found:
-        yield f"| {' | '.join(columns)} |"
-        yield "|---" * len(columns) + "|"
-    for form, experts, at, batch, point in found:
-        begin = f"| {form} | {experts} | {at} | {batch} "
-        if "step_ms" not in point:
-            yield f"{begin}| {_reason(point)} | | | | | | | |"
-            continue
-        rates = " / ".join(f"{rate:.0f}" for rate in point["tokens_per_s"].values())
-        yield (
-            f"{begin}| {point['step_ms']:.3f} | {_get(point, 'floor_ms')} | {_get(point, 'floor_share')} "
-            f"| {point['commit_ms']:.2f} | {rates} | {_get(point, 'experts_touched', 'mean')} "
-            f"| {point['peak_memory_bytes'] / 1e9:.2f} | {point['form']} |"
-        )
-
-
-def points(form: dict[str, Any]) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
-    """(experts, context, batch, point) of every step that was tried."""
-    for first, contexts in form.items():
-        if not first.startswith("experts_"):
-            continue
-        for second, batches in contexts.items():
-            for third, point in batches.items():
-                yield (*(int(name.rpartition("_")[2]) for name in (first, second, third)), point)  # type: ignore[misc]
-
-
-def _parts(steps: dict[str, Any]) -> Iterator[str]:
-    for form in FORMS:
-        point = next((point for *_, point in points(steps[form]) if "parts" in point), None)
-        if point is None:
-            continue
-        floors = point.get("floor_parts_ms", {})
-        parts = ", ".join(
-            f"{name} {value:.3f}" + (f" ({floors[name]:.3f})" if name in floors else "")
-            for name, value in point["parts"]["parts_ms"].items()
-        )
-        yield f"- {form}, by {point['parts']['by']}: {parts}; launched one by one it takes {point['eager_ms']:.2f}"
-        if modules := point.get("modules"):
-            yield (
-                f"- {form}, by the modules, one after the other: {modules['step_ms']:.2f} ms; hidden states differ by "
-                f"{modules['relative_difference']:.4f} of their norm, {modules['same_argmax']:.1%} of the tokens agree"
-            )
-
-
-def _causal(steps: dict[str, Any]) -> Iterator[str]:
-    for form in FORMS:
-        for at, batches in steps[form].get("autoregressive", {}).items():
-            for batch, point in batches.items():
-                found = (
-                    f"{point['token_ms']:.2f} ms a token, {point['tokens_per_s']:.0f} tokens/s"
-                    if "token_ms" in point
-                    else _reason(point)
-                )
-                yield f"- {form}, {at}, {batch}: {found}"
-
-
-def _peers(results: dict[str, Any], shape: str) -> Iterator[str]:
-    firsts = {form: next((p for *_, p in points(results[shape][form]) if "step_ms" in p), None) for form in FORMS}
-    for name, point in results["transformers"].items():
-        if not isinstance(point, dict) or "step_ms" not in point:
-            yield f"- {name}: {_reason(point)}"
-            continue
-        ratios = ", ".join(f"{form} {point['step_ms'] / p['step_ms']:.1f} times" for form, p in firsts.items() if p)
-        yield f"- {name}: {point['step_ms']:.2f} ms a step; redraft is faster by: {ratios or 'not measured'}"
-
-
-def _kernels(results: dict[str, Any]) -> Iterator[str]:
-    if results["kernels"]:
-        yield "| kernel | ms | GB/s | of floor | launched |\n|---|---|---|---|---|"
-    for name, point in results["kernels"].items():
-        if not isinstance(point, dict) or "median_ms" not in point:
-            yield f"| {name} | {_reason(point)} | | | |"
-            continue
-        yield (
-            f"| {name} | {point['median_ms']:.4f} | {_get(point, 'bytes_per_s', scale=1e-9)} "
-            f"| {_get(point, 'floor_share')} | {point['form']} |"
-        )
-
-
-def _checks(results: dict[str, Any]) -> Iterator[str]:
-    for name, found in results["verify"].items():
-        if not isinstance(found, dict) or "ok" not in found:
-            yield f"- {name}: {_reason(found)}"
-            continue
-        state = "ok" if found["ok"] else "**WRONG**"
-        error = f"relative error {_get(found, 'relative_error')} (at most {_get(found, 'bound')})"
-        yield f"- {name}: {state}, {error} {found.get('note') or ''}".rstrip()
-    for part in ("agreement", "energy"):
-        for name, found in results[part].items():
-            failed = isinstance(found, dict) and found.keys() & {"error", "skipped"}
-            yield f"- {part}, {name}: {_reason(found) if failed else json.dumps(found)[:600]}"
-
-
-def _missing(results: dict[str, Any]) -> Iterator[str]:
+def summary(results: dict[str, Any]) -> Iterator[str]:
+    """What must be known first, last on the screen: captured, the same bits, what is wrong, what is slow."""
+    yield "## In short\n"
     steps = results[results["shape"]]
-    if any(steps[form].get("fell_back") for form in FORMS):
-        names = sorted({name for form in FORMS for name in steps[form].get("fell_back", [])})
-        yield f"- Kernels that did not run, so that torch's forms were measured: {', '.join(names)}."
-    for form in FORMS:
-        if "error" in steps[form]:
-            yield f"- {form} ended early: {_reason(steps[form])}"
-    if results["unfinished"]:
-        yield f"- Not finished: {', '.join(results['unfinished'])}; the same command goes on there."
+    timed = [(form, *point) for form in FORMS for point in points(steps[form]) if "step_ms" in point[-1]]
+    for form, experts, at, batch, point in timed:
+        if "same_bits" in point:
+            yield f"- {form}, {experts} experts, {at} cached, batch {batch}: {'; '.join(_first(point))}"
+    eager = [f"{form} {experts}/{at}/{batch}" for form, experts, at, batch, p in timed if not p["captured"]]
+    yield f"- captured: {len(timed) - len(eager)} of {len(timed)} points; not: {', '.join(eager) or 'none'}"
+    wrong = [name for name, found in results["verify"].items() if isinstance(found, dict) and not found.get("ok")]
+    right = sum(1 for found in results["verify"].values() if isinstance(found, dict) and found.get("ok"))
+    yield f"- verify: {right} right; wrong or failed: {', '.join(sorted(wrong)) or 'none'}"
+    for part, names in results["fell_back"].items():
+        yield f"- {part}: torch stood in for {', '.join(names)}"
+    longest = next((p["parts"]["kernels"] for *_, p in timed if p.get("parts", {}).get("kernels")), {})
+    for name, kernel in list(longest.items())[:_LONGEST]:
+        yield f"- {kernel['ms']:.4f} ms in {kernel['launches']:.0f} launches: {name[:60]}"
 
 
-def _reason(point: Any) -> str:
-    if isinstance(point, dict) and "skipped" in point:
-        return f"skipped: {point['skipped']}"
-    if isinstance(point, dict) and isinstance(point.get("error"), dict):
-        return f"{point['error']['type']}: {point['error']['message'][:160]}"
-    return str(point)[:160]
+def _first(point: dict[str, Any]) -> Iterator[str]:
+    bits = point["same_bits"]
+    yield f"captured: {_yes(point['captured'])}"
+    if not point["captured"]:
+        yield f"because of {str(point['note'])[:200]}"
+    yield f"{point['step_ms']:.3f} ms, device {point['device_ms']:.3f} ms"
+    yield f"same bits twice: {_yes(bits['twice'])}, as launched one by one: {_yes(bits['as_launches'])}"
+    if bits["unlike"]:
+        yield f"unlike: {', '.join(bits['unlike'])}"
+    if "without_branch_ms" in point:
+        yield f"without the branch {point['without_branch_ms']:.3f} ms"
 
 
-def _get(of: Any, *keys: str, scale: float = 1.0) -> str:
-    """A number by its way, to four digits; a dash where there is none."""
-    for key in keys:
-        of = of.get(key) if isinstance(of, dict) else None
-    return f"{of * scale:.4g}" if isinstance(of, int | float) else "-"
+def _yes(value: bool) -> str:
+    return "yes" if value else "**no**"

@@ -5,10 +5,9 @@ Everything that decides how a step is launched is in this file.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +32,9 @@ class Step:
 
     Attributes:
         run: the whole step as the engine does it; the host reads the stop flag.
-        work: the same launches one by one, and nothing that the host reads.
+        launch: the step without what the host reads of it.
+        work: the same launches one by one.
+        graph: whose step it is.
         form: "graph" or "eager": how `run` launches.
         note: why it is no graph.
         cache: what the canvases stand behind.
@@ -41,7 +42,9 @@ class Step:
     """
 
     run: Callable[[], object]
+    launch: Callable[[], object]
     work: Callable[[], object]
+    graph: StepGraph
     form: str
     note: str | None
     cache: KVCache
@@ -51,10 +54,8 @@ class Step:
 def make_step(model: DiffusionGemma, batch: int, length: int, context: int) -> Step:
     """A step of `batch` canvases of `length` positions, each behind `context` cached ones."""
     cache = filled_cache(model, batch, context, length)
-    with _heard("redraft.engine.launch") as heard:
-        graph = _graph(model, cache, length, context)
+    graph = _graph(model, cache, length, context)
     captured = graph._launch.is_captured
-    note = None if captured else (heard or [f"graphs are captured on CUDA and ROCm, this is {model.device}"])[0]
 
     def place() -> None:
         for row, sequence in enumerate(cache.sequences):
@@ -62,12 +63,46 @@ def make_step(model: DiffusionGemma, batch: int, length: int, context: int) -> S
 
     return Step(
         run=graph.step,
+        launch=graph._launch,
         work=graph._step,
+        graph=graph,
         form="graph" if captured else "eager",
-        note=note,
+        note=graph._launch.reason,
         cache=cache,
         place=place,
     )
+
+
+def same_bits(step: Step, steps: int = 8) -> dict[str, Any]:
+    """Whether some steps of a captured step give the same bits twice, and the same bits as their launches one by one.
+
+    Every kernel adds in a fixed order, so anything else is a fault: of the capture, of a branch, or a race.
+    """
+    held = {name: tensor.clone() for name, tensor in _state(step).items()}
+
+    def after(work: Callable[[], object]) -> dict[str, Tensor]:
+        for name, tensor in _state(step).items():
+            tensor.copy_(held[name])
+        for _ in range(steps):
+            work()
+        return {name: tensor.clone() for name, tensor in _state(step).items()}
+
+    first, second, called = after(step.launch), after(step.launch), after(step.work)
+    return {
+        "steps": steps,
+        "twice": _unlike(first, second) == [],
+        "as_launches": _unlike(first, called) == [],
+        "unlike": sorted({*_unlike(first, second), *_unlike(first, called)}),
+    }
+
+
+def _state(step: Step) -> dict[str, Tensor]:
+    return vars(step.graph.canvases) | {"soft": step.graph.soft}
+
+
+def _unlike(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    # As bytes: what is not a number is none twice.
+    return [name for name in one if not torch.equal(one[name].view(torch.uint8), other[name].view(torch.uint8))]
 
 
 def make_plain_step(model: DiffusionGemma, cache: KVCache, length: int) -> Callable[[], None]:
@@ -91,20 +126,6 @@ def make_commit(model: DiffusionGemma, step: Step, length: int) -> Callable[[], 
         step.place()
 
     return commit
-
-
-@contextmanager
-def _heard(name: str) -> Iterator[list[str]]:
-    """What a logger says meanwhile."""
-    said: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage()[:400])
-    logger = logging.getLogger(name)
-    logger.addHandler(handler)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(handler)
 
 
 def _capacity(context: int) -> int:

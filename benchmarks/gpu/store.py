@@ -25,23 +25,36 @@ class DeviceLost(Exception):
     """The device does not answer in this process any more."""
 
 
+class ProcessSpent(Exception):
+    """A capture failed in this process, from which torch does not recover: what follows is measured in another."""
+
+
 class Store:
     """The results of one part, a tree of dictionaries.
 
     Attributes:
         done: whether the part is finished: the next run leaves it out.
         results: what has been measured. An entry may also be {"error": ...} or {"skipped": reason}.
+        fell_back: kernels that torch's forms have stood in for.
     """
 
     def __init__(
-        self, directory: Path, part: str, *, deadline: float = float("inf"), is_alive: Callable[[], bool] = lambda: True
+        self,
+        directory: Path,
+        part: str,
+        *,
+        deadline: float = float("inf"),
+        is_alive: Callable[[], bool] = lambda: True,
+        is_spent: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`deadline` is in seconds of `time.time`; `is_alive` asks the device whether it still answers."""
+        """`deadline` is in seconds of `time.time`; `is_alive` asks the device whether it still answers, `is_spent`
+        whether a capture has failed."""
         self.path, self.part = directory / f"{part}.json", part
-        self._deadline, self._is_alive = deadline, is_alive
+        self._deadline, self._is_alive, self._is_spent = deadline, is_alive, is_spent
         found = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         self.done: bool = found.get("done", False)
         self.results: dict[str, Any] = found.get("results", {})
+        self.fell_back: list[str] = found.get("fell_back", [])
 
     def measure(self, keys: tuple[str, ...], work: Callable[[], Any], *, needs_s: float = 2.0) -> Any:
         """The result of `work`, which is also kept under `keys`; None where it failed. What is there is not repeated.
@@ -54,6 +67,7 @@ class Store:
         Raises:
             OutOfTime: there is less time.
             DeviceLost: it failed, and so would all that follows.
+            ProcessSpent: it is kept, and what follows belongs into another process.
         """
         place = self.results
         for key in keys[:-1]:
@@ -81,6 +95,8 @@ class Store:
         failed = _is_failure(place[keys[-1]])
         if failed and not self._is_alive():
             raise DeviceLost
+        if self._is_spent():
+            raise ProcessSpent
         return None if failed else place[keys[-1]]
 
     def finish(self, failure: dict[str, Any] | None = None) -> None:
@@ -92,7 +108,7 @@ class Store:
 
     def save(self) -> None:
         """Writes all of it, in place of what was there."""
-        document = {"part": self.part, "done": self.done, "results": self.results}
+        document = {"part": self.part, "done": self.done, "results": self.results, "fell_back": self.fell_back}
         fresh = self.path.with_suffix(".new")
         fresh.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         os.replace(fresh, self.path)

@@ -44,8 +44,9 @@ def run(context: Context) -> None:
     found: dict[str, Case] = {}
     for cases in (experts_cases, layer_cases, step_cases, advance_cases):
         found |= cases(context, generator)
-    for name, case in found.items():
-        context.store.measure((name,), case)
+    which, count = context.share
+    for name in list(found)[which::count]:
+        context.store.measure((name,), found[name])
 
 
 def _mend_interpreter() -> None:

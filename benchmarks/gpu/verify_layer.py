@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from verify import BFLOAT16, Case, compared, equal, poison, worst
 
 from redraft.kernels.head import HeadStats
+from redraft.kernels.int8 import Int8Matrix
 from redraft.kernels.triton import rows
 from redraft.kernels.triton.advance import advance_triton, draws_triton
 from redraft.kernels.triton.rotary import rotary_triton
@@ -70,19 +71,34 @@ def _router(sizes: _Sizes) -> dict[str, Any]:
     return worst([likeliest, compared(found, expected, 4 * sizes.bound, "weights")])
 
 
+def _wide(found: rows.Rows) -> Tensor:
+    """Rows as numbers, whatever they are rounded to."""
+    values = found.values.double()
+    return values if found.scale is None else values * found.scale.double()[:, None]
+
+
+def _kinds(sizes: _Sizes) -> list[tuple[torch.dtype | None, float]]:
+    """What rows are rounded to, with what that costs. The interpreter cannot round to e4m3."""
+    kinds = [(None, 3 * sizes.bound), (torch.int8, 3e-2), (torch.float8_e4m3fn, 5e-2)]
+    return kinds if sizes.on_device else kinds[:2]
+
+
 def _begin(sizes: _Sizes) -> dict[str, Any]:
     N, D, V = sizes.N, sizes.D, 500
     tokens = torch.randint(V, (N,), device=sizes.clock.device, generator=sizes.generator)
     table, parts, weight = sizes.random(V, D), sizes.random(3, N, D, dtype=torch.float32), sizes.random(D)
     scale = torch.tensor(D**0.5, dtype=sizes.dtype, device=table.device)
-    poison(sizes.clock)
-    hidden, found = rows.begin(
-        tokens, table, scale, parts, rows.NextNorm(weight=weight, dtype=None), _EPS, normed=True
-    )  # fmt: skip
-    expected = _normed(table[tokens].double() * float(scale) + parts.double().sum(0), None)
-    return worst(
-        [compared(hidden, expected, sizes.bound), compared(found.values, _normed(expected, weight), 2 * sizes.bound)]
-    )
+    integers = Int8Matrix.of(table)
+    results = []
+    for embedding, floats in ((table, table), (integers, integers.dequantised())):
+        expected = _normed(floats[tokens].double() * float(scale) + parts.double().sum(0), None)
+        for kind, bound in _kinds(sizes):
+            poison(sizes.clock)
+            following = rows.NextNorm(weight=weight, dtype=kind)
+            hidden, found = rows.begin(tokens, embedding, scale, parts, following, _EPS, normed=True)
+            results.append(compared(hidden, expected, 2 * sizes.bound, "hidden states"))
+            results.append(compared(_wide(found), _normed(expected, weight), bound, f"rows of {kind}"))
+    return worst(results)
 
 
 def _middle(sizes: _Sizes) -> dict[str, Any]:
@@ -90,19 +106,18 @@ def _middle(sizes: _Sizes) -> dict[str, Any]:
     attended, hidden, norms = sizes.random(3, N, D, dtype=torch.float32), sizes.random(N, D), sizes.random(4, D)
     names = ("post_attention", "pre_dense", "pre_experts", "router")
     weights = rows.MiddleWeights(**dict(zip(names, norms, strict=True)))
-    poison(sizes.clock)
-    new, dense, experts, router = rows.middle(attended, hidden, weights, _EPS, None, torch.int8)
     expected = hidden.double() + _normed(attended.double().sum(0), norms[0])
-    assert experts.scale is not None
-    eight = experts.values.double() * experts.scale.double()[:, None]
-    return worst(
-        [
+    results = []
+    for (kind, bound), (expert_kind, expert_bound) in zip(_kinds(sizes), reversed(_kinds(sizes)), strict=True):
+        poison(sizes.clock)
+        new, dense, experts, router = rows.middle(attended, hidden, weights, _EPS, kind, expert_kind)
+        results += [
             compared(new, expected, sizes.bound, "hidden states"),
-            compared(dense.values, _normed(expected, norms[1]), 2 * sizes.bound, "rows of the dense MLP"),
-            compared(eight, _normed(expected, norms[2]), 3e-2, "rows of the experts, in int8"),
+            compared(_wide(dense), _normed(expected, norms[1]), bound, f"rows of the dense MLP, {kind}"),
+            compared(_wide(experts), _normed(expected, norms[2]), expert_bound, f"rows of the experts, {expert_kind}"),
             compared(router, _normed(expected, norms[3]) * D**-0.5, 2 * sizes.bound, "rows of the router"),
         ]
-    )
+    return worst(results)
 
 
 def _end(sizes: _Sizes) -> dict[str, Any]:
@@ -110,22 +125,32 @@ def _end(sizes: _Sizes) -> dict[str, Any]:
     outputs, dense = sizes.random(N, A, D), sizes.random(3, N, D, dtype=torch.float32)
     hidden, norms, scalar = sizes.random(N, D), sizes.random(4, D), sizes.random(1)
     weights = rows.EndWeights(post_experts=norms[0], post_dense=norms[1], post=norms[2], scalar=scalar)
-    poison(sizes.clock)
-    new, found = rows.end(outputs, dense, hidden, weights, rows.NextNorm(weight=norms[3], dtype=None), _EPS)
     both = _normed(dense.double().sum(0), norms[1]) + _normed(outputs.double().sum(1), norms[0])
     expected = (hidden.double() + _normed(both, norms[2])) * scalar.double()
-    return worst(
-        [compared(new, expected, 2 * sizes.bound), compared(found.values, _normed(expected, norms[3]), 3 * sizes.bound)]
-    )
+    results = []
+    for kind, bound in _kinds(sizes):
+        poison(sizes.clock)
+        new, found = rows.end(outputs, dense, hidden, weights, rows.NextNorm(weight=norms[3], dtype=kind), _EPS)
+        results.append(compared(new, expected, 2 * sizes.bound, "hidden states"))
+        results.append(compared(_wide(found), _normed(expected, norms[3]), bound, f"rows of {kind}"))
+    return worst(results)
 
 
 def _gate(sizes: _Sizes) -> dict[str, Any]:
     width = sizes.config.intermediate_size
     parts = sizes.random(2, sizes.N, 2 * width, dtype=torch.float32)
-    poison(sizes.clock)
-    found = rows.gate_rounded(parts, sizes.random(1), None)
     gate, up = parts.double().sum(0).chunk(2, dim=-1)
-    return compared(found.values, F.gelu(gate, approximate="tanh") * up, 2 * sizes.bound)
+    expected = F.gelu(gate, approximate="tanh") * up
+    x, weight = sizes.random(sizes.N, width), sizes.random(width)
+    results = []
+    for kind, bound in _kinds(sizes):
+        poison(sizes.clock)
+        found = rows.gate_rounded(parts, sizes.random(1), kind)
+        results.append(compared(_wide(found), expected, bound, f"gated rows of {kind}"))
+        poison(sizes.clock)
+        normed = rows.norm_rounded(x, weight, _EPS, kind)
+        results.append(compared(_wide(normed), _normed(x, weight), bound, f"normed rows of {kind}"))
+    return worst(results)
 
 
 def _advance(sizes: _Sizes) -> dict[str, Any]:

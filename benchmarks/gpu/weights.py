@@ -95,8 +95,9 @@ _MAKERS: dict[str, Callable[..., Any]] = {"int4": int4_matrix, "int8": int8_matr
 class Models:
     """One model at a time: two of the full shape do not fit."""
 
-    def __init__(self, config: ModelConfig, clock: Clock) -> None:
-        self.config, self.clock = config, clock
+    def __init__(self, config: ModelConfig, clock: Clock, *, branches: bool = True) -> None:
+        """`branches`: whether a layer may do one thing beside another, as far as it does."""
+        self.config, self.clock, self._branches = config, clock, branches
         self._form, self._model = "", None
 
     def get(self, form: str) -> DiffusionGemma:
@@ -104,6 +105,8 @@ class Models:
         if self._model is None or self._form != form:
             self.drop()
             self._model, self._form = random_model(self.config, form, self.clock.device), form
+            if not self._branches and self._model.fused() is not None:
+                self._model.without_branches()
         return self._model
 
     def drop(self) -> None:

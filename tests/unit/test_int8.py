@@ -278,18 +278,18 @@ def test_products_without_float64_are_exact(monkeypatch, left_type):
 
 
 def test_int8_logits_of_a_gpu_are_integer_products(monkeypatch):
-    """Float64 would take gigabytes at every call."""
-    taken = []
-    monkeypatch.setattr(
-        int8, "integer_mm_padded", lambda left, right: taken.append(left.shape) or left.float() @ right.float()
-    )
-    left, right = (
-        Pretended(torch.ones(size, dtype=torch.int8), torch.device("cuda", 0)) for size in ((3, 16), (16, 8))
-    )
+    """Float64 would take gigabytes at every call; and a card that has no integer products is asked once."""
+    ways = []
+    for name in ("integer_mm_padded", "integer_mm_in_blocks"):
+        monkeypatch.setattr(int8, name, lambda left, right, *out, way=name: ways.append(way))
+    device = torch.device("cuda", 0)
+    left, right = (Pretended(torch.ones(size, dtype=torch.int8), device) for size in ((3, 16), (16, 8)))
     out = SimpleNamespace(numel=lambda: 24, copy_=lambda x: x)
-    with Rules(torch.device("cuda", 0), (torch.float64,)):
-        int8.integer_mm(left, right, out)
-    assert taken == [(3, 16)]
+    for has_them in (True, False):
+        monkeypatch.setattr(int8, "has_device_products", lambda asked, found=has_them: asked == device and found)
+        with Rules(device, (torch.float64,)):
+            int8.integer_mm(left, right, out)
+    assert ways == ["integer_mm_padded", "integer_mm_in_blocks"]
 
 
 def test_no_rows_have_no_logits():

@@ -61,6 +61,11 @@ class Launch:
             self._graph.replay()
 
 
+def forbid() -> None:
+    """From here on nothing is captured in this process."""
+    _GRAPHS.clear()
+
+
 def can_capture(device: torch.device) -> bool:
     """Whether torch has graphs for this kind of device."""
     return device.type in _GRAPHS and hasattr(torch.get_device_module(device), _GRAPHS[device.type])

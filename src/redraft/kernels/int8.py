@@ -232,9 +232,22 @@ def integer_mm(
         return out
     if left.device.type == "cpu" and has_integer_mm():
         return torch._int_mm(left, right, out=out)
-    if left.device.type == "cuda" and left.dtype == torch.int8 and not any(n % _DIVISOR for n in right.shape):
+    if left.dtype == torch.int8 and not any(n % _DIVISOR for n in right.shape) and has_device_products(left.device):
         return out.copy_(integer_mm_padded(left, right))
     return integer_mm_in_blocks(left, right, out)
+
+
+@functools.cache
+def has_device_products(device: torch.device) -> bool:
+    """Whether torch multiplies integers on this GPU: on NVIDIA's, and on some of AMD's."""
+    if device.type != "cuda":
+        return False
+    one = torch.ones(_LEAST_ROWS, _LEAST_ROWS, dtype=torch.int8, device=device)
+    try:
+        torch._int_mm(one, one)
+    except RuntimeError:
+        return False
+    return True
 
 
 def integer_mm_padded(left: Int[Tensor, "M K"], right: Int[Tensor, "K R"]) -> Int[Tensor, "M R"]:

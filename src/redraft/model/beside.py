@@ -17,7 +17,8 @@ class Beside:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: torch.cuda.Stream | None = None
+        self.open()
 
     @contextmanager
     def branch(self) -> Iterator[None]:
@@ -28,6 +29,10 @@ class Beside:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             yield
+
+    def open(self) -> None:
+        """Branches are beside the main stream again."""
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
     def close(self) -> bool:
         """Branches are done where they stand from here on; whether they were not before."""
