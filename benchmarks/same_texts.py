@@ -87,7 +87,9 @@ def _answers(arguments: argparse.Namespace, checkout: Path, mode: str, form: str
         command += ["--model", arguments.model, "--dtype", arguments.dtype]
         command += ["--form", form] if form else []
         environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, env=environment, check=True)
+        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{checkout}: {done.stderr[-2000:]}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

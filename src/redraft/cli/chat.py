@@ -9,16 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from redraft.cli.options import (
-    Device,
-    Dtype,
     Live,
-    Memory,
     Model,
-    Quantize,
     Quiet,
-    Threads,
-    Verify,
     with_generation_options,
+    with_loading_flags,
 )
 from redraft.core.errors import InputError, RedraftError
 
@@ -36,14 +31,10 @@ _HELP = """/new      forget the conversation
 
 
 @with_generation_options
+@with_loading_flags()
 def chat(
     model: Model = "mini",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    memory: Memory = None,
-    verify: Verify = False,
-    threads: Threads = None,
+    loading: dict[str, Any] | None = None,
     live: Live = None,
     quiet: Quiet = False,
     options: dict[str, Any] | None = None,
@@ -52,7 +43,7 @@ def chat(
     from redraft.cli import show
     from redraft.cli.live import console_for_drawing
 
-    engine = show.load(model, device, dtype, threads, quantize, memory_gb=memory, verify=verify)
+    engine = show.load(model, loading or {})
     interactive = sys.stdin.isatty()
     talk = Talk(
         engine=engine,

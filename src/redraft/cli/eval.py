@@ -11,17 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from redraft.cli.options import (
-    Device,
-    Dtype,
     Help,
     Json,
-    Memory,
     Model,
-    Quantize,
-    Threads,
-    Verify,
-    Workers,
     with_generation_options,
+    with_loading_flags,
 )
 from redraft.core.errors import InputError
 
@@ -39,6 +33,7 @@ def _tasks(context: typer.Context, show_help: Help = False) -> None:
 
 @app.command("tool-calls")
 @with_generation_options
+@with_loading_flags(workers=True)
 def tool_calls(
     data: Annotated[
         Path,
@@ -55,13 +50,7 @@ def tool_calls(
     errors: Annotated[
         Path | None, typer.Option(help="Write each wrong reply to this file.", metavar="FILE.jsonl")
     ] = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    memory: Memory = None,
-    verify: Verify = False,
-    threads: Threads = None,
-    workers: Workers = None,
+    loading: dict[str, Any] | None = None,
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
@@ -72,7 +61,7 @@ def tool_calls(
 
     rows = read_rows(data)
     with _writer(errors) as on_wrong:
-        engine = show.load(model, device, dtype, threads, quantize, memory_gb=memory, verify=verify, workers=workers)
+        engine = show.load(model, loading or {})
         with show.progress("tool-calls") as on_progress:
             measures = evaluate(
                 engine, rows, seed=seed, limit=limit, options=options, on_progress=on_progress, on_wrong=on_wrong

@@ -75,18 +75,55 @@ def generation_flags() -> dict[str, inspect.Parameter]:
 def with_generation_options(command: Callable[..., None]) -> Callable[..., None]:
     """A command with a flag for each generation option but those that it has itself; what was given arrives in its
     `options`."""
-    names = inspect.signature(command).parameters
-    flags = {name: flag for name, flag in generation_flags().items() if name not in names}
+
+    def gathered(values: dict[str, Any]) -> dict[str, Any]:
+        given = {name: value for name, value in values.items() if value is not None and value != []}
+        return {name: _parsed(name, value) for name, value in given.items()}
+
+    return _with_flags(command, "options", generation_flags(), gathered)
+
+
+def with_loading_flags(*, workers: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with the flags by which a model is loaded, in the place of its `loading`, which is what `redraft.load`
+    takes beside the model; `workers`: with several processes, where the command can use them."""
+    hints = {"device": Device, "dtype": Dtype, "quantize": Quantize, "memory": Memory, "verify": Verify}
+    hints |= {"threads": Threads} | ({"workers": Workers} if workers else {})
+    defaults = {"device": "auto", "dtype": "auto", "verify": False}
+    flags = {
+        name: inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=annotation
+        )
+        for name, annotation in hints.items()
+    }  # fmt: skip
+
+    def gathered(values: dict[str, Any]) -> dict[str, Any]:
+        memory = values.pop("memory")
+        return values | {"memory_gb": memory}
+
+    return lambda command: _with_flags(command, "loading", flags, gathered)
+
+
+def _with_flags(
+    command: Callable[..., None],
+    place: str,
+    flags: dict[str, inspect.Parameter],
+    gathered: Callable[[dict[str, Any]], Any],
+) -> Callable[..., None]:
+    """A command with some flags where it has a parameter `place`, which gets what is gathered of them."""
+    own = inspect.signature(command, eval_str=True).parameters
+    flags = {name: flag for name, flag in flags.items() if name not in own}
 
     @functools.wraps(command)
     def with_flags(**arguments: Any) -> None:
-        values = {name: arguments.pop(name) for name in flags}
-        given = {name: value for name, value in values.items() if value is not None and value != []}
-        command(**arguments, options={name: _parsed(name, value) for name, value in given.items()})
+        found = gathered({name: arguments.pop(name) for name in flags})
+        command(**arguments, **{place: found})
 
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    kept = [parameter for parameter in own if parameter.name != "options"]
-    with_flags.__signature__ = inspect.Signature([*kept, *flags.values()])  # type: ignore[attr-defined]
+    parameters = [
+        flag.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in own.items()
+        for flag in (flags.values() if name == place else (parameter,))
+    ]
+    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_flags.__annotations__ = {}
     return with_flags
 

@@ -7,31 +7,22 @@ from typing import Annotated, Any
 import typer
 
 from redraft.cli.options import (
-    Device,
-    Dtype,
     Json,
     Live,
-    Memory,
     Model,
-    Quantize,
     Quiet,
-    Threads,
-    Verify,
     with_generation_options,
+    with_loading_flags,
 )
 from redraft.core.errors import InputError
 
 
 @with_generation_options
+@with_loading_flags()
 def run(
     text: Annotated[str, typer.Argument(help='What to say to the model; "-" reads standard input.', metavar="TEXT")],
     model: Model = "mini",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    memory: Memory = None,
-    verify: Verify = False,
-    threads: Threads = None,
+    loading: dict[str, Any] | None = None,
     live: Live = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -45,7 +36,7 @@ def run(
         raise InputError("--live and --json exclude each other: drop one of them")
     prompt = show.read_text() if text == "-" else text
     changes = options or {}
-    engine = show.load(model, device, dtype, threads, quantize, memory_gb=memory, verify=verify)
+    engine = show.load(model, loading or {})
     if as_json:
         generation = engine.generate(prompt, **changes)
         show.print_json(generation.to_dict())

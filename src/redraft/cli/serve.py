@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import Device, Dtype, Memory, Model, Quantize, Threads, Verify, Workers
+from redraft.cli.options import Model, with_loading_flags
 
 
+@with_loading_flags(workers=True)
 def serve(
     model: Model = "mini",
     host: Annotated[str, typer.Option(help="Where to listen.", metavar="ADDRESS")] = "127.0.0.1",
@@ -32,13 +33,7 @@ def serve(
         int, typer.Option(help="MiB that the prompts of earlier turns may keep.", min=0, metavar="MIB")
     ] = 512,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    quantize: Quantize = None,
-    memory: Memory = None,
-    verify: Verify = False,
-    threads: Threads = None,
-    workers: Workers = None,
+    loading: dict[str, Any] | None = None,
 ) -> None:
     """Serve a model over HTTP, to OpenAI's clients and to a page."""
     import secrets
@@ -64,15 +59,5 @@ def serve(
         drain_s=drain,
         log_prompts=log_prompts,
     )
-    engine = show.load(
-        model,
-        device,
-        dtype,
-        threads,
-        quantize,
-        memory_gb=memory,
-        verify=verify,
-        workers=workers,
-        prefix_cache_mb=prefix_cache,
-    )
+    engine = show.load(model, loading or {}, prefix_cache_mb=prefix_cache)
     run(engine, settings, announce=show.print_note)

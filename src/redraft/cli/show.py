@@ -124,19 +124,12 @@ def status(text: str) -> Iterator[None]:
         yield
 
 
-def load(
-    model: str,
-    device: str,
-    dtype: str,
-    threads: int | None,
-    quantize: str | None = None,
-    **more: Any,
-) -> Engine:
-    """The engine, loaded under a spinner."""
+def load(model: str, loading: Mapping[str, Any], **more: Any) -> Engine:
+    """The engine, loaded under a spinner; `loading` is what the flags of `options.with_loading_flags` say."""
     with status(f"loading {model}"):
         import redraft
 
-        return redraft.load(model, device=device, dtype=dtype, quantize=quantize, threads=threads, **more)
+        return redraft.load(model, **loading, **more)
 
 
 def read_text() -> str:
