@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import pkgutil
-import re
-import subprocess
+import importlib.util
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Bytes of shared memory that a program may have, and processors.
-TARGETS = {
-    ("cuda", 80, 32): (163 * 1024, 108),
-    ("cuda", 90, 32): (227 * 1024, 132),
-    ("cuda", 120, 32): (99 * 1024, 170),
-    ("hip", "gfx942", 64): (64 * 1024, 304),
-    ("hip", "gfx1100", 32): (64 * 1024, 48),
-}
-TYPES = {
-    torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32", torch.float8_e4m3fn: "*fp8e4nv",
-    torch.int64: "*i64", torch.int32: "*i32", torch.int8: "*i8", torch.uint8: "*u8", torch.bool: "*i1",
-}  # fmt: skip
+
+def loaded(name: str) -> ModuleType:
+    """A script of the GPU benchmark. Its folder is on no path here: names in it are others' as well."""
+    path = Path(__file__).parents[1] / "benchmarks" / "gpu" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    # Dataclasses look themselves up there.
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+elsewhere = sys.modules.get("elsewhere") or loaded("elsewhere")
+TARGETS, Target, target_named = elsewhere.TARGETS, elsewhere.Target, elsewhere.target_named
+
 # Operators that launch nothing, as far as their names do not say so.
 _FREE = {
     "empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "detach", "_unsafe_view", "alias",
@@ -65,90 +65,34 @@ class _Operators(TorchDispatchMode):
 
 
 @contextmanager
-def recording(monkeypatch: pytest.MonkeyPatch, target: tuple[str, int | str, int]) -> Iterator[Launches]:
-    """Everything that happens inside happens as on this GPU, but that nothing is launched."""
-    shared, processors = TARGETS[target]
+def recording(target: Target) -> Iterator[Launches]:
+    """Everything that happens inside happens as on this GPU, but that nothing is compiled or launched."""
     found = Launches()
 
     def record(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         found.kernels.append((kernel, grid, arguments, options))
 
-    from redraft.kernels.triton.dense import operands_of
-
-    replaced = {
-        "launch": record,
-        "shared_bytes": lambda _, dtype=torch.bfloat16: shared * 2 // max(2, dtype.itemsize),
-        "processors": lambda _: processors,
-        "lanes": lambda _: target[2],
-        "float8_operands": lambda _: operands_of(*target[:2]),
-        "target_of": lambda _: target[:2],
-        "interpreted": lambda: False,
-        "on_gpu": lambda *_: True,
-        "attempt": lambda name, fast, reference, form="": fast(),
-    }
-    for module in _modules():
-        for name, value in replaced.items():
-            if name in vars(module):
-                monkeypatch.setattr(module, name, value)
-    with _Operators(found.operators):
+    with elsewhere.on(target), elsewhere.replaced("target", "launch", record), _Operators(found.operators):
         yield found
 
 
-def _modules() -> list[Any]:
-    """All that may hold one of the names."""
-    for room in ("kernels", "kernels.triton", "model", "sampler", "engine"):
-        package = importlib.import_module(f"redraft.{room}")
-        for each in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"redraft.{room}.{each.name}")
-    return [module for name, module in sys.modules.items() if name.startswith("redraft.")]
+def compiled(launched: tuple[Any, ...], target: Target) -> Any:
+    """A recorded launch, compiled for a GPU as Triton's JIT would there."""
+    from redraft.kernels.triton.dependent import DEPENDENT
+
+    kernel, grid, arguments, options = launched
+    if DEPENDENT.value:
+        options = options | {"launch_pdl": True}
+    with elsewhere.on(target):
+        return kernel.warmup(*arguments, grid=grid, **options)
 
 
-def resources(launched: tuple[Any, ...], target: tuple[str, int | str, int]) -> dict[str, int]:
-    """{shared, registers, spilled, and for cuda waits} of a recorded launch, compiled for a GPU as it would be there:
-    ones are known, and that pointers, and numbers that 16 divides, are aligned."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    kernel, _, arguments, options = launched
-    parameters = {parameter.name: parameter for parameter in kernel.params}
-    given = dict(zip(parameters, arguments, strict=False)) | {k: v for k, v in options.items() if k in parameters}
-    launch = {key: value for key, value in options.items() if key not in parameters}
-    signature, constants, attributes = {}, {}, {}
-    for position, (name, value) in enumerate((name, given[name]) for name in parameters):
-        if parameters[name].is_constexpr:
-            signature[name], constants[(position,)] = "constexpr", value
-            continue
-        if isinstance(value, int) and value == 1 and not parameters[name].do_not_specialize:
-            signature[name], constants[(position,)] = "constexpr", 1
-            continue
-        is_tensor = isinstance(value, torch.Tensor)
-        signature[name] = TYPES[value.dtype] if is_tensor else "fp32" if isinstance(value, float) else "i32"
-        if is_tensor or (isinstance(value, int) and value % 16 == 0):
-            attributes[(position,)] = [["tt.divisibility", 16]]
-    made = triton.compile(
-        ASTSource(kernel, signature, constants, attributes), target=GPUTarget(*target), options=launch
-    )
-    if target[0] == "hip":
-        count = {key: int(re.findall(rf"\.{key}:\s+(\d+)", made.asm["amdgcn"])[0]) for key in _HIP}
-        return {"shared": made.metadata.shared, "registers": count[_HIP[0]], "spilled": count[_HIP[1]]}
-    tool = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(made.asm["cubin"])
-        file.flush()
-        report = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", report)
-    assert found
-    registers, stack, local = map(int, found.groups())
-    # What programmatic dependent launch needs.
-    waits = made.asm["ptx"].count("griddepcontrol.wait")
-    return {"shared": made.metadata.shared, "registers": registers, "spilled": stack + local, "waits": waits}
+def resources(launched: tuple[Any, ...], target: Target) -> dict[str, int]:
+    """`elsewhere.resources` of a recorded launch."""
+    return elsewhere.resources(compiled(launched, target))
 
 
-_HIP = ("vgpr_count", "vgpr_spill_count")
-
-
-def meta_model(form: str, target: tuple[str, int | str, int], config: Any = None) -> Any:
+def meta_model(form: str, target: Target, config: Any = None) -> Any:
     """The released shape, or another, on the meta device as a GPU holds it: int4 beside e4m3, int8, fp8 or bf16."""
     from redraft.bench.shapes import shape_config
     from redraft.kernels.float8 import Float8Matrix

@@ -30,27 +30,26 @@ CASES = [
 
 
 def main(task, backend, name, form, batch, shape="full"):
-    from offline import TARGETS, meta_model, recording, resources
+    from offline import TARGETS, meta_model, recording, resources, target_named
     from redraft.engine.graph import EncodeGraph, StepGraph
 
-    target = next(t for t in TARGETS if t[0] == backend and str(t[1]) == name)
-    with pytest.MonkeyPatch.context() as patch:
-        with recording(patch, target):
-            model = meta_model(form, target, config_of(shape))
-        length = model.config.canvas_length
-        step = StepGraph(model, batch_size=int(batch), length=length, capacity=1024, threshold=1)
-        with recording(patch, target):
-            # The first makes the joint matrices.
-            step._step()
-        with recording(patch, target) as seen:
-            step._step()
-        if task == "count":
-            print(json.dumps(seen.counts))
-            return
-        # By the modules themselves, whose kernels are others.
-        encode = EncodeGraph(model, length=length, capacity=1024)
-        with recording(patch, target) as also, model.by_modules():
-            encode._encode()
+    target = target_named(f"{backend}:{name}")
+    with recording(target):
+        model = meta_model(form, target, config_of(shape))
+    length = model.config.canvas_length
+    step = StepGraph(model, batch_size=int(batch), length=length, capacity=1024, threshold=1)
+    with recording(target):
+        # The first makes the joint matrices.
+        step._step()
+    with recording(target) as seen:
+        step._step()
+    if task == "count":
+        print(json.dumps(seen.counts))
+        return
+    # By the modules themselves, whose kernels are others.
+    encode = EncodeGraph(model, length=length, capacity=1024)
+    with recording(target) as also, model.by_modules():
+        encode._encode()
     found, done = {}, set()
     for launched in seen.kernels + also.kernels:
         kernel, _, arguments, options = launched

@@ -24,12 +24,12 @@ LENGTHS = (48, 256, 300, 1024)
 def main(backend, name):
     import torch
 
-    from offline import TARGETS, recording, resources
+    from offline import TARGETS, recording, resources, target_named
     from redraft.kernels.head import HeadStats
     from redraft.model.rope import rotary
     from redraft.sampler.advance import Canvases
 
-    target = next(t for t in TARGETS if t[0] == backend and str(t[1]) == name)
+    target = target_named(f"{backend}:{name}")
     found = {}
     with torch.device("meta"):
         for length in LENGTHS:
@@ -37,7 +37,7 @@ def main(backend, name):
                 canvases = Canvases.empty(batch, length, threshold, 16, torch.device("meta"))
                 x, ids = torch.empty(batch, length), torch.empty(batch, length, dtype=torch.long)
                 stats = HeadStats(argmax=ids, sample=ids, entropy=x, log_prob=x, soft_embedding=x, dropped_mass=x)
-                with pytest.MonkeyPatch.context() as patch, recording(patch, target) as seen:
+                with recording(target) as seen:
                     canvases.advance(stats)
                     canvases.draws()
                     rotary(ids, torch.empty(256), torch.bfloat16)
