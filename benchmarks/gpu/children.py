@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from archive import unpack
 from store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -131,14 +130,7 @@ class Children:
         return settled
 
 
-def unpacked(archive: Path) -> int:
-    """Puts compiled kernels where Triton looks for them, in this process's children too; returns how many there are."""
+def unpacked(carried: Path) -> int:
+    """Puts compiled kernels where Triton looks for them, in this process's children too; returns how many files."""
     place = Path(os.environ.setdefault("TRITON_CACHE_DIR", str(Path(tempfile.gettempdir()) / "redraft-triton")))
-    place.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(archive) as packed:
-        packed.extractall(place, filter="data")
-    return sum(1 for path in place.rglob("*.json") if not path.name.startswith("__grp__") and _is_kernel(path))
-
-
-def _is_kernel(path: Path) -> bool:
-    return "target" in json.loads(path.read_text(encoding="utf-8"))
+    return unpack(carried, place)

@@ -80,7 +80,7 @@ def main() -> int:
         arguments, deadline=arguments.started + arguments.budget_s - _REPORT_S, on_progress=report.update
     )
     if arguments.kernels is not None:
-        print(f"{unpacked(arguments.kernels)} compiled kernels brought along", flush=True)
+        print(f"{unpacked(arguments.kernels)} files of compiled kernels brought along", flush=True)
     wanted = [name for name in PARTS if name in arguments.parts.split(",")]
     try:
         for names in _together(wanted):

@@ -98,7 +98,7 @@ def _experts(context: Context, generator: torch.Generator, form: str) -> Candida
     count = reach(config, 128)
     index = torch.rand(len(x), count, device=device, generator=generator).topk(config.top_k_experts, dim=-1).indices
     weight = torch.rand(len(x), config.top_k_experts, device=device, generator=generator)
-    kind = "narrow" if rounded_for(stacks[0]) is not None else "widened" if form == "fp8" else ""
+    kind = "narrow" if rounded_for(stacks[0]) is not None else "widened" if form == "fp8" else form
     shipped = configs_of(*target_of(device), index.numel() / E, form=kind)
     # So few registers do for int4 alone; the others keep some on the stack.
     limits = (None, 168) if form == "int4" else (None,)

@@ -206,7 +206,7 @@ def _words(sizes: _Sizes) -> dict[str, Any]:
     _, packed = _int4_pair(sizes)
     index, weight = sizes._routed(sizes.N, sizes.E)
     x = sizes.random(sizes.N, sizes.D).to(sizes.dtype)
-    chosen = configs_of(*target_of(sizes.device), sizes.N * sizes.A / sizes.E)
+    chosen = configs_of(*target_of(sizes.device), sizes.N * sizes.A / sizes.E, form="int4")
     if not chosen.words:
         return {"ok": True, "relative_error": 0.0, "bound": 0.0, "note": "this device has one way only"}
     wide, narrow = packed

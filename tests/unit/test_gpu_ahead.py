@@ -91,6 +91,15 @@ def test_all_of_int4_is_found(tmp_path):
     check_found(cache, "steps int4", said["kernels"])
 
 
+@pytest.mark.parametrize(
+    "parts", ["mini float32", pytest.param("steps,verify,kernels,pdl", marks=pytest.mark.full)]
+)  # fmt: skip
+def test_all_of_a_part_compiles_without_a_spill(tmp_path, parts):
+    said = json.loads(run(AHEAD, "--out", tmp_path / "kernels.tgz", "--parts", parts, "--json", cache=tmp_path))
+    assert said["wrong"] == []
+    assert said["kernels"] > 20
+
+
 def test_what_spills_or_does_not_fit_is_named():
     from offline import loaded
 

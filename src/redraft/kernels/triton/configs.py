@@ -51,7 +51,7 @@ _TABLE = {
     ("sm90", False): Configs(block=64, words=True, gate_up=Config(stages=5), down=Config(stages=5)),
     ("sm80", True): Configs(block=32, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("sm80", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4, maxnreg=168)),
-    # As many registers as they like: with fewer, compute capabilities 8.9 and 12 spill.
+    # As many registers as they like: with fewer, compute capabilities 8.6, 8.9 and 12 spill.
     ("nvidia", True): Configs(block=32, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("nvidia", False): Configs(block=64, words=True, gate_up=Config(stages=4), down=Config(stages=4)),
     ("cdna", True): Configs(block=32),
@@ -59,6 +59,11 @@ _TABLE = {
     # 32 lanes a warp and 256 registers a lane: sums of 64 rows need eight of them.
     ("rdna", True): Configs(block=32),
     ("rdna", False): Configs(block=64, gate_up=Config(warps=8), down=Config(warps=8)),
+}
+# Of int4, where it wants other launches than those.
+_INT4 = {
+    # Instructions for buffers, which AMD's compiler takes for tensors below 2 GB, leave too few registers to four warps.
+    ("rdna", True): Configs(block=32, gate_up=Config(warps=8), down=Config(warps=8)),
 }
 _FALLBACK = {True: Configs(block=32), False: Configs(block=64)}
 # Of 8 bits times 8 bits, whose tiles of weights have as many bytes as those of bfloat16 of half as many columns.
@@ -77,9 +82,9 @@ _FEW = 8.0
 
 
 def family_of(backend: str, arch: int | str) -> str:
-    """The GPUs that share a launch: sm90, sm80 (8.0 to 8.8), nvidia (its others), cdna, rdna, or other."""
+    """The GPUs that share a launch: sm90, sm80 (8.0 alone), nvidia (its others), cdna, rdna, or other."""
     if backend == "cuda":
-        return "nvidia" if int(arch) == 89 else {9: "sm90", 8: "sm80"}.get(int(arch) // 10, "nvidia")
+        return "sm90" if int(arch) // 10 == 9 else "sm80" if int(arch) == 80 else "nvidia"
     if backend == "hip":
         return "cdna" if str(arch).startswith("gfx9") else "rdna"
     return "other"
@@ -97,11 +102,13 @@ def configs_of(backend: str, arch: int | str, rows_per_expert: float, *, form: s
         backend: of Triton.
         arch: of the GPU.
         rows_per_expert: the mean.
-        form: "widened" where weights are e4m3 that is widened, for which RDNA does not have the registers beside 64
+        form: "int4"; "widened" where weights are e4m3 that is widened, for which RDNA does not have the registers beside 64
             rows; "narrow" where weights and rows have 8 bits.
     """
     family = family_of(backend, arch)
     few = rows_per_expert <= _FEW or (form == "widened" and family == "rdna")
     if form == "narrow":
         return _NARROW.get((family, few), _FALLBACK[few])
+    if form == "int4" and (family, few) in _INT4:
+        return _INT4[family, few]
     return _TABLE.get((family, few), _FALLBACK[few])

@@ -29,7 +29,7 @@ from redraft.kernels.triton.target import interpreted, launch, power_of_two, tar
 # N rows, E experts, A experts per row, D hidden, I expert width, TB rows of a block
 
 # Forms that have launches of their own.
-_NAMES = {WIDENED.value: "widened", NARROW.value: "narrow"}
+_NAMES = {WIDENED.value: "widened", NARROW.value: "narrow", INT4.value: "int4"}
 
 Stack = TypeVar("Stack", PackedInt4, Int8Matrix, Float8Matrix, Tensor)
 

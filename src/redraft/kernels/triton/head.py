@@ -105,9 +105,12 @@ class _Lists:
         return {"LISTS": self.tokens.shape[1], "PLACES": self.tokens.shape[2], "BOUND": self.bound}
 
 
-def head_config(rows: int, shared: int) -> HeadConfig:
-    """Tiles for so many rows and so much shared memory."""
+def head_config(rows: int, shared: int, itemsize: int = 2) -> HeadConfig:
+    """Tiles for so many rows, so much shared memory, and operands of so many bytes."""
     height = min(128, max(16, power_of_two(rows)))
+    if itemsize == 4:
+        # Sums and operands of 32 bits: smaller tiles, or registers spill.
+        return HeadConfig(rows=min(64, height), depth=32, width=64, stages=2, soft_stages=2)
     if shared < 96 * 2**10:
         return HeadConfig(rows=height, depth=32, stages=2, soft_stages=2)
     # Twice as wide where it fits: probabilities are read half as often.
@@ -125,7 +128,9 @@ def head_triton(
     config: HeadConfig | None = None,
 ) -> HeadStats:
     """`redraft.kernels.head.head`, on a GPU. An int8 embedding is multiplied with rows that are rounded as well."""
-    chosen = config or head_config(len(hidden_ND), shared_bytes(hidden_ND.device, hidden_ND.dtype))
+    itemsize = 1 if isinstance(embedding, Int8Matrix) else embedding.dtype.itemsize
+    shared = shared_bytes(hidden_ND.device, hidden_ND.dtype)
+    chosen = config or head_config(len(hidden_ND), shared, itemsize)
     temperature, uniform = temperature_N.float().contiguous(), uniform_N.float().contiguous()
     parts = [
         _pass(h, embedding, cap, embed_scale, t, u, chosen)
