@@ -100,9 +100,10 @@ def test_all_of_a_part_compiles_without_a_spill(tmp_path, parts):
     assert said["kernels"] > 20
 
 
-def test_what_spills_or_does_not_fit_is_named():
+def test_what_spills_or_does_not_fit_is_named(monkeypatch):
     from offline import loaded
 
+    monkeypatch.syspath_prepend(str(FOLDER))
     ahead = loaded("ahead")
     clean = {"name": "sum_kernel", "seconds": 1.0, "shared": 4096, "registers": 40, "spilled": 0}
     kernels = {

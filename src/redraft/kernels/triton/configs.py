@@ -62,7 +62,7 @@ _TABLE = {
 }
 # Of int4, where it wants other launches than those.
 _INT4 = {
-    # Instructions for buffers, which AMD's compiler takes for tensors below 2 GB, leave too few registers to four warps.
+    # AMD's instructions for buffers, which are taken below 2 GB, leave too few registers to four warps.
     ("rdna", True): Configs(block=32, gate_up=Config(warps=8), down=Config(warps=8)),
 }
 _FALLBACK = {True: Configs(block=32), False: Configs(block=64)}
@@ -102,8 +102,8 @@ def configs_of(backend: str, arch: int | str, rows_per_expert: float, *, form: s
         backend: of Triton.
         arch: of the GPU.
         rows_per_expert: the mean.
-        form: "int4"; "widened" where weights are e4m3 that is widened, for which RDNA does not have the registers beside 64
-            rows; "narrow" where weights and rows have 8 bits.
+        form: "int4"; "widened" where weights are e4m3 that is widened, for which RDNA does not have the registers
+            beside 64 rows; "narrow" where weights and rows have 8 bits.
     """
     family = family_of(backend, arch)
     few = rows_per_expert <= _FEW or (form == "widened" and family == "rdna")
