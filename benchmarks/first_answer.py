@@ -13,7 +13,7 @@ import sys
 import time
 
 from redraft.bench.machine import cpu_name, others_share
-from redraft.model.locate import BUNDLED
+from redraft.checkpoint.locate import BUNDLED
 
 SENTENCE = "add the new Daft Punk album to my Sunday morning playlist"
 OURS = [

@@ -27,14 +27,14 @@ from torch import Tensor
 from widened import widen
 
 import redraft
+from redraft.checkpoint.convert import quantize
+from redraft.checkpoint.locate import BUNDLED
+from redraft.checkpoint.rounding import RECIPES
+from redraft.checkpoint.source import Source
 from redraft.engine.engine import LocalEngine
 from redraft.eval.data import Row, read_rows
 from redraft.eval.tool_calls import evaluate
-from redraft.model.convert import quantize
-from redraft.model.locate import BUNDLED
 from redraft.model.model import shapes_of
-from redraft.model.rounding import RECIPES
-from redraft.model.source import Source
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from quantised import FORMATS, write_in_format

@@ -21,8 +21,8 @@ import torch
 
 from redraft.bench.machine import cpu_name, others_share
 from redraft.bench.shapes import shape_directory
+from redraft.checkpoint.load import load_model
 from redraft.core.allocator import keep_freed_memory
-from redraft.model.checkpoint import load_model
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.accept import accept, renoise
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from redraft.bench.shapes import shape_directory
+from redraft.checkpoint.locate import locate
+from redraft.checkpoint.offload import BUFFERS
+from redraft.checkpoint.source import Source
 from redraft.engine.footprint import kv_bytes, weight_bytes, workspace_bytes
 from redraft.engine.offload import form_in_memory
-from redraft.model.locate import locate
-from redraft.model.offload import BUFFERS
-from redraft.model.source import Source
 
 RUN = """
 import json, sys

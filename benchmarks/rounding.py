@@ -16,14 +16,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.locate import locate
+from redraft.checkpoint.rounding import RECIPES, rounded
+from redraft.checkpoint.source import Source
 from redraft.engine.calibration import importance
-from redraft.kernels.int4 import COLUMNS, Int4Matrix, quantise_int4
-from redraft.model.checkpoint import load_model
-from redraft.model.locate import locate
+from redraft.kernels.matrices.int4 import COLUMNS, Int4Matrix, quantise_int4
 from redraft.model.model import DiffusionGemma
-from redraft.model.quantized import place
-from redraft.model.rounding import RECIPES, rounded
-from redraft.model.source import Source
+from redraft.placement.quantized import place
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
 

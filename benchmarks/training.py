@@ -22,8 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redraft.bench.machine import cpu_name, others_share
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
-from redraft.model.checkpoint import load_model, save_checkpoint
 from redraft.model.model import DiffusionGemma
 from redraft.model.scratch import initialise, scratch_config
 from redraft.train.objective import Batch, Objective, corrupt, loss_of

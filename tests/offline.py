@@ -95,13 +95,14 @@ def resources(launched: tuple[Any, ...], target: Target) -> dict[str, int]:
 def meta_model(form: str, target: Target, config: Any = None) -> Any:
     """The released shape, or another, on the meta device as a GPU holds it: int4 beside e4m3, int8, fp8 or bf16."""
     from redraft.bench.shapes import shape_config
-    from redraft.kernels.float8 import Float8Matrix
-    from redraft.kernels.int8 import Int8Matrix
+    from redraft.checkpoint.rounding import RECIPES, Recipe
+    from redraft.kernels.matrices.float8 import Float8Matrix
+    from redraft.kernels.matrices.int8 import Int8Matrix
     from redraft.kernels.triton.configs import order_of
     from redraft.kernels.triton.packed import PackedInt4
     from redraft.model.model import DiffusionGemma
-    from redraft.model.quantized import place
-    from redraft.model.rounding import RECIPES, Recipe
+    from redraft.placement.quantized import place
+    from redraft.placement.runner import place_runner
 
     def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -127,4 +128,5 @@ def meta_model(form: str, target: Target, config: Any = None) -> Any:
     kinds = {} if recipe is None else {name: recipe.form_of(shapes, name) for name in shapes}
     matrices = {name: made(name, shapes[name], kind) for name, kind in kinds.items() if kind is not None}
     place(model.backbone, matrices, torch.bfloat16)
+    place_runner(model)
     return model

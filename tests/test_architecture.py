@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,15 @@ MAY_IMPORT = {
     "sampler": {"core", "kernels"},
     "text": {"core"},
     "model": {"core", "kernels"},
-    "engine": {"core", "kernels", "model", "sampler", "text"},
+    "placement": {"core", "kernels", "model"},
+    "checkpoint": {"core", "kernels", "model", "placement"},
+    "engine": {"core", "kernels", "model", "placement", "checkpoint", "sampler", "text"},
     "eval": {"core", "text"},
-    "bench": {"core", "kernels", "engine", "model", "text"},
+    "bench": {"core", "kernels", "engine", "model", "placement", "checkpoint", "text"},
     "audit": {"core", "engine", "text"},
-    "train": {"core", "kernels", "sampler", "model", "text"},
+    "train": {"core", "kernels", "sampler", "model", "placement", "checkpoint", "text"},
     "server": {"core", "text"},
-    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "server", "model"},
+    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "server", "checkpoint"},
 }
 WITHOUT_TORCH = {"core", "text", "server", "eval"}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -63,6 +66,45 @@ def test_imports_go_downward(path):
     assert not rooms_broken_by(path)
     if own in WITHOUT_TORCH:
         assert not {module for module in imports(path) if module.split(".")[0] == "torch"}
+
+
+def modules_under(root: Path, prefix: str = "") -> dict[str, Path]:
+    """Every file under a folder, by the name that it is imported by."""
+    found = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join([prefix, *parts] if prefix else parts).removesuffix(".__init__")] = path
+    return found
+
+
+def circle_among(modules: dict[str, Path]) -> list[str]:
+    """Files that import each other in a loop, at their top or inside functions; empty where there is none."""
+    graph = {name: {module for module in imports(path) if module in modules} for name, path in modules.items()}
+    for name, path in modules.items():
+        for module in imports(path):
+            # Who takes a module out of a package takes nothing that the package itself defines.
+            if module in modules:
+                graph[name].discard(module.rpartition(".")[0])
+        graph[name].discard(name)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+@pytest.mark.parametrize("folder", ["src", "benchmarks", "benchmarks/gpu", "tests", "recipes", "examples"])
+def test_no_files_import_each_other_in_a_circle(folder):
+    assert circle_among(modules_under(ROOT / folder)) == []
+
+
+def test_a_circle_is_found(tmp_path):
+    (tmp_path / "a.py").write_text("import b\n")
+    (tmp_path / "b.py").write_text("def f():\n    from c import d\n")
+    (tmp_path / "c.py").write_text("from a import e\n")
+    assert set(circle_among(modules_under(tmp_path))) == {"a", "b", "c"}
+    (tmp_path / "c.py").write_text("from elsewhere import e\n")
+    assert circle_among(modules_under(tmp_path)) == []
 
 
 def test_the_rule_can_fail(tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ from context import Context
 from store import Skipped
 from torch import Tensor
 
-from redraft.model.checkpoint import load_model
-from redraft.model.locate import locate
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.locate import locate
 from redraft.model.model import DiffusionGemma
 from redraft.sampler import noise
 from redraft.sampler.accept import accept, renoise

@@ -20,10 +20,12 @@ from redraft.engine.canvas import NOISE_STEPS
 from redraft.kernels import norm
 from redraft.kernels.attention import canvas_attention
 from redraft.kernels.experts import experts, experts_float8, experts_int4, experts_int8
-from redraft.kernels.head import HeadStats, head
-from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear
+from redraft.kernels.head import head
+from redraft.kernels.head_stats import HeadStats
+from redraft.kernels.int8 import PackedInt8, int8_linear
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import on_gpu
-from redraft.model.quantized import Float8Linear
+from redraft.placement.quantized import Float8Linear
 from redraft.sampler.advance import Canvases
 
 _EPS = 1e-6

@@ -134,8 +134,7 @@ def _watched(model: DiffusionGemma, span: Callable[[str], Any]) -> Iterator[None
         end()
         return found
 
-    fused = model.fused()
-    for root in [model.backbone] if fused is None else [model.backbone, fused]:
+    for root in filter(None, (model.backbone, model.runner)):
         for path, module in root.named_modules():
             name = _MODULES.get(path.rpartition(".")[2])
             if name is not None:

@@ -12,8 +12,8 @@ from step import Step, make_commit, make_plain_step, make_step, make_token, same
 from weights import FORMS, experts_touched, reach, set_routers
 
 from redraft.bench.floor import part_floors_s, step_parts
-from redraft.model.canvas_cache import DenoiseStatic
 from redraft.model.model import DiffusionGemma
+from redraft.placement.canvas_cache import DenoiseStatic
 
 # As `bench.floor` calls the forms.
 _WEIGHTS = {"int4": "int4", "fp8": "fp8", "bf16": "bfloat16"}
@@ -115,15 +115,15 @@ def _point(context: Context, form: str, experts: int, at: int, batch: int) -> di
 def _first(context: Context, model: DiffusionGemma, step: Step, at: int) -> dict[str, Any]:
     """What is asked once a form."""
     found: dict[str, Any] = {"same_bits": same_bits(step)}
-    fused = model.fused()
-    if fused is None:
+    runner = model.runner
+    if runner is None:
         return found
     # Its kernels are others to compile.
     found["modules"] = _by_modules(context, model, step, at)
-    if fused.beside.close():
+    if model.without_branches():
         plain = make_step(model, 1, context.config.canvas_length, at)
         found["without_branch_ms"] = context.clock.between_launches_ms(plain.launch)
-        fused.beside.open()
+        runner.beside.open()
     return found
 
 

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from weights import Models
 
 from redraft.bench.shapes import shape_config
-from redraft.model.checkpoint import load_model
-from redraft.model.locate import locate
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.locate import locate
 from redraft.model.model import DiffusionGemma
 
 META = torch.device("meta")

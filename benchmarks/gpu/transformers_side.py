@@ -15,8 +15,8 @@ from store import Skipped
 from weights import reach, set_routers
 
 from redraft.bench.subjects import NEVER_CONFIDENT
+from redraft.checkpoint.names import names_for
 from redraft.model.model import DiffusionGemma
-from redraft.model.names import names_for
 
 _IMPLEMENTATIONS = ("grouped_mm", "batched_mm", "eager")
 # At the full shape the second gathers 65 GB of weights for a prompt, and the third waits for the device everywhere.

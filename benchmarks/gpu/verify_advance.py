@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from compare import Case, compared, equal, poison, worst
 from context import Context
 from torch import Generator, Tensor
-from verify import Case, compared, equal, poison, worst
 
-from redraft.kernels.head import HeadStats
+from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.triton.advance import advance_triton, draws_triton
 from redraft.kernels.triton.rotary import rotary_triton
 from redraft.model.rope import inverse_frequencies

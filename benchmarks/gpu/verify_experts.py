@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from compare import BFLOAT16, Case, compared, equal, poison, worst
 from context import Context
 from torch import Generator, Tensor
-from verify import BFLOAT16, Case, compared, equal, poison, worst
 from weights import float8_matrix, int4_matrix, int8_matrix, reach
 
 from redraft.kernels.triton.configs import configs_of

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from compare import BFLOAT16, Case, compared, equal, poison, worst
 from context import Context
 from torch import Generator, Tensor
-from verify import BFLOAT16, Case, compared, equal, poison, worst
 
-from redraft.kernels.head import HeadStats
-from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.head_stats import HeadStats
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton import rows
 from redraft.kernels.triton.advance import advance_triton, draws_triton
 from redraft.kernels.triton.rotary import rotary_triton

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from compare import BFLOAT16, Case, compared, equal, poison, worst
 from context import Context
 from torch import Generator, Tensor
-from verify import BFLOAT16, Case, compared, equal, poison, worst
 from weights import float8_matrix, int8_matrix
 
-from redraft.kernels.int8 import Int8Matrix, quantise_rows
+from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.triton.attention import attention_triton, rounded_attention
 from redraft.kernels.triton.dense import ROUNDED, dense_float8, dense_int8, dense_parts, float8_operands
 from redraft.kernels.triton.head import head_triton

@@ -10,16 +10,17 @@ import torch
 from clock import Clock
 from torch import Tensor
 
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
-from redraft.kernels.int8 import Int8Matrix
+from redraft.checkpoint.rounding import RECIPES, Recipe
+from redraft.kernels.matrices import Matrix
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.model.cache import KVCache
 from redraft.model.config import ModelConfig
 from redraft.model.feedforward import Router
 from redraft.model.model import DiffusionGemma
-from redraft.model.quantized import place
-from redraft.model.rounding import RECIPES, Recipe
-from redraft.model.stored import Matrix
+from redraft.placement.quantized import place
+from redraft.placement.runner import place_runner
 
 # As `redraft.load(quantize=...)` has them, but that int4 has float8 beside it, where a CPU has int8.
 FORMS: dict[str, Recipe | None] = {"int4": Recipe(experts="int4", rest="fp8"), "fp8": RECIPES["fp8"], "bf16": None}
@@ -53,6 +54,7 @@ def random_model(config: ModelConfig, form: str, device: torch.device, seed: int
     model.backbone.load_state_dict(loaded, assign=True)
     model.backbone.build_rotary(device)
     model.quantization = None if recipe is None else form
+    place_runner(model)
     return model.eval().requires_grad_(False)
 
 
@@ -105,7 +107,7 @@ class Models:
         if self._model is None or self._form != form:
             self.drop()
             self._model, self._form = random_model(self.config, form, self.clock.device), form
-            if not self._branches and self._model.fused() is not None:
+            if not self._branches:
                 self._model.without_branches()
         return self._model
 
@@ -141,9 +143,8 @@ def set_routers(model: DiffusionGemma, experts: int, seed: int = 0) -> None:
 def experts_touched(model: DiffusionGemma, work: Callable[[], object]) -> dict[str, float]:
     """Distinct experts that a call of `work` reaches in a layer: mean, least and most over the layers."""
     counts: list[Tensor] = []
-    fused = model.fused()
     # The modules' own run where a prompt or a token is encoded.
-    routers = [*_routers(model), *(() if fused is None else (layer.router for layer in fused.layers))]
+    routers = [*_routers(model), *(layer.router for layer in getattr(model.runner, "layers", ()))]
     handles = [
         router.register_forward_hook(lambda module, given, found: counts.append(found[0].unique()))  # type: ignore[union-attr]
         for router in routers

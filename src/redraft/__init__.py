@@ -23,8 +23,8 @@ from redraft.core.options import GenerationOptions
 from redraft.core.results import Generation, GenerationStats, ModelInfo, ToolCall
 
 if TYPE_CHECKING:
+    from redraft.checkpoint.load import load_model
     from redraft.engine.load import load
-    from redraft.model.checkpoint import load_model
 
 __version__ = "0.1.0"
 
@@ -63,7 +63,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "load_model":
-        from redraft.model.checkpoint import load_model
+        from redraft.checkpoint.load import load_model
 
         return load_model
     raise AttributeError(f"module 'redraft' has no attribute {name!r}")

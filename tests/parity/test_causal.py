@@ -8,7 +8,7 @@ from reference import Story, load_reference, random_ids
 
 import redraft
 from checkpoints import VOCAB, write_checkpoint
-from redraft.model.locate import BUNDLED
+from redraft.checkpoint.locate import BUNDLED
 
 LENGTH = 40
 # A random model is sure of one token unless it is heated.

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import redraft
 from quantised import FORMATS, write_in_format, write_source
-from redraft.model.convert import export, quantize
-from redraft.model.rounding import RECIPES
+from redraft.checkpoint.convert import export, quantize
+from redraft.checkpoint.rounding import RECIPES
 
 # A form's error in the logits, relative to those of the unquantised model: by the bits of its experts. Random weights
 # have no outliers to spoil a scale, and no structure to forgive an error.

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 
 import redraft
 from checkpoints import WINDOW, edit_json, flatten_config, quiet, write_checkpoint, write_gemma4_checkpoint
+from redraft.checkpoint.locate import BUNDLED
+from redraft.checkpoint.save import save_checkpoint
 from redraft.cli import main
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.core.options import GenerationOptions
-from redraft.model.checkpoint import save_checkpoint
-from redraft.model.locate import BUNDLED
 
 LENGTH = 40
 REFUSAL = 'this checkpoint is autoregressive (gemma4); use mode="autoregressive"'

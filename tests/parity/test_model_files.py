@@ -13,7 +13,7 @@ from torch import Tensor
 
 import redraft
 from checkpoints import CANVAS, write_checkpoint
-from redraft.model.checkpoint import save_checkpoint
+from redraft.checkpoint.save import save_checkpoint
 
 
 def our_logits(model: Any) -> Tensor:

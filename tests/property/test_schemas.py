@@ -11,7 +11,7 @@ import pytest
 
 import redraft
 from checkpoints import write_checkpoint
-from redraft.model.locate import BUNDLED
+from redraft.checkpoint.locate import BUNDLED
 from redraft.text.bytes_of_tokens import token_bytes
 from redraft.text.pattern import compile_pattern
 from redraft.text.schema import schema_pattern

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from redraft.model.beside import Beside
+from redraft.placement.beside import Beside
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import redraft
-from redraft.model.locate import BUNDLED
+from redraft.checkpoint.locate import BUNDLED
 
 DIRECTORY = BUNDLED / "mini"
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import redraft
 from checkpoints import VOCAB, edit_json, flatten_config, write_checkpoint
+from redraft.checkpoint.formats.headers import CACHE_LINE, TensorFiles, entries
 from redraft.core.errors import CheckpointError, InputError, ModelNotFoundError
-from redraft.model.formats.headers import CACHE_LINE, TensorFiles, entries
 
 QUERY = "model.decoder.layers.3.self_attn.q_proj.weight"
 SCALAR = "model.encoder.language_model.layers.2.layer_scalar"

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import redraft
+from redraft.checkpoint import convert as convert_module
+from redraft.checkpoint.convert import export, quantize
+from redraft.checkpoint.formats.headers import TensorFiles, entries, read_header
+from redraft.checkpoint.locate import BUNDLED
+from redraft.checkpoint.rounding import RECIPES, Recipe
 from redraft.cli import main
 from redraft.core.errors import CheckpointError, InputError, OptionError
 from redraft.engine.calibration import importance
-from redraft.model import convert as convert_module
-from redraft.model.convert import export, quantize
-from redraft.model.formats.headers import TensorFiles, entries, read_header
-from redraft.model.locate import BUNDLED
-from redraft.model.rounding import RECIPES, Recipe
 
 MINI = BUNDLED / "mini"
 INT4 = RECIPES["int4"]

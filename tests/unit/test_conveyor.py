@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import redraft
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import Int4Matrix, quantise_int4
-from redraft.model import conveyor as conveyors
-from redraft.model.conveyor import Conveyor, PlainStack, convey
-from redraft.model.locate import BUNDLED
+from redraft.checkpoint.locate import BUNDLED
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import Int4Matrix, quantise_int4
+from redraft.placement import conveyor as conveyors
+from redraft.placement.conveyor import Conveyor, PlainStack, convey
 
 MINI = BUNDLED / "mini"
 CPU = torch.device("cpu")

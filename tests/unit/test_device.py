@@ -12,6 +12,8 @@ import torch
 import redraft.kernels
 from redraft.bench.plan import kernel_choices
 from redraft.bench.shapes import shape_directory
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.rounding import RECIPES
 from redraft.core.errors import OptionError
 from redraft.engine.footprint import FORMS
 from redraft.kernels import choice
@@ -19,9 +21,7 @@ from redraft.kernels.choice import OPERATIONS, choices
 from redraft.kernels.native import build
 from redraft.kernels.native.call import call
 from redraft.kernels.triton import fallback
-from redraft.model.checkpoint import load_model
-from redraft.model.device import KINDS, auto_dtype, find_device
-from redraft.model.rounding import RECIPES
+from redraft.placement.device import KINDS, auto_dtype, find_device
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,7 +47,7 @@ SHAPE = {"moe_intermediate_size": 32}
 def modules():
     """Every module that may pick a form: of the kernels' room outside Triton's, and that of quantised layers."""
     names = [found.name for found in pkgutil.iter_modules(redraft.kernels.__path__) if not found.ispkg]
-    names = ["redraft.model.quantized", *(f"redraft.kernels.{name}" for name in names)]
+    names = ["redraft.placement.quantized", *(f"redraft.kernels.{name}" for name in names)]
     return [importlib.import_module(name) for name in names]
 
 

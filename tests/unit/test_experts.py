@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from redraft.kernels.experts import every_int8, experts, experts_int8
-from redraft.kernels.int8 import Int8Matrix, PackedInt8, quantise_rows
+from redraft.kernels.int8 import PackedInt8
+from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.native import build
 
 E, D, I = 5, 24, 16

@@ -10,12 +10,13 @@ import torch
 
 import redraft
 from checkpoints import CANVAS, write_checkpoint
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.save import save_checkpoint
 from redraft.core.errors import CheckpointError
 from redraft.kernels import head_tiles, int8, norm
 from redraft.kernels.groups import Groups
 from redraft.kernels.head import head_reference
 from redraft.model import model as model_module
-from redraft.model.checkpoint import load_model, save_checkpoint
 
 TEXTS = [
     "play some music by Nina Simone",

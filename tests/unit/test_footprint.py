@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from redraft.bench.shapes import shape_config
+from redraft.checkpoint.locate import BUNDLED
+from redraft.checkpoint.rounding import RECIPES
 from redraft.engine.footprint import FORMS, tensor_shapes, weight_bytes, workspace_bytes
-from redraft.model.locate import BUNDLED
-from redraft.model.rounding import RECIPES
 
 FORM = {form.name: form for form in FORMS}
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantised import FORMATS, SAFETENSORS_FORMATS, write_in_format, write_source
+from redraft.checkpoint.formats.headers import TensorFiles, entries
+from redraft.checkpoint.formats.modules import stored_tensors
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
-from redraft.model.formats.headers import TensorFiles, entries
-from redraft.model.formats.modules import stored_tensors
-from redraft.model.stored import StoredTensor
 
 # Relative root mean square of what is lost on Gaussian weights, largest over the quantised matrices.
 LOSS = {
@@ -122,7 +122,7 @@ def test_every_byte_is_accounted_for(written, fmt):
 def test_headers_alone_are_read(written, monkeypatch):
     directory = written("nvfp4")
     files = TensorFiles.of(directory)
-    monkeypatch.setattr("redraft.model.formats.headers.safe_open", None)
+    monkeypatch.setattr("redraft.checkpoint.formats.headers.safe_open", None)
     assert stored_tensors(entries(files), None)[f"{EXPERTS}gate_up_proj"].form == "nvfp4"
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from quantised import write_in_format, write_source
 from quantised_matrices import compensated
-from redraft.model.formats.headers import TensorFiles, entries
-from redraft.model.formats.modules import stored_tensors
+from redraft.checkpoint.formats.headers import TensorFiles, entries
+from redraft.checkpoint.formats.modules import stored_tensors
 
 MODULE = "model.decoder.layers.0.self_attn.o_proj"
 

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 
 from quantised import write_in_format, write_source
 from quantised_gguf import CHAT_TEMPLATE, GGUF_FORMATS, add_tokenizer, gguf_name, vocabulary, write_gguf
+from redraft.checkpoint.formats.gguf import Gguf, open_gguf
+from redraft.checkpoint.formats.gguf_tokenizer import write_tokenizer
 from redraft.core.errors import CheckpointError
 from redraft.model.config import ModelConfig
-from redraft.model.formats.gguf import Gguf, open_gguf
-from redraft.model.formats.gguf_tokenizer import write_tokenizer
 
 # Relative root mean square of what is lost, largest over the matrices; the naive quantisers are worse than llama.cpp's.
 LOSS = {"gguf-bf16": 0.003, "gguf-q8_0": 0.008, "gguf-q6_k": 0.03, "gguf-q5_k_m": 0.06, "gguf-q4_k_m": 0.11}

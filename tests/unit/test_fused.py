@@ -10,15 +10,16 @@ from interpreted import interpreting, loop_bounds
 
 with interpreting():
     from checkpoints import write_checkpoint
+    from redraft.checkpoint.load import load_model
     from redraft.kernels import int8
     from redraft.kernels.experts import experts as kernel
     from redraft.kernels.triton.packed import pack_int4
     from redraft.model.attend import Denoise
-    from redraft.model.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
-    from redraft.model.checkpoint import load_model
-    from redraft.model.dense import Dense, UnfitError
-    from redraft.model.fused import FusedBackbone
-    from redraft.model.quantized import Float8Linear, Int4Experts, experts_of
+    from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
+    from redraft.placement.dense import Dense, UnfitError
+    from redraft.placement.fused import FusedBackbone
+    from redraft.placement.quantized import Float8Linear, Int4Experts, experts_of
+    from redraft.placement.runner import place_runner
 
 interpreted = loop_bounds
 LAYERS = {"num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
@@ -173,16 +174,16 @@ def test_matrices_of_several_forms_do_not_join(directories):
 def test_a_model_runs_them_where_it_is_a_gpus(directories, monkeypatch):
     model = load(directories, None)
     canvas, cache, soft = inputs(model, 1)
-    assert model.fused() is None
-    model._fused = ()
+    assert model.runner is None
     expected = model.denoise_hidden(canvas, cache, soft)
-    monkeypatch.setattr("redraft.model.model.on_gpu", lambda *_: True)
-    assert model.fused() is None, "in float32 it is the modules that run"
-    model._fused = ()
+    monkeypatch.setattr("redraft.placement.runner.on_gpu", lambda *_: True)
+    place_runner(model)
+    assert model.runner is None, "in float32 it is the modules that run"
     monkeypatch.setattr(type(model), "dtype", property(lambda _: torch.bfloat16))
+    place_runner(model)
     called = []
     monkeypatch.setattr(
-        "redraft.model.fused.FusedBackbone.forward",
+        "redraft.placement.fused.FusedBackbone.forward",
         lambda self, *given, forward=FusedBackbone.forward: called.append(given) or forward(self, *given),
     )
     torch.testing.assert_close(model.denoise_hidden(canvas, cache, soft), expected, atol=1e-4, rtol=1e-4)
@@ -190,13 +191,14 @@ def test_a_model_runs_them_where_it_is_a_gpus(directories, monkeypatch):
     with model.by_modules():
         assert torch.equal(model.denoise_hidden(canvas, cache, soft), model.denoise_hidden(canvas, cache, soft))
     assert len(called) == 1
-    assert isinstance(model.fused(), FusedBackbone)
+    assert isinstance(model.runner, FusedBackbone)
     assert not any("fused" in name for name in model.state_dict())
 
 
 def test_a_model_that_does_not_fit_runs_its_modules(directories, monkeypatch):
     model = load(directories, "fp8")
     model.backbone.layers[1].mlp.up_proj = nn.Linear(48, 40, bias=False)
-    monkeypatch.setattr("redraft.model.model.on_gpu", lambda *_: True)
+    monkeypatch.setattr("redraft.placement.runner.on_gpu", lambda *_: True)
     monkeypatch.setattr(type(model), "dtype", property(lambda _: torch.bfloat16))
-    assert model.fused() is None
+    place_runner(model)
+    assert model.runner is None

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import redraft
 from checkpoints import edit_json, write_gemma4_checkpoint
+from redraft.checkpoint.save import save_checkpoint
 from redraft.core.errors import CheckpointError
-from redraft.model.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module", params=["whole", "text"])

@@ -16,8 +16,8 @@ from redraft.engine.graph import EncodeGraph, StepGraph
 from redraft.engine.loop import CanvasLoop
 from redraft.model import feedforward
 from redraft.model.cache import KVCache
-from redraft.model.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 from redraft.model.model import DiffusionGemma
+from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 
 TEXTS = ("book a table for two at an Italian restaurant in Bergen", "rate this book five of six", "how do i bake bread")
 FREE = {"tools": None}

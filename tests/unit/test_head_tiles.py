@@ -9,7 +9,7 @@ import torch
 
 from redraft.kernels import head_tiles as tiles
 from redraft.kernels.head import head, head_reference
-from redraft.kernels.int8 import Int8Matrix, quantise_rows
+from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 
 CAP, SCALE, WIDTH, V, D = 30.0, 4.0, 128, 300, 16
 KINDS = [torch.float32, torch.bfloat16, torch.int8]

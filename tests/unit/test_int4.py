@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from redraft.kernels.experts import experts, experts_int4
-from redraft.kernels.int4 import Int4Matrix, code_of, int4_products, quantise_int4, scale_of
+from redraft.kernels.int4 import int4_products
+from redraft.kernels.matrices.int4 import Int4Matrix, code_of, quantise_int4, scale_of
 from redraft.kernels.native import build
 
 pytestmark = pytest.mark.usefixtures("one_thread")

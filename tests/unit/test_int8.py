@@ -13,7 +13,8 @@ import torch
 from pretended import Pretended, Rules, pretending
 from redraft.kernels import int8
 from redraft.kernels.head import raw_logits
-from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear, integer_mm, quantise_rows
+from redraft.kernels.int8 import PackedInt8, int8_linear, integer_mm
+from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.native import build
 
 # (rows, columns, outputs)

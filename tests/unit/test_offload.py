@@ -12,15 +12,15 @@ import torch
 
 import redraft
 from redraft.bench.shapes import shape_config
+from redraft.checkpoint import offload
+from redraft.checkpoint.convert import quantize
+from redraft.checkpoint.locate import BUNDLED
+from redraft.checkpoint.random import random_source
+from redraft.checkpoint.rounding import RECIPES
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.engine import offload as planner
 from redraft.engine.footprint import FORMS, kv_bytes, weight_bytes, workspace_bytes
 from redraft.engine.offload import CONTEXT, streamed_layers
-from redraft.model import offload
-from redraft.model.convert import quantize
-from redraft.model.locate import BUNDLED
-from redraft.model.random import random_source
-from redraft.model.rounding import RECIPES
 
 MINI = BUNDLED / "mini"
 

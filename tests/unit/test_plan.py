@@ -15,15 +15,15 @@ from redraft.bench.machine import Machine
 from redraft.bench.plan import Request, best_form, form_plan, resident_share
 from redraft.bench.plan_tables import catalogue_table, forms_table, kernels_table, source_lines
 from redraft.bench.shapes import shape_config
+from redraft.checkpoint.layout import parts_of
+from redraft.checkpoint.locate import BUNDLED
+from redraft.checkpoint.random import random_source
+from redraft.checkpoint.rounding import RECIPES, rounded
 from redraft.cli import main
 from redraft.core.errors import InputError
 from redraft.engine.footprint import FORMS, kv_bytes, tensor_shapes, weight_bytes
 from redraft.model.config import ModelConfig
-from redraft.model.layout import parts_of
-from redraft.model.locate import BUNDLED
 from redraft.model.model import DiffusionGemma
-from redraft.model.random import random_source
-from redraft.model.rounding import RECIPES, rounded
 from redraft.model.scratch import initialise
 
 MACHINE = Machine(

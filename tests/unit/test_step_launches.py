@@ -38,9 +38,6 @@ def main(task, backend, name, form, batch, shape="full"):
         model = meta_model(form, target, config_of(shape))
     length = model.config.canvas_length
     step = StepGraph(model, batch_size=int(batch), length=length, capacity=1024, threshold=1)
-    with recording(target):
-        # The first makes the joint matrices.
-        step._step()
     with recording(target) as seen:
         step._step()
     if task == "count":
@@ -63,8 +60,8 @@ def main(task, backend, name, form, batch, shape="full"):
 def config_of(shape):
     """Of a shape of the benchmark's, or of the bundled model."""
     from redraft.bench.shapes import shape_config
-    from redraft.model.locate import BUNDLED
-    from redraft.model.source import Source
+    from redraft.checkpoint.locate import BUNDLED
+    from redraft.checkpoint.source import Source
 
     return Source.open(BUNDLED / "mini").config if shape == "mini" else shape_config(shape)
 

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
+from redraft.checkpoint.locate import BUNDLED
 from redraft.core.automaton import DEAD, TokenAutomaton
 from redraft.core.errors import OptionError
-from redraft.model.locate import BUNDLED
 from redraft.text.byte_automaton import ByteAutomaton, behind, either, minimal, symbols
 from redraft.text.bytes_of_tokens import marks_of, token_bytes
 from redraft.text.once import Once, parts, restricted

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from checkpoints import write_checkpoint
-from redraft.model.checkpoint import load_model
+from redraft.checkpoint.load import load_model
 from redraft.text.conversations import Conversation
 from redraft.train.augment import Augmentation
 from redraft.train.dropout import BranchDropout

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from checkpoints import CANVAS, VOCAB, write_checkpoint
+from redraft.checkpoint.load import load_model
 from redraft.core.errors import RecipeError
 from redraft.kernels import experts as experts_module
 from redraft.kernels.cross_entropy import weighted_cross_entropy
 from redraft.kernels.experts import every_expert, experts
-from redraft.model.checkpoint import load_model
 from redraft.train import objective as objective_module
 from redraft.train.examples import Example, collate
 from redraft.train.objective import Objective, loss_of

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from checkpoints import write_checkpoint
+from redraft.checkpoint.load import load_model
 from redraft.kernels import norm
-from redraft.model.checkpoint import load_model
 from redraft.train import objective as module
 from redraft.train.objective import Objective, corrupt, loss_of
 from redraft.train.optimizer import Muon, orthogonalise

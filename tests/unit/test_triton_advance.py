@@ -9,12 +9,12 @@ import torch
 from interpreted import interpreting, loop_bounds
 
 with interpreting():
+    from redraft.checkpoint.load import load_model
+    from redraft.checkpoint.locate import BUNDLED
     from redraft.engine.graph import StepGraph
-    from redraft.kernels.head import HeadStats
+    from redraft.kernels.head_stats import HeadStats
     from redraft.kernels.triton.rotary import rotary_triton
     from redraft.model import rope
-    from redraft.model.checkpoint import load_model
-    from redraft.model.locate import BUNDLED
     from redraft.model.rope import inverse_frequencies, rotary
     from redraft.sampler import advance
     from redraft.sampler.advance import Canvases

@@ -25,7 +25,7 @@ def main(backend, name):
     import torch
 
     from offline import TARGETS, recording, resources, target_named
-    from redraft.kernels.head import HeadStats
+    from redraft.kernels.head_stats import HeadStats
     from redraft.model.rope import rotary
     from redraft.sampler.advance import Canvases
 

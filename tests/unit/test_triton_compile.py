@@ -55,8 +55,8 @@ def empty(*shape, dtype=torch.bfloat16):
 
 def stack(form, rows, columns, order):
     """A matrix of every expert."""
-    from redraft.kernels.float8 import Float8Matrix
-    from redraft.kernels.int8 import Int8Matrix
+    from redraft.kernels.matrices.float8 import Float8Matrix
+    from redraft.kernels.matrices.int8 import Int8Matrix
     from redraft.kernels.triton.packed import PackedInt4
 
     scale = empty(E, rows, dtype=torch.float32)

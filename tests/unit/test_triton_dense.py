@@ -9,10 +9,12 @@ from interpreted import interpreting, loop_bounds
 
 with interpreting():
     from redraft.kernels import float8, int8
-    from redraft.kernels.float8 import Float8Matrix, float8_linear
-    from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear, quantise_rows
+    from redraft.kernels.float8 import float8_linear
+    from redraft.kernels.int8 import PackedInt8, int8_linear
+    from redraft.kernels.matrices.float8 import Float8Matrix
+    from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
     from redraft.kernels.triton import dense
-    from redraft.model.quantized import Float8Linear
+    from redraft.placement.quantized import Float8Linear
 
 interpreted = loop_bounds
 SMALL = dense.DenseConfig(rows=16, columns=32, depth=32, warps=4, stages=2)

@@ -17,9 +17,9 @@ import torch
 
 from interpreted import mend
 from redraft.kernels import experts as torch_form
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import Int4Matrix, quantise_int4
-from redraft.kernels.int8 import Int8Matrix, quantise_rows
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import Int4Matrix, quantise_int4
+from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 
 ORDERS = ("wgmma", "mma", "rows")
 E = 5

@@ -9,14 +9,14 @@ from interpreted import interpreting, loop_bounds
 
 with interpreting():
     from checkpoints import write_checkpoint
+    from redraft.checkpoint.load import load_model
     from redraft.kernels import attention, experts, norm
     from redraft.kernels.experts import experts_int4
-    from redraft.kernels.int4 import Int4Matrix, quantise_int4
+    from redraft.kernels.matrices.int4 import Int4Matrix, quantise_int4
     from redraft.kernels.triton import attention as fast_attention
     from redraft.kernels.triton import norm as fast_norm
     from redraft.kernels.triton.packed import PackedInt4, unpack_int4
-    from redraft.model import quantized
-    from redraft.model.checkpoint import load_model
+    from redraft.placement import quantized
 
 interpreted = loop_bounds
 ON_GPU = (attention, experts, norm, quantized)

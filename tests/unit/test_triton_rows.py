@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from interpreted import interpreting, loop_bounds
 
 with interpreting():
-    from redraft.kernels.float8 import Float8Matrix
-    from redraft.kernels.int8 import Int8Matrix, quantise_rows
+    from redraft.kernels.matrices.float8 import Float8Matrix
+    from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
     from redraft.kernels.norm import rms_norm
     from redraft.kernels.triton import dense, rows
     from redraft.kernels.triton.router import route

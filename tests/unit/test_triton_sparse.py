@@ -10,7 +10,7 @@ import torch
 from interpreted import interpreting, loop_bounds
 
 with interpreting():
-    from redraft.kernels.int8 import Int8Matrix, quantise_rows
+    from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
     from redraft.kernels.triton import head as fast_head
     from redraft.kernels.triton.head import HeadConfig, head_triton
 

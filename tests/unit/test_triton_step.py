@@ -13,7 +13,7 @@ with interpreting():
     from redraft.kernels import norm
     from redraft.kernels.attention import attention, canvas_attention
     from redraft.kernels.head import head, head_reference
-    from redraft.kernels.int8 import Int8Matrix, quantise_rows
+    from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
     from redraft.kernels.triton import head as fast_head
     from redraft.kernels.triton import norm as fast_norm
 

@@ -13,10 +13,10 @@ from redraft.bench.report import build_report
 from redraft.bench.run import Plan, measure
 from redraft.bench.shapes import shape_directory
 from redraft.bench.subjects import Spec
+from redraft.checkpoint.locate import locate
 from redraft.core.errors import InputError
 from redraft.model.config import ModelConfig
-from redraft.model.device import auto_dtype
-from redraft.model.locate import locate
+from redraft.placement.device import auto_dtype
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
 

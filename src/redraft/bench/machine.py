@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from redraft.kernels.int8 import Int8Matrix, PackedInt8, quantised_linear
+from redraft.kernels.int8 import PackedInt8, quantised_linear
+from redraft.kernels.matrices.int8 import Int8Matrix
 
 # Above this share of the machine, others' work shows in the figures.
 BUSY_SHARE = 0.1

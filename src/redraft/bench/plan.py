@@ -13,13 +13,13 @@ from redraft.bench.catalogue import Device, find_devices, these_accelerators, th
 from redraft.bench.floor import Part, part_floors_s, step_parts
 from redraft.bench.machine import measure_machine
 from redraft.bench.shapes import shape_config
+from redraft.checkpoint.locate import locate
+from redraft.checkpoint.source import Source
 from redraft.core.errors import InputError
 from redraft.engine.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
 from redraft.kernels.choice import choices
 from redraft.model.config import ModelConfig
-from redraft.model.device import auto_dtype
-from redraft.model.locate import locate
-from redraft.model.source import Source
+from redraft.placement.device import auto_dtype
 
 # Denoising steps of a canvas: what clean text takes on average, a cap in use, half of the default's cap, and that cap.
 STEPS = (12, 16, 24, 48)

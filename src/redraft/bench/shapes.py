@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
+from redraft.checkpoint.convert import Progress
+from redraft.checkpoint.convert import quantize as write_quantized
+from redraft.checkpoint.random import random_source
+from redraft.checkpoint.rounding import RECIPES
+from redraft.checkpoint.save import save_checkpoint
 from redraft.core.errors import InputError
 from redraft.core.files import cache_directory
-from redraft.model.checkpoint import save_checkpoint
 from redraft.model.config import ModelConfig
-from redraft.model.convert import Progress
-from redraft.model.convert import quantize as write_quantized
 from redraft.model.model import DiffusionGemma
-from redraft.model.random import random_source
-from redraft.model.rounding import RECIPES
 from redraft.model.scratch import generation_config, initialise, scratch_config
 
 # `mid` is what a laptop does in a second a step; `full` is the released checkpoint's text model.

@@ -10,9 +10,9 @@ from redraft.core.presets import PRESETS
 
 def presets(as_json: Json = False) -> None:
     """List the presets with their options and what they measure."""
+    from redraft.checkpoint.locate import BUNDLED
     from redraft.cli import show
     from redraft.core.files import read_json
-    from redraft.model.locate import BUNDLED
 
     path = BUNDLED / "mini" / "presets.json"
     measured: dict[str, Any] = read_json(path) if path.exists() else {}

@@ -10,7 +10,7 @@ import typer
 from redraft.cli.options import Json
 
 if TYPE_CHECKING:
-    from redraft.model.convert import Converted
+    from redraft.checkpoint.convert import Converted
 
 _Source = Annotated[str, typer.Argument(help='"mini", a directory, a GGUF file or a Hub id.', metavar="SRC")]
 _Directory = Annotated[Path, typer.Argument(help="Made if missing; a run that was cut off goes on.", metavar="DST")]
@@ -38,11 +38,11 @@ def quantize(
     """Write a checkpoint with quantised weights; it loads at once, and takes a quarter of the memory."""
     import torch
 
+    from redraft.checkpoint.convert import quantize as convert
+    from redraft.checkpoint.locate import locate
+    from redraft.checkpoint.rounding import Recipe
     from redraft.core.errors import OptionError
     from redraft.engine.calibration import importance
-    from redraft.model.convert import quantize as convert
-    from redraft.model.locate import locate
-    from redraft.model.rounding import Recipe
 
     if experts not in ("int4", "int8", "fp8"):
         raise OptionError(f"--experts {experts!r}: 'int4', 'int8' or 'fp8'")
@@ -65,9 +65,9 @@ def quantize(
 
 def export(source: _Source, directory: _Directory, as_json: Json = False) -> None:
     """Write a checkpoint of any form in bfloat16, in Hugging Face layout, for every other tool."""
+    from redraft.checkpoint.convert import export as convert
+    from redraft.checkpoint.locate import locate
     from redraft.cli import show
-    from redraft.model.convert import export as convert
-    from redraft.model.locate import locate
 
     with show.stages("export") as on_progress:
         found = convert(locate(source), directory, on_progress=on_progress)

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.source import Source
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import OptionError
 from redraft.engine.offload import streamed_layers
-from redraft.model.checkpoint import load_model
 from redraft.model.model import shapes_of
-from redraft.model.source import Source
-from redraft.model.stored import StoredTensor
 from redraft.text.tokenizer import Tokenizer
 
 _TOKENS = 512

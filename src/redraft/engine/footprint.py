@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
+from redraft.checkpoint.rounding import RECIPES, rounded_bytes
 from redraft.engine.graphs import rows_for
 from redraft.engine.prefill import ENCODE_CHUNK
-from redraft.kernels.head import MAX_ROWS as DEVICE_ROWS
 from redraft.kernels.head import MAX_TILE_BYTES
+from redraft.kernels.head_stats import MAX_ROWS as DEVICE_ROWS
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
 from redraft.kernels.int8 import has_exact_products
 from redraft.model.cache import LayerCache, SequenceCache
-from redraft.model.canvas_cache import CanvasCache, room_for
 from redraft.model.config import ModelConfig
-from redraft.model.device import auto_dtype
 from redraft.model.model import shapes_of
-from redraft.model.rounding import RECIPES, rounded_bytes
+from redraft.placement.canvas_cache import CanvasCache, room_for
+from redraft.placement.device import auto_dtype
 
 # Python with torch and what a first forward touches of both, without a model: resident bytes on Linux, CPU build.
 PROCESS_BYTES = 267 * 10**6

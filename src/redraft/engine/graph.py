@@ -12,8 +12,8 @@ from torch import Tensor
 from redraft.engine.canvas import NOISE_STEPS
 from redraft.engine.launch import Launch
 from redraft.model.cache import SequenceCache
-from redraft.model.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 from redraft.model.model import DiffusionGemma
+from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 from redraft.sampler.advance import Canvases
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise, D hidden

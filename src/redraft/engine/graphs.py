@@ -15,8 +15,8 @@ from redraft.engine.graph import EncodeGraph, StepGraph, Verdict
 from redraft.engine.sequence import Sequence
 from redraft.engine.steer import is_steered
 from redraft.model.cache import KVCache, SequenceCache
-from redraft.model.canvas_cache import CanvasCache, room_for
 from redraft.model.model import DiffusionGemma
+from redraft.placement.canvas_cache import CanvasCache, room_for
 from redraft.sampler.schedule import temperature
 
 # Graphs that are kept at most, however small.

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import torch
 
+from redraft.checkpoint.formats.sidecar import sidecar
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.locate import locate
+from redraft.checkpoint.rounding import RECIPES
+from redraft.checkpoint.source import Source
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
 from redraft.core.threads import in_passing
 from redraft.engine.engine import LocalEngine
 from redraft.engine.offload import streamed_layers
 from redraft.engine.workers import SMALL, RunningWorkers
-from redraft.model.checkpoint import load_model
-from redraft.model.device import auto_dtype, find_device
-from redraft.model.formats.sidecar import sidecar
-from redraft.model.locate import locate
-from redraft.model.rounding import RECIPES
-from redraft.model.source import Source
+from redraft.placement.device import auto_dtype, find_device
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -118,5 +119,5 @@ def load(
             "memory_gb": memory_gb,
             "prefix_cache_mb": prefix_cache_mb // count,
         }
-        engine.share(RunningWorkers(engine, arguments, count))
+        engine.share(RunningWorkers(engine, functools.partial(load, **arguments), count))
     return engine

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from redraft.checkpoint.offload import BUFFERS, available_bytes
+from redraft.checkpoint.source import Source
 from redraft.core.errors import OptionError
 from redraft.engine.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
-from redraft.model.offload import BUFFERS, available_bytes
-from redraft.model.source import Source
 
 # Tokens that the cache is planned for, where the caller does not bound the context.
 CONTEXT = 8192

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from redraft.engine.canvas import CanvasState
 from redraft.engine.sequence import Sequence
-from redraft.kernels.head import HeadStats
+from redraft.kernels.head_stats import HeadStats
 from redraft.sampler.stop import remember, stable_and_confident
 
 # A canvas is cut behind an end-of-turn that was there a step ago and is this certain, and keeps a margin.

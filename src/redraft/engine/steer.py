@@ -9,7 +9,8 @@ from redraft.core.errors import OptionError
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState
 from redraft.engine.sequence import Sequence
 from redraft.kernels.constrained import CanvasDraw, draw
-from redraft.kernels.head import HeadStats, entropy_of, inverse_cdf
+from redraft.kernels.head import entropy_of, inverse_cdf
+from redraft.kernels.head_stats import HeadStats
 from redraft.model.model import DiffusionGemma
 from redraft.sampler import constrained
 

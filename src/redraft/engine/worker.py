@@ -6,6 +6,7 @@ import contextlib
 import io
 import pickle
 import signal
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -32,14 +33,12 @@ def unpacked(data: bytes, engine: LocalEngine, constraints: dict[int, Any]) -> A
     return unpickler.load()
 
 
-def serve(connection: Connection, arguments: dict[str, Any]) -> None:
-    """Loads the model and moves requests until the pipe closes."""
-    from redraft.engine.load import load
-
+def serve(connection: Connection, make: Callable[[], LocalEngine]) -> None:
+    """Makes an engine and moves requests until the pipe closes."""
     # The parent hears of an interrupt too, and closes the pipe once its requests have ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        _Worker(connection, load(**arguments)).run()
+        _Worker(connection, make()).run()
 
 
 class _Worker:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import multiprocessing
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -35,10 +36,10 @@ KEPT = 32
 class _Worker:
     """One process, and what is known of it."""
 
-    def __init__(self, arguments: dict[str, Any]) -> None:
+    def __init__(self, make: Callable[[], LocalEngine]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, arguments), name="redraft-worker", daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, make), name="redraft-worker", daemon=True)
         self._process.start()
         theirs.close()
         self.requests: dict[int, PreparedRequest] = {}
@@ -58,9 +59,9 @@ class _Worker:
 class RunningWorkers:
     """See `core.engine.Running`. A request goes where its conversation has been, else where there is least to do."""
 
-    def __init__(self, engine: LocalEngine, arguments: dict[str, Any], count: int) -> None:
-        """`arguments` are those of `load`, with which each of `count` processes makes the engine once more."""
-        self._engine, self._arguments, self._count = engine, arguments, count
+    def __init__(self, engine: LocalEngine, make: Callable[[], LocalEngine], count: int) -> None:
+        """`make` makes the engine once more, in each of `count` processes: a function that can be named there."""
+        self._engine, self._make, self._count = engine, make, count
         self._workers: list[_Worker] = []
         self._number = 0
         self._ended: list[tuple[Prepared, Event]] = []
@@ -120,7 +121,7 @@ class RunningWorkers:
 
     def clear(self) -> None:
         """Gives up every request, without a word of it. The first call starts the processes."""
-        self._workers = self._workers or [_Worker(self._arguments) for _ in range(self._count)]
+        self._workers = self._workers or [_Worker(self._make) for _ in range(self._count)]
         for worker in self._workers:
             # One that has died is replaced by the next request that is sent to it.
             with contextlib.suppress(OSError):
@@ -163,7 +164,7 @@ class RunningWorkers:
         for number in list(worker.requests):
             self._lost(worker, number, "the process that had this request has ended")
         worker.end()
-        self._workers[self._workers.index(worker)] = _Worker(self._arguments)
+        self._workers[self._workers.index(worker)] = _Worker(self._make)
 
     def _lost(self, worker: _Worker, number: int, reason: str | None = None) -> None:
         prepared = worker.requests.pop(number)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from redraft.kernels.int8 import Int8Matrix, PackedInt8, has_exact_products
+from redraft.kernels.int8 import PackedInt8, has_exact_products
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.native.call import runs_natively
 from redraft.kernels.triton.fallback import on_gpu
 

@@ -14,17 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.groups import Groups
-from redraft.kernels.int4 import Int4Matrix, int4_products
-from redraft.kernels.int8 import (
-    Int8Matrix,
-    PackedInt8,
-    gate_quantised,
-    quantise_rows,
-    quantise_unsigned,
-    quantised_linear,
-)
+from redraft.kernels.int4 import int4_products
+from redraft.kernels.int8 import PackedInt8, quantised_linear
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import Int4Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix, gate_quantised, quantise_rows, quantise_unsigned
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 if TYPE_CHECKING:

@@ -1,51 +1,17 @@
-"""Float8 matrices (e4m3, one scale a row): half of bfloat16's bytes.
-
-Products run in the activations' own dtype, but for GPUs that multiply e4m3: those round activations to it row by row.
-"""
+"""Products of float8 matrices, in the activations' own dtype; GPUs that multiply e4m3 round activations to it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from redraft.kernels.matrices.float8 import Float8Matrix
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
-_MOST = torch.finfo(torch.float8_e4m3fn).max
 # Activations that a GPU may round; wider ones are meant to keep their digits.
 _NARROW = (torch.bfloat16, torch.float16)
-
-# R rows (outputs), K columns (inputs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Float8Matrix:
-    """A matrix, or a stack of them, whose row r is `data[..., r, :] * scale[..., r]`."""
-
-    data: Float[Tensor, "... R K"]
-    scale: Float[Tensor, "... R"]
-
-    @classmethod
-    def of(cls, weight: Float[Tensor, "... R K"]) -> Float8Matrix:
-        """Rounds a matrix; the largest magnitude of each row becomes the largest that e4m3 has."""
-        largest = weight.float().abs().amax(-1)
-        scale = torch.where(largest > 0, largest / _MOST, 1.0)
-        return cls(data=(weight.float() / scale[..., None]).to(torch.float8_e4m3fn), scale=scale)
-
-    def dequantised(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "... R K"]:
-        """The matrix that the floats stand for."""
-        return (self.data.float() * self.scale[..., None]).to(dtype)
-
-    def part(self, expert: int) -> Float8Matrix:
-        """One matrix of a stack."""
-        return Float8Matrix(data=self.data[expert], scale=self.scale[expert])
-
-    def to(self, device: torch.device | str) -> Float8Matrix:
-        """The same on another device."""
-        return Float8Matrix(data=self.data.to(device), scale=self.scale.to(device))
 
 
 def float8_linear(x: Float[Tensor, "... K"], weight: Float8Matrix) -> Float[Tensor, "... R"]:

@@ -7,7 +7,6 @@ exist at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,38 +15,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.kernels.accelerator import has_float64
+from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
-from redraft.kernels.int8 import Int8Matrix, integer_mm, quantise_rows
+from redraft.kernels.int8 import integer_mm
+from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 MAX_TILE_BYTES = 64 * 2**20
-# Of a pass of the Triton form, which keeps their logits in 16 bits: 537 MB at the released vocabulary.
-MAX_ROWS = 1024
 # Tokens whose sum is made on a device without float64.
 _BLOCK = 128
 
 # N rows (positions of all canvases), V vocabulary, D hidden
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadStats:
-    """What the sampler and the next step need of the temperature-scaled distribution at each position.
-
-    Attributes:
-        argmax: the likeliest token.
-        sample: the token that the position's uniform draw means.
-        entropy: nats.
-        log_prob: nats, of `sample`.
-        soft_embedding: expected embedding, scaled; what self-conditioning consumes.
-        dropped_mass: probability that is missing in `soft_embedding`; at most the mass bound.
-    """
-
-    argmax: Int[Tensor, "... L"]
-    sample: Int[Tensor, "... L"]
-    entropy: Float[Tensor, "... L"]
-    log_prob: Float[Tensor, "... L"]
-    soft_embedding: Float[Tensor, "... L D"]
-    dropped_mass: Float[Tensor, "... L"]
 
 
 def raw_logits(hidden: Float[Tensor, "... D"], embedding: Float[Tensor, "V D"] | Int8Matrix) -> Float[Tensor, "... V"]:

@@ -1,8 +1,4 @@
-"""Products of int8 matrices: weights with one scale a row, activations quantised row by row as they come.
-
-Source of the scheme: symmetric round-to-nearest, scale = largest magnitude / 127, as in LLM.int8 (arXiv 2208.07339,
-section 2.1) without its outlier columns. Products are summed exactly in int32.
-"""
+"""Products of int8 matrices, summed exactly in int32; activations are quantised row by row as they come."""
 
 from __future__ import annotations
 
@@ -15,12 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.native.call import KINDS, call, runs_natively
+from redraft.kernels.matrices.int8 import LARGEST, ZERO_POINT, Int8Matrix, quantise_unsigned
+from redraft.kernels.native.call import call, runs_natively
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
-_LARGEST = 127
-# oneDNN multiplies unsigned activations: a signed one is shifted up by this, and the sum corrected.
-_ZERO_POINT = 128
 # Of the blocks of int8.cpp.
 _ROWS, _STEP = 8, 16
 _INTEGERS = (torch.int8, torch.uint8, torch.int32)
@@ -32,32 +26,6 @@ _BLOCK_BYTES = 128 * 2**20
 _LEAST_ROWS, _DIVISOR = 32, 8
 
 # R rows (outputs), K columns (inputs), M rows of activations
-
-
-@dataclass(frozen=True, kw_only=True)
-class Int8Matrix:
-    """A matrix whose row r is `data[r] * scale[r]`, or a stack of them."""
-
-    data: Int[Tensor, "... R K"]
-    scale: Float[Tensor, "... R"]
-
-    @classmethod
-    def of(cls, weight: Float[Tensor, "R K"]) -> Int8Matrix:
-        """Rounds a matrix, row by row."""
-        data, scale = quantise_rows(weight)
-        return cls(data=data, scale=scale)
-
-    def dequantised(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "... R K"]:
-        """The matrix that the integers stand for."""
-        return (self.data.float() * self.scale[..., None]).to(dtype)
-
-    def to(self, device: torch.device | str) -> Int8Matrix:
-        """The same on another device."""
-        return Int8Matrix(data=self.data.to(device), scale=self.scale.to(device))
-
-    def rows(self, index: Int[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "... K"]:
-        """Some of its rows."""
-        return (F.embedding(index, self.data).float() * self.scale[index][..., None]).to(dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,44 +66,6 @@ class PackedInt8:
         return [cls(data=d, scale=s, columns=K, layout="plain") for d, s in zip(stack.data, stack.scale, strict=True)]
 
 
-def quantise_rows(x: Float[Tensor, "M K"]) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M"]]:
-    """(int8 values, scale of each row); a row of zeros has scale 0."""
-    return _quantised(x, 0)
-
-
-def quantise_unsigned(x: Float[Tensor, "M K"]) -> tuple[Int[Tensor, "M K"], Float[Tensor, "M"]]:
-    """`quantise_rows` with values that are 128 higher, as uint8: what `quantised_linear` multiplies fastest."""
-    return _quantised(x, _ZERO_POINT)
-
-
-def _quantised(x: Tensor, shift: int) -> tuple[Tensor, Tensor]:
-    kind = torch.int8 if shift == 0 else torch.uint8
-    if x.numel() and runs_natively("rows", x):
-        values, scale = torch.empty(x.shape, dtype=kind), torch.empty(len(x))
-        call("rows", "quantise_rows", x, KINDS[x.dtype], *x.shape, shift, values, scale)
-        return values, scale
-    wide = x.float()
-    scale = wide.abs().amax(-1) / _LARGEST
-    values = wide.mul(torch.where(scale > 0, 1 / scale, 0.0)[:, None]).round_()
-    return values.add_(shift).to(kind), scale
-
-
-def gate_quantised(
-    gate_up: Float[Tensor, "M 2I"], row_scale: Float[Tensor, "M"], *, signed: bool = False
-) -> tuple[Int[Tensor, "M I"], Float[Tensor, "M"]]:
-    """gelu(gate) * up, quantised, for rows that `row_scale` has not been applied to.
-
-    As `quantise_rows` has it if `signed`, else as `quantise_unsigned`.
-    """
-    M, width = gate_up.shape[0], gate_up.shape[1] // 2
-    if M and runs_natively("rows", gate_up, row_scale, kinds=(torch.float32,)):
-        values, scale = torch.empty(M, width, dtype=torch.int8 if signed else torch.uint8), torch.empty(M)
-        call("rows", "gate_quantise", gate_up, row_scale, M, width, 0 if signed else _ZERO_POINT, values, scale)
-        return values, scale
-    gate, up = (gate_up * row_scale[:, None]).chunk(2, dim=-1)
-    return _quantised(F.gelu(gate, approximate="tanh") * up, 0 if signed else _ZERO_POINT)
-
-
 def int8_linear(x: Float[Tensor, "... K"], weight: PackedInt8) -> Float[Tensor, "... R"]:
     """x @ weight.T with x rounded to int8 row by row; the result has x's dtype."""
     rows = x.reshape(-1, x.shape[-1])
@@ -170,16 +100,16 @@ def quantised_linear(
         return _reference(values, scale, weight)
     if weight.layout == "blocks":
         product = torch.empty(len(values), len(weight.scale))
-        shift, padded = (_ZERO_POINT if values.dtype == torch.uint8 else 0), weight.data.shape[1]
+        shift, padded = (ZERO_POINT if values.dtype == torch.uint8 else 0), weight.data.shape[1]
         call(
             "int8", "int8_product", values.contiguous(), *values.shape, shift, weight.data, weight.scale,
             len(weight.scale), padded, product,
         )  # fmt: skip
         return product if scale is None else product.mul_(scale[:, None])
     product = torch.ops.onednn.qlinear_pointwise(
-        values if values.dtype == torch.uint8 else values.view(torch.uint8) ^ _ZERO_POINT,
+        values if values.dtype == torch.uint8 else values.view(torch.uint8) ^ ZERO_POINT,
         1.0,
-        _ZERO_POINT,
+        ZERO_POINT,
         weight.data,
         weight.scale,
         torch.zeros(len(weight.scale), dtype=torch.int32),
@@ -195,7 +125,7 @@ def quantised_linear(
 
 
 def _reference(values: Tensor, scale: Tensor | None, weight: PackedInt8) -> Tensor:
-    wide = values.float() - (_ZERO_POINT if values.dtype == torch.uint8 else 0)
+    wide = values.float() - (ZERO_POINT if values.dtype == torch.uint8 else 0)
     # float32 holds the sums exactly up to 2^24, which is 1,040 columns of the largest products.
     product = F.linear(wide, weight.data.float()) * weight.scale
     return product if scale is None else product * scale[:, None]
@@ -204,8 +134,8 @@ def _reference(values: Tensor, scale: Tensor | None, weight: PackedInt8) -> Tens
 @functools.cache
 def has_exact_products() -> bool:
     """Whether oneDNN multiplies u8 by s8 here without saturating; CPUs before VNNI and ARM builds may not."""
-    values = torch.full((16, 64), _LARGEST, dtype=torch.int8)
-    values[::2] = -_LARGEST
+    values = torch.full((16, 64), LARGEST, dtype=torch.int8)
+    values[::2] = -LARGEST
     matrix = Int8Matrix(data=values.clone(), scale=torch.ones(16))
     try:
         data = torch.ops.onednn.qlinear_prepack(matrix.data, None)
@@ -275,10 +205,10 @@ def integer_mm_in_blocks(
 def has_integer_mm() -> bool:
     """Whether `torch._int_mm` multiplies signed and unsigned rows by int8 exactly here."""
     left = torch.full((32, 64), 255, dtype=torch.uint8)
-    right = torch.full((64, 32), -_LARGEST, dtype=torch.int8)
+    right = torch.full((64, 32), -LARGEST, dtype=torch.int8)
     try:
         unsigned = torch._int_mm(left, right)
         signed = torch._int_mm(right.T.contiguous(), right)
     except RuntimeError:
         return False
-    return bool((unsigned == -64 * 255 * _LARGEST).all() and (signed == 64 * _LARGEST**2).all())
+    return bool((unsigned == -64 * 255 * LARGEST).all() and (signed == 64 * LARGEST**2).all())

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from redraft.kernels.attention import attention
+from redraft.model.attention import Heads
 from redraft.model.cache import KVCache
 
 # B batch, T positions, H query heads, K key-value heads, S keys, D head size
@@ -18,17 +19,14 @@ class Encode:
     Sequences are attended one by one at their exact lengths, so that no padding can touch a result.
     """
 
+    repeatable = False
+
     def __init__(self, cache: KVCache, lengths: list[int]) -> None:
         self.cache = cache
         self.lengths = lengths
 
-    def __call__(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B T H D"],
-        k_BTKD: Float[Tensor, "B T K D"],
-        v_BTKD: Float[Tensor, "B T K D"],
-    ) -> Float[Tensor, "B T H D"]:
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
+        q_BTHD, k_BTKD, v_BTKD = heads
         out = torch.zeros_like(q_BTHD)
         for b, (sequence, new) in enumerate(zip(self.cache.sequences, self.lengths, strict=True)):
             if new == 0:
@@ -49,16 +47,13 @@ class Denoise:
     """Every canvas position sees the cached prefix (its last window - 1 positions in sliding layers) and the
     whole canvas, which lies in free slots of the cache while a layer runs. The cache's own positions are only read."""
 
+    repeatable = True
+
     def __init__(self, cache: KVCache) -> None:
         self.cache = cache
 
-    def __call__(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B T H D"],
-        k_BTKD: Float[Tensor, "B T K D"],
-        v_BTKD: Float[Tensor, "B T K D"],
-    ) -> Float[Tensor, "B T H D"]:
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
+        q_BTHD, k_BTKD, v_BTKD = heads
         rows = []
         for b, sequence in enumerate(self.cache.sequences):
             window = sequence.windows[layer]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,20 +15,28 @@ from redraft.model.rope import Rotary
 # B batch, T positions, H query heads, K key-value heads, D head size
 
 
+class Heads(NamedTuple):
+    """What a layer's projections make of its rows: normed and rotated queries and keys, and values."""
+
+    q_BTHD: Float[Tensor, "B T H D"]
+    k_BTKD: Float[Tensor, "B T K D"]
+    v_BTKD: Float[Tensor, "B T K D"]
+
+
 class Attend(Protocol):
     """What the queries of one layer look at. A mode of the model is one of these.
 
-    It gets the layer's number with its normed and rotated queries and keys and its values, decides which other
-    keys they meet (a cache's, the canvas's own), and may store keys and values.
+    It decides which other keys a layer's queries meet (a cache's, the canvas's own), and may store keys and values.
+
+    Attributes:
+        repeatable: whether a forward that broke off may be done again: what it writes lies where the next one writes.
     """
 
-    def __call__(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B T H D"],
-        k_BTKD: Float[Tensor, "B T K D"],
-        v_BTKD: Float[Tensor, "B T K D"],
-    ) -> Float[Tensor, "B T H D"]: ...
+    repeatable: bool
+
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
+        """What the values of the keys that they meet weigh, for the queries of a layer."""
+        ...
 
 
 class Attention(nn.Module):
@@ -55,5 +63,5 @@ class Attention(nn.Module):
         queries, keys = self.q_proj(hidden).view(heads), self.k_proj(hidden).view(heads)
         values = keys if self.v_proj is None else self.v_proj(hidden).view(heads)
         weights = self.q_norm.weight, self.k_norm.weight
-        q, k, v = norm_heads(queries, keys, values, weights, table, self.eps)
-        return self.o_proj(attend(layer, q, k, v).flatten(2))
+        normed = Heads(*norm_heads(queries, keys, values, weights, table, self.eps))
+        return self.o_proj(attend(layer, normed).flatten(2))

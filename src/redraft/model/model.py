@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from redraft.core.errors import OptionError
-from redraft.kernels.head import HeadStats, head, raw_logits, softcap
-from redraft.kernels.int8 import Int8Matrix
-from redraft.kernels.triton.fallback import attempt, on_gpu
+from redraft.kernels.head import head, raw_logits, softcap
+from redraft.kernels.head_stats import HeadStats
+from redraft.kernels.matrices.int8 import Int8Matrix
+from redraft.kernels.triton.fallback import attempt
 from redraft.model.attend import Denoise, Encode
 from redraft.model.attention import Attend
 from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
-from redraft.model.canvas_cache import EncodeStatic
 from redraft.model.config import ModelConfig
 from redraft.model.gemma4 import NO_CANVAS
-
-if TYPE_CHECKING:
-    from redraft.model.fused import FusedBackbone
+from redraft.model.runner import Runner
 
 
 class DiffusionGemma(nn.Module):
@@ -42,8 +39,8 @@ class DiffusionGemma(nn.Module):
         self.backbone = Backbone(config)
         # Quantised matrices are no parameters any more.
         self.num_parameters = sum(parameter.numel() for parameter in self.backbone.parameters())
-        # In a tuple, which is empty until it is made: its tensors are the backbone's.
-        self._fused: tuple[FusedBackbone | None, ...] = ()
+        # In a tuple, since its tensors are the backbone's; `placement` puts it in.
+        self._runner: tuple[Runner | None] = (None,)
 
     @property
     def device(self) -> torch.device:
@@ -97,12 +94,11 @@ class DiffusionGemma(nn.Module):
         self, token_ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"], attend: Attend
     ) -> Float[Tensor, "B T D"]:
         """As `encode`, behind prefixes of these lengths, on the device, that `attend` knows of and adds to."""
-        fused = self.fused() if isinstance(attend, EncodeStatic) else None
-        if fused is not None:
-            # What is written at fixed addresses may be written again; what is appended to a cache may not.
+        runner = self.runner
+        if runner is not None and attend.repeatable:
             return attempt(
                 "layers",
-                lambda: fused(token_ids, lengths, attend, causal=True),
+                lambda: runner(token_ids, lengths, attend, causal=True),
                 lambda: self._encode(token_ids, lengths, attend),
                 form=f"encoding {self._form}",
             )
@@ -142,45 +138,37 @@ class DiffusionGemma(nn.Module):
         """As `denoise_hidden`, with prefixes of these lengths, on the device, that `attend` knows of."""
         if not self.config.has_canvas:
             raise OptionError(NO_CANVAS)
-        fused = self.fused()
-        if fused is not None:
+        runner = self.runner
+        if runner is not None and attend.repeatable:
             return attempt(
                 "layers",
-                lambda: fused(canvas, lengths, attend, self_conditioning),
+                lambda: runner(canvas, lengths, attend, self_conditioning),
                 lambda: self._denoise(canvas, lengths, attend, self_conditioning),
                 form=self._form,
             )
         return self._denoise(canvas, lengths, attend, self_conditioning)
 
-    def fused(self) -> FusedBackbone | None:
-        """What stands for the backbone in a denoising step, where that is a GPU's in bfloat16."""
-        if not self._fused:
-            self._fused = (self._fuse(),)
-        return self._fused[0]
+    @property
+    def runner(self) -> Runner | None:
+        """What stands for the backbone where the weights lie; None: its modules run."""
+        return self._runner[0]
+
+    @runner.setter
+    def runner(self, runner: Runner | None) -> None:
+        self._runner = (runner,)
 
     def without_branches(self) -> bool:
         """From here on everything of a layer is told to one stream; False if it was already."""
-        return bool(self._fused) and self._fused[0] is not None and self._fused[0].beside.close()
+        return self.runner is not None and self.runner.without_branches()
 
     @contextmanager
     def by_modules(self) -> Iterator[None]:
         """Without what stands for the backbone: what that is measured against."""
-        held, self._fused = self._fused, (None,)
+        held, self.runner = self.runner, None
         try:
             yield
         finally:
-            self._fused = held
-
-    def _fuse(self) -> FusedBackbone | None:
-        if not self.config.has_canvas or self.dtype != torch.bfloat16 or not on_gpu(self.backbone.norm.weight):
-            return None
-        from redraft.model.dense import UnfitError
-        from redraft.model.fused import FusedBackbone
-
-        try:
-            return FusedBackbone(self.backbone)
-        except UnfitError:
-            return None
+            self.runner = held
 
     def _denoise(
         self, canvas: Tensor, lengths: Tensor, attend: Attend, self_conditioning: Tensor | None

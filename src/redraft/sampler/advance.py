@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from redraft.kernels.head import HeadStats
+from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.sampler.accept import accept, renoise
 from redraft.sampler.stop import new_history, remember, stable_and_confident

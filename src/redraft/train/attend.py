@@ -8,6 +8,7 @@ from torch import Tensor
 
 from redraft.kernels.attention import attention
 from redraft.model.attend import causal_mask
+from redraft.model.attention import Heads
 from redraft.model.config import ModelConfig
 
 # B batch, T encoded positions, L canvas positions, H query heads, K key-value heads, D head size
@@ -16,19 +17,16 @@ from redraft.model.config import ModelConfig
 class EncodeBatch:
     """Causal attention over right-padded rows; keeps every layer's keys and values for `DenoiseBatch`."""
 
+    repeatable = False
+
     def __init__(self, config: ModelConfig, length: int, device: torch.device) -> None:
         windows = [layer.window for layer in config.layers]
         masks = {window: causal_mask(length, length, window, device)[None] for window in set(windows)}
         self.masks = [masks[window] for window in windows]
         self.stored: list[tuple[Tensor, Tensor]] = []
 
-    def __call__(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B T H D"],
-        k_BTKD: Float[Tensor, "B T K D"],
-        v_BTKD: Float[Tensor, "B T K D"],
-    ) -> Float[Tensor, "B T H D"]:
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
+        q_BTHD, k_BTKD, v_BTKD = heads
         keys, values = k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2)
         self.stored.append((keys, values))
         return attention(q_BTHD, keys, values, self.masks[layer].expand(len(q_BTHD), -1, -1))
@@ -37,6 +35,8 @@ class EncodeBatch:
 class DenoiseBatch:
     """Canvas attention over the prefix of each row (`prefix[b]` positions, the last window - 1 of them in sliding
     layers) and the whole canvas."""
+
+    repeatable = True
 
     def __init__(
         self,
@@ -51,13 +51,8 @@ class DenoiseBatch:
         masks = {window: _prefix_mask(prefix, length, canvas_length, window) for window in set(windows)}
         self.masks = [masks[window] for window in windows]
 
-    def __call__(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B L H D"],
-        k_BTKD: Float[Tensor, "B L K D"],
-        v_BTKD: Float[Tensor, "B L K D"],
-    ) -> Float[Tensor, "B L H D"]:
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B L H D"]:
+        q_BTHD, k_BTKD, v_BTKD = heads
         old_keys, old_values = self.stored[layer]
         keys = torch.cat([old_keys, k_BTKD.transpose(1, 2)], dim=2)
         values = torch.cat([old_values, v_BTKD.transpose(1, 2)], dim=2)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from redraft.core.errors import OptionError, RecipeError
-from redraft.model.device import find_device
 from redraft.model.model import DiffusionGemma
+from redraft.placement.device import find_device
 
 
 def training_device(name: str) -> torch.device:

@@ -18,10 +18,11 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as Bar
 from torch import Tensor
 
+from redraft.checkpoint.load import load_model
+from redraft.checkpoint.locate import locate
+from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import CheckpointError
-from redraft.model.checkpoint import load_model, save_checkpoint
-from redraft.model.locate import locate
 from redraft.model.model import DiffusionGemma
 from redraft.model.scratch import generation_config, initialise, scratch_config
 from redraft.text.chat import ChatTemplate

@@ -13,9 +13,9 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import Int4Matrix
-from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import Int4Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.configs import Configs, configs_of, order_of
 from redraft.kernels.triton.dense import Operands, float8_operands
 from redraft.kernels.triton.experts_kernels import combine_kernel, down_kernel, gate_up_kernel

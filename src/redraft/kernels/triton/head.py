@@ -20,8 +20,8 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.head import MAX_ROWS, HeadStats
-from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.head_stats import MAX_ROWS, HeadStats
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.dense import rounded_rows
 from redraft.kernels.triton.head_kernels import (
     finish_kernel,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from redraft.kernels.int4 import COLUMNS, ROWS, Int4Matrix
+from redraft.kernels.matrices.int4 import COLUMNS, ROWS, Int4Matrix
 
 # E experts, R rows, K columns; T tiles of rows, S tiles of columns
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.rows_kernels import (
     begin_kernel,
     end_kernel,

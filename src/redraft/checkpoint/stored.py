@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import Int4Matrix
-from redraft.kernels.int8 import Int8Matrix
-
-Matrix = Int4Matrix | Int8Matrix | Float8Matrix
+from redraft.kernels.matrices import Matrix
 
 
 @dataclass(frozen=True, kw_only=True)

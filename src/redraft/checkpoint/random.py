@@ -10,15 +10,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from redraft.kernels.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
-from redraft.kernels.int8 import Int8Matrix
+from redraft.checkpoint.layout import quantization_config
+from redraft.checkpoint.names import names_for
+from redraft.checkpoint.rounding import RECIPES
+from redraft.checkpoint.source import Source
+from redraft.checkpoint.stored import StoredTensor
+from redraft.kernels.matrices import Matrix
+from redraft.kernels.matrices.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.model.config import ModelConfig
-from redraft.model.layout import quantization_config
 from redraft.model.model import shapes_of
-from redraft.model.names import names_for
-from redraft.model.rounding import RECIPES
-from redraft.model.source import Source
-from redraft.model.stored import Matrix, StoredTensor
 
 # The root mean square of integers that are drawn evenly from -8..7 and from -127..127.
 _INT4_SIZE, _INT8_SIZE = math.sqrt(21.5), math.sqrt(127 * 128 / 3)

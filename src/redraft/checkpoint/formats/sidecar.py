@@ -8,8 +8,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from redraft.checkpoint.formats.gguf import open_gguf
 from redraft.core.files import cache_directory
-from redraft.model.formats.gguf import open_gguf
 
 
 def write_beside(path: Path, directory: Path) -> None:

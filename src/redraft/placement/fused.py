@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.norm import norm_heads
 from redraft.kernels.triton.experts import expert_outputs, rounded_for
 from redraft.kernels.triton.packed import PackedInt4
@@ -32,15 +32,15 @@ from redraft.kernels.triton.rows import (
     norm_rounded,
     rounded,
 )
-from redraft.model.attention import Attend, Attention
+from redraft.model.attention import Attend, Attention, Heads
 from redraft.model.backbone import Backbone, Layer
-from redraft.model.beside import Beside
-from redraft.model.canvas_cache import DenoiseStatic
-from redraft.model.conveyor import ConveyedExperts
-from redraft.model.dense import Dense
 from redraft.model.feedforward import Experts, GatedMLP, Router
-from redraft.model.quantized import Float8Experts, Int4Experts, Int8Experts
 from redraft.model.rope import Rotary, rotary
+from redraft.placement.beside import Beside
+from redraft.placement.canvas_cache import DenoiseStatic
+from redraft.placement.conveyor import ConveyedExperts
+from redraft.placement.dense import Dense
+from redraft.placement.quantized import Float8Experts, Int4Experts, Int8Experts
 
 # B canvases, L positions, N = B * L rows, D hidden, P parts of a product, A experts a row
 
@@ -81,12 +81,12 @@ class FusedAttention(nn.Module):
         split = self._joint.product(rows, dtype).split(self._sizes, dim=1)
         # Full layers have no values of their own: they are the keys as projected.
         heads = [x.unflatten(0, shape).unflatten(-1, (-1, self._head_dim)) for x in (split[0], split[1], split[-1])]
-        q, k, v = norm_heads(heads[0], heads[1], heads[2], self._weights, table, self._eps)
+        normed = Heads(*norm_heads(heads[0], heads[1], heads[2], self._weights, table, self._eps))
         wanted = self._output.rounded
         if wanted is not None and isinstance(attend, DenoiseStatic):
-            attended = attend.rounded(layer, q, k, v, wanted)
+            attended = attend.rounded(layer, normed, wanted)
         else:
-            attended = rounded(attend(layer, q, k, v).flatten(2).flatten(0, 1), wanted)
+            attended = rounded(attend(layer, normed).flatten(2).flatten(0, 1), wanted)
         return self._output.parts(attended, dtype)
 
 
@@ -191,6 +191,10 @@ class FusedBackbone(nn.Module):
         self._embed_scale = backbone.embed_scale
         conveyed = [layer.experts for layer in backbone.layers if isinstance(layer.experts, ConveyedExperts)]
         self._conveyor = conveyed[0].conveyor if conveyed else None
+
+    def without_branches(self) -> bool:
+        """See `Runner`."""
+        return self.beside.close()
 
     def forward(
         self,

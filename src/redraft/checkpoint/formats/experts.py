@@ -10,8 +10,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
-from redraft.model.stored import StoredTensor
 
 _ONE = re.compile(r"(?P<owner>.*\.experts)\.(?P<expert>\d+)\.(?P<matrix>gate_proj|up_proj|down_proj)\.weight")
 _APART = re.compile(r"(?P<owner>.*\.experts)\.(?:switch_glu\.)?(?P<matrix>gate_proj|up_proj|down_proj)(?:\.weight)?")

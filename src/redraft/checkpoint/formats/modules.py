@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.formats.experts import stack_experts
+from redraft.checkpoint.formats.forms import FORMS, Form, form_of
+from redraft.checkpoint.formats.headers import Entry
+from redraft.checkpoint.formats.settings import Settings
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
-from redraft.model.formats.experts import stack_experts
-from redraft.model.formats.forms import FORMS, Form, form_of
-from redraft.model.formats.headers import Entry
-from redraft.model.formats.settings import Settings
-from redraft.model.stored import StoredTensor
 
 # What is stored for quantised activations and caches, which are read in floating point here.
 _DROPPED = ("input_scale", "input_global_scale", "input_zero_point", "k_scale", "v_scale")

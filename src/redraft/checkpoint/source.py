@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
+from redraft.checkpoint.formats.headers import Entry, TensorFiles, entries
+from redraft.checkpoint.formats.modules import stored_tensors
+from redraft.checkpoint.layout import METHOD, check_described, quantised_tensors
+from redraft.checkpoint.names import Names, names_for
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError, ModelNotFoundError
 from redraft.core.files import read_json
 from redraft.model.config import ModelConfig
-from redraft.model.formats.headers import Entry, TensorFiles, entries
-from redraft.model.formats.modules import stored_tensors
-from redraft.model.layout import METHOD, check_described, quantised_tensors
-from redraft.model.names import Names, names_for
-from redraft.model.stored import StoredTensor
 
 _PLAIN = ("bfloat16", "float16", "float32", "float64")
 # Tied weights that were rounded apart differ by about their rounding; more than this is another tensor.
@@ -76,7 +76,7 @@ class Source:
 
     @classmethod
     def _gguf(cls, path: Path) -> Source:
-        from redraft.model.formats.gguf import open_gguf
+        from redraft.checkpoint.formats.gguf import open_gguf
 
         file = open_gguf(path)
         raw = file.config()

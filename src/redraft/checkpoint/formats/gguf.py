@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from redraft.checkpoint.formats.experts import stack_experts
+from redraft.checkpoint.formats.gguf_file import Blocks, read_gguf
+from redraft.checkpoint.formats.gguf_names import DERIVED, decoder_twin, encoder_scalar, hugging_face_name
+from redraft.checkpoint.formats.gguf_tokenizer import write_tokenizer
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
-from redraft.model.formats.experts import stack_experts
-from redraft.model.formats.gguf_file import Blocks, read_gguf
-from redraft.model.formats.gguf_names import DERIVED, decoder_twin, encoder_scalar, hugging_face_name
-from redraft.model.formats.gguf_tokenizer import write_tokenizer
 from redraft.model.scratch import generation_config, scratch_config
-from redraft.model.stored import StoredTensor
 
 ARCHITECTURE = "diffusion-gemma"
 _SLIDING, _FULL = "sliding_attention", "full_attention"

@@ -9,12 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from redraft.kernels.experts import experts_float8, experts_int4, experts_int8
-from redraft.kernels.float8 import Float8Matrix, float8_linear
-from redraft.kernels.int4 import Int4Matrix
-from redraft.kernels.int8 import Int8Matrix, PackedInt8, int8_linear
+from redraft.kernels.float8 import float8_linear
+from redraft.kernels.int8 import PackedInt8, int8_linear
+from redraft.kernels.matrices import Matrix
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import Int4Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.model.backbone import Backbone
-from redraft.model.stored import Matrix
 
 if TYPE_CHECKING:
     from redraft.kernels.triton.packed import PackedInt4

@@ -18,17 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.formats.headers import STEM, read_header
+from redraft.checkpoint.formats.sidecar import write_beside
+from redraft.checkpoint.formats.writer import write_safetensors
+from redraft.checkpoint.layout import CHECKSUMS, checksum, parts_of, quantization_config
+from redraft.checkpoint.rounding import Recipe, rounded, rounded_bytes
+from redraft.checkpoint.save import copy_files
+from redraft.checkpoint.source import Source
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.core.files import read_json
-from redraft.model.checkpoint import copy_files
-from redraft.model.formats.headers import STEM, read_header
-from redraft.model.formats.sidecar import write_beside
-from redraft.model.formats.writer import write_safetensors
-from redraft.model.layout import CHECKSUMS, checksum, parts_of, quantization_config
 from redraft.model.model import shapes_of
-from redraft.model.rounding import Recipe, rounded, rounded_bytes
-from redraft.model.source import Source
-from redraft.model.stored import StoredTensor
 
 Progress = Callable[[str, int, int], None]
 # What a run writes down first: another one that finds something else here does not go on.
@@ -62,7 +62,7 @@ def quantize(
         source: a directory or GGUF file in any form that `load_model` reads, or an open one.
         directory: made if missing; what an earlier run of the same kind has left there is kept.
         recipe: the forms.
-        importance: see `redraft.model.rounding.rounded`, by parameter.
+        importance: see `redraft.checkpoint.rounding.rounded`, by parameter.
         on_progress: called with a file's name, how many are done and how many there are.
 
     Raises:

@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.checkpoint.formats.headers import DTYPES, Entry
+from redraft.checkpoint.source import Source
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
 from redraft.kernels.experts import experts
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import Int4Matrix
-from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import Int4Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.model.backbone import Backbone
-from redraft.model.formats.headers import DTYPES, Entry
-from redraft.model.quantized import experts_of
-from redraft.model.source import Source
-from redraft.model.stored import StoredTensor
+from redraft.placement.quantized import experts_of
 
 # One is in use while the next layer arrives in the other.
 BUFFERS = 2

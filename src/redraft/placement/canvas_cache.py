@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from redraft.kernels.attention import attention, canvas_attention
+from redraft.model.attention import Heads
 from redraft.model.cache import SequenceCache
 from redraft.model.config import ModelConfig
 
@@ -94,38 +95,29 @@ class CanvasCache:
 class DenoiseStatic:
     """As `attend.Denoise`, over a `CanvasCache`."""
 
+    repeatable = True
+
     def __init__(self, cache: CanvasCache) -> None:
         self.cache = cache
 
-    def __call__(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B T H D"],
-        k_BTKD: Float[Tensor, "B T K D"],
-        v_BTKD: Float[Tensor, "B T K D"],
-    ) -> Float[Tensor, "B T H D"]:
-        return canvas_attention(q_BTHD, *self._given(layer, k_BTKD, v_BTKD))
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
+        return canvas_attention(*self._given(layer, heads))
 
-    def rounded(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B T H D"],
-        k_BTKD: Float[Tensor, "B T K D"],
-        v_BTKD: Float[Tensor, "B T K D"],
-        dtype: torch.dtype,
-    ) -> Rows:
+    def rounded(self, layer: int, heads: Heads, dtype: torch.dtype) -> Rows:
         """The same as rows of H * D for an 8-bit product on a GPU."""
         from redraft.kernels.triton.attention import rounded_attention
 
-        return rounded_attention(q_BTHD, *self._given(layer, k_BTKD, v_BTKD), dtype)
+        return rounded_attention(*self._given(layer, heads), dtype)
 
-    def _given(self, layer: int, k_BTKD: Tensor, v_BTKD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        cache, own = self.cache, (k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2))
-        return cache.keys[layer], cache.values[layer], *own, cache.used_by(layer)
+    def _given(self, layer: int, heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        cache, own = self.cache, (heads.k_BTKD.transpose(1, 2), heads.v_BTKD.transpose(1, 2))
+        return heads.q_BTHD, cache.keys[layer], cache.values[layer], *own, cache.used_by(layer)
 
 
 class EncodeStatic:
     """Causal attention over a `CanvasCache` and T new positions, whose keys and values are kept here."""
+
+    repeatable = True
 
     def __init__(self, cache: CanvasCache, length: int) -> None:
         """`length` is T."""
@@ -136,13 +128,8 @@ class EncodeStatic:
             for _ in range(2)
         )  # fmt: skip
 
-    def __call__(
-        self,
-        layer: int,
-        q_BTHD: Float[Tensor, "B T H D"],
-        k_BTKD: Float[Tensor, "B T K D"],
-        v_BTKD: Float[Tensor, "B T K D"],
-    ) -> Float[Tensor, "B T H D"]:
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
+        q_BTHD, k_BTKD, v_BTKD = heads
         self.new_keys[layer].copy_(k_BTKD.transpose(1, 2))
         self.new_values[layer].copy_(v_BTKD.transpose(1, 2))
         keys = torch.cat([self.cache.keys[layer], self.new_keys[layer]], dim=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from redraft.model.formats.headers import DTYPES
+from redraft.checkpoint.formats.headers import DTYPES
 
 _ALIGNMENT = 64
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}

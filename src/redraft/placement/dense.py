@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from redraft.kernels.float8 import Float8Matrix
 from redraft.kernels.int8 import PackedInt8
-from redraft.model.quantized import Float8Linear, Int8Linear
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.placement.quantized import Float8Linear, Int8Linear
 
 if TYPE_CHECKING:
     from redraft.kernels.triton.dense import Operands

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from redraft.kernels.accelerator import current
 from redraft.kernels.experts import experts
-from redraft.kernels.int8 import Int8Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.model.backbone import Backbone
-from redraft.model.quantized import experts_of
+from redraft.placement.quantized import experts_of
 
 # One is in use while the next layer arrives in the other.
 PLACES = 2

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from redraft.checkpoint.formats import decode
+from redraft.checkpoint.formats.headers import Entry
+from redraft.checkpoint.formats.settings import Settings
 from redraft.core.errors import CheckpointError
-from redraft.model.formats import decode
-from redraft.model.formats.headers import Entry
-from redraft.model.formats.settings import Settings
 
 Parts = Mapping[str, Entry]
 Tensors = Mapping[str, Tensor]

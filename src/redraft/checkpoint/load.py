@@ -1,39 +1,25 @@
-"""From a checkpoint to a model, and back: safetensors in Hugging Face layout."""
+"""From a checkpoint to a model."""
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from redraft.checkpoint.formats.headers import CACHE_LINE
+from redraft.checkpoint.layout import verify as verify_files
+from redraft.checkpoint.offload import stream_experts
+from redraft.checkpoint.rounding import RECIPES, Form, Recipe, rounded
+from redraft.checkpoint.source import Source
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.kernels.accelerator import has_float8
-from redraft.model.conveyor import PlainStack, Stack, convey
-from redraft.model.formats.headers import CACHE_LINE
-from redraft.model.layout import verify as verify_files
+from redraft.kernels.matrices import Matrix
 from redraft.model.model import DiffusionGemma
-from redraft.model.names import names_for
-from redraft.model.offload import stream_experts
-from redraft.model.quantized import packed_for_device, place
-from redraft.model.rounding import RECIPES, Form, Recipe, rounded
-from redraft.model.source import Source
-from redraft.model.stored import Matrix, StoredTensor
-
-COPIED_FILES = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tools.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
-SHARD_BYTES = 5 * 10**9
+from redraft.placement.conveyor import PlainStack, Stack, convey
+from redraft.placement.quantized import packed_for_device, place
+from redraft.placement.runner import place_runner
 
 
 def load_model(
@@ -105,6 +91,7 @@ def load_model(
     model.backbone.build_rotary(device)
     model.source = source.path
     model.quantization = quantize or (source.forms[0] if source.forms else None)
+    place_runner(model)
     return model.eval().requires_grad_(False)
 
 
@@ -130,71 +117,3 @@ def _aligned(tensor: Tensor) -> Tensor:
     """The tensor, copied if it starts inside a cache line: the last bits of a product depend on where its operands
     begin, and where that is in a mapped file depends on its neighbours."""
     return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % CACHE_LINE else tensor
-
-
-def save_checkpoint(
-    model: DiffusionGemma,
-    directory: str | Path,
-    *,
-    source: str | Path | None = None,
-    dtype: torch.dtype | None = None,
-    shard_bytes: int = SHARD_BYTES,
-) -> None:
-    """Writes the model in Hugging Face layout; transformers loads it.
-
-    Args:
-        model: the model.
-        directory: made if missing.
-        source: a checkpoint directory whose other tensors (vision) and files (tokenizer, template, generation
-            config) are carried over; default the directory that the model was loaded from.
-        dtype: what to store, default the model's own.
-        shard_bytes: upper bound of one file, unless a single tensor is larger.
-    """
-    if model.quantization is not None:
-        raise CheckpointError(f"a model that was loaded as {model.quantization} has lost digits: save it as it came")
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    source = Path(source) if source is not None else model.source
-    opened = None if source is None else Source.open(source)
-    names = names_for(model.config) if opened is None else opened.names
-    tensors = {
-        names.of(name): tensor.detach().to("cpu", dtype or model.dtype).contiguous()
-        for name, tensor in model.backbone.state_dict().items()
-    }
-    if opened is not None:
-        tensors.update({name: tensor.read() for name, tensor in opened.passed_through().items()})
-        copy_files(opened.path, directory)
-    config = model.config.to_dict()
-    config.pop("quantization_config", None)
-    config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    _write_shards(tensors, directory, shard_bytes)
-
-
-def copy_files(source: Path, directory: Path) -> None:
-    """Copies what stands beside the weights, tokenizer and templates, to another directory."""
-    for name in COPIED_FILES:
-        if (source / name).exists() and source.resolve() != directory.resolve():
-            shutil.copyfile(source / name, directory / name)
-
-
-def _write_shards(tensors: dict[str, Tensor], directory: Path, shard_bytes: int) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    size = 0
-    for name in sorted(tensors):
-        nbytes = tensors[name].nbytes
-        if shards[-1] and size + nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensors[name]
-        size += nbytes
-    if len(shards) == 1:
-        save_file(shards[0], directory / "model.safetensors", metadata={"format": "pt"})
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / file_name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(shard, file_name))
-    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

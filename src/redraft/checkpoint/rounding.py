@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import BYTES, COLUMNS, ROWS, Int4Matrix, quantise_int4
-from redraft.kernels.int8 import Int8Matrix
-from redraft.model.stored import Matrix, StoredTensor
+from redraft.checkpoint.stored import StoredTensor
+from redraft.kernels.matrices import Matrix
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import BYTES, COLUMNS, ROWS, Int4Matrix, quantise_int4
+from redraft.kernels.matrices.int8 import Int8Matrix
 
 Form = Literal["int4", "int8", "fp8"]
 _MATRICES: dict[str, type[Matrix]] = {"int4": Int4Matrix, "int8": Int8Matrix, "fp8": Float8Matrix}

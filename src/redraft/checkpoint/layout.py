@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.formats.headers import Entry, read_header
+from redraft.checkpoint.formats.modules import plain
+from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
-from redraft.kernels.float8 import Float8Matrix
-from redraft.kernels.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
-from redraft.kernels.int8 import Int8Matrix
-from redraft.model.formats.headers import Entry, read_header
-from redraft.model.formats.modules import plain
-from redraft.model.stored import Matrix, StoredTensor
+from redraft.kernels.matrices import Matrix
+from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.kernels.matrices.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
+from redraft.kernels.matrices.int8 import Int8Matrix
 
 METHOD, VERSION = "redraft", 1
 CHECKSUMS = "redraft_sha256"

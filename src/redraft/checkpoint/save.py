@@ -1,0 +1,96 @@
+"""From a model to a checkpoint: safetensors in Hugging Face layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from redraft.checkpoint.names import names_for
+from redraft.checkpoint.source import Source
+from redraft.core.errors import CheckpointError
+from redraft.model.model import DiffusionGemma
+
+COPIED_FILES = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tools.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+SHARD_BYTES = 5 * 10**9
+
+
+def save_checkpoint(
+    model: DiffusionGemma,
+    directory: str | Path,
+    *,
+    source: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes the model in Hugging Face layout; transformers loads it.
+
+    Args:
+        model: the model.
+        directory: made if missing.
+        source: a checkpoint directory whose other tensors (vision) and files (tokenizer, template, generation
+            config) are carried over; default the directory that the model was loaded from.
+        dtype: what to store, default the model's own.
+        shard_bytes: upper bound of one file, unless a single tensor is larger.
+    """
+    if model.quantization is not None:
+        raise CheckpointError(f"a model that was loaded as {model.quantization} has lost digits: save it as it came")
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    source = Path(source) if source is not None else model.source
+    opened = None if source is None else Source.open(source)
+    names = names_for(model.config) if opened is None else opened.names
+    tensors = {
+        names.of(name): tensor.detach().to("cpu", dtype or model.dtype).contiguous()
+        for name, tensor in model.backbone.state_dict().items()
+    }
+    if opened is not None:
+        tensors.update({name: tensor.read() for name, tensor in opened.passed_through().items()})
+        copy_files(opened.path, directory)
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_shards(tensors, directory, shard_bytes)
+
+
+def copy_files(source: Path, directory: Path) -> None:
+    """Copies what stands beside the weights, tokenizer and templates, to another directory."""
+    for name in COPIED_FILES:
+        if (source / name).exists() and source.resolve() != directory.resolve():
+            shutil.copyfile(source / name, directory / name)
+
+
+def _write_shards(tensors: dict[str, Tensor], directory: Path, shard_bytes: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name in sorted(tensors):
+        nbytes = tensors[name].nbytes
+        if shards[-1] and size + nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensors[name]
+        size += nbytes
+    if len(shards) == 1:
+        save_file(shards[0], directory / "model.safetensors", metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, directory / file_name, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(shard, file_name))
+    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
