@@ -3,18 +3,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Processes measure and time out each other in end-to-end tests; all others share the cores.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile tests --ignore tests/e2e
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 BROWSER := chromium chromium-driver fonts-dejavu-core
 
 .PHONY: demo test test-full check browser clean
 
-$(BIN)/.redraft: pyproject.toml
+$(BIN)/.redraft: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(INSTALL) -e .
 	touch $@
 
-$(BIN)/.redraft-dev: pyproject.toml
+$(BIN)/.redraft-dev: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	touch $(BIN)/.redraft $@
 
 demo: $(BIN)/.redraft  ## run mini on a real sentence, the canvas drawn live

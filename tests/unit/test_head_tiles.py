@@ -61,9 +61,12 @@ def run(hidden, embedding, temperature, uniform, function=head):
 
 
 def exact(hidden, embedding, temperature):
-    """(log-probabilities in float64, nats by which float32 may move a scaled logit: units in its last place)."""
-    logits = torch.tanh(hidden.double() @ embedding.double().T / CAP) * CAP / temperature.double()[:, None]
-    return logits.log_softmax(-1), logits.abs().amax(-1) * 2.0**-20
+    """(log-probabilities in float64, nats by which float32 may move a scaled logit: units in its last place, or in that
+    of what its product is a small sum of, as far as the cap lets it through)."""
+    capped = torch.tanh(hidden.double() @ embedding.double().T / CAP)
+    summed = hidden.double().abs() @ embedding.double().abs().T
+    logits, moved = (x / temperature.double()[:, None] for x in (capped * CAP, summed * (1 - capped.square())))
+    return logits.log_softmax(-1), (logits.abs() * 2.0**-20 + moved * 2.0**-22).amax(-1)
 
 
 def check(stats, log_probs, noise, embedding, uniform, soft_error=0.0):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from redraft.kernels.matrices.int8 import LARGEST, ZERO_POINT, Int8Matrix, quantise_unsigned
 from redraft.kernels.native.call import call, runs_natively
+from redraft.kernels.private import private
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 # Of the blocks of int8.cpp.
@@ -24,6 +25,8 @@ _EXACT_COLUMNS = 2**24 // (255 * 128)
 _BLOCK_BYTES = 128 * 2**20
 # What cuBLAS asks of integer products: more rows than 16, and sizes that 8 divides.
 _LEAST_ROWS, _DIVISOR = 32, 8
+
+_TORCH = "int8 products are made without it, more slowly"
 
 # R rows (outputs), K columns (inputs), M rows of activations
 
@@ -51,7 +54,7 @@ class PackedInt8:
         layout = "plain"
         data = matrix.data.contiguous()
         if data.device.type == "cpu" and has_exact_products():
-            layout, data = "onednn", torch.ops.onednn.qlinear_prepack(data, None)
+            layout, data = "onednn", _prepack()(data, None)
         elif R and runs_natively("int8", data, kinds=(torch.int8,)):
             layout, padded = "blocks", -(-K // _STEP) * _STEP
             blocks = torch.empty(-(-R // _ROWS), padded, _ROWS, dtype=torch.int8)
@@ -106,7 +109,7 @@ def quantised_linear(
             len(weight.scale), padded, product,
         )  # fmt: skip
         return product if scale is None else product.mul_(scale[:, None])
-    product = torch.ops.onednn.qlinear_pointwise(
+    product = private("ops.onednn.qlinear_pointwise", _TORCH)(
         values if values.dtype == torch.uint8 else values.view(torch.uint8) ^ ZERO_POINT,
         1.0,
         ZERO_POINT,
@@ -131,17 +134,27 @@ def _reference(values: Tensor, scale: Tensor | None, weight: PackedInt8) -> Tens
     return product if scale is None else product * scale[:, None]
 
 
+def _prepack() -> Any:
+    return private("ops.onednn.qlinear_prepack", _TORCH)
+
+
+def _int_mm() -> Any:
+    return private("_int_mm", _TORCH)
+
+
 @functools.cache
 def has_exact_products() -> bool:
     """Whether oneDNN multiplies u8 by s8 here without saturating; CPUs before VNNI and ARM builds may not."""
     values = torch.full((16, 64), LARGEST, dtype=torch.int8)
     values[::2] = -LARGEST
     matrix = Int8Matrix(data=values.clone(), scale=torch.ones(16))
+    if not torch.backends.mkldnn.is_available() or _prepack() is None:
+        return False
     try:
-        data = torch.ops.onednn.qlinear_prepack(matrix.data, None)
+        data = _prepack()(matrix.data, None)
         weight = PackedInt8(data=data, scale=matrix.scale, columns=64, layout="onednn")
         product = quantised_linear(values, torch.ones(16), weight)
-    except (RuntimeError, AttributeError):
+    except (RuntimeError, TypeError):
         return False
     return torch.equal(product, values.float() @ matrix.data.float().T)
 
@@ -161,7 +174,7 @@ def integer_mm(
         call("int8", "integer_product", left, len(left), K, is_unsigned, right, row, column, R, out)
         return out
     if left.device.type == "cpu" and has_integer_mm():
-        return torch._int_mm(left, right, out=out)
+        return _int_mm()(left, right, out=out)
     if left.dtype == torch.int8 and not any(n % _DIVISOR for n in right.shape) and has_device_products(left.device):
         return out.copy_(integer_mm_padded(left, right))
     return integer_mm_in_blocks(left, right, out)
@@ -170,11 +183,11 @@ def integer_mm(
 @functools.cache
 def has_device_products(device: torch.device) -> bool:
     """Whether torch multiplies integers on this GPU: on NVIDIA's, and on some of AMD's."""
-    if device.type != "cuda":
+    if device.type != "cuda" or _int_mm() is None:
         return False
     one = torch.ones(_LEAST_ROWS, _LEAST_ROWS, dtype=torch.int8, device=device)
     try:
-        torch._int_mm(one, one)
+        _int_mm()(one, one)
     except RuntimeError:
         return False
     return True
@@ -183,7 +196,7 @@ def has_device_products(device: torch.device) -> bool:
 def integer_mm_padded(left: Int[Tensor, "M K"], right: Int[Tensor, "K R"]) -> Int[Tensor, "M R"]:
     """`integer_mm` by the integer products of CUDA and ROCm, which take no fewer than 17 rows."""
     rows = max(_LEAST_ROWS, -(-len(left) // _DIVISOR) * _DIVISOR)
-    return torch._int_mm(F.pad(left, (0, 0, 0, rows - len(left))), right)[: len(left)]
+    return _int_mm()(F.pad(left, (0, 0, 0, rows - len(left))), right)[: len(left)]
 
 
 def integer_mm_in_blocks(
@@ -206,9 +219,11 @@ def has_integer_mm() -> bool:
     """Whether `torch._int_mm` multiplies signed and unsigned rows by int8 exactly here."""
     left = torch.full((32, 64), 255, dtype=torch.uint8)
     right = torch.full((64, 32), -LARGEST, dtype=torch.int8)
+    if _int_mm() is None:
+        return False
     try:
-        unsigned = torch._int_mm(left, right)
-        signed = torch._int_mm(right.T.contiguous(), right)
+        unsigned = _int_mm()(left, right)
+        signed = _int_mm()(right.T.contiguous(), right)
     except RuntimeError:
         return False
     return bool((unsigned == -64 * 255 * LARGEST).all() and (signed == 64 * LARGEST**2).all())

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from redraft.core.errors import OptionError
+from redraft.kernels.private import private
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,4 +65,5 @@ def auto_dtype(device: torch.device) -> torch.dtype:
     """The dtype of the device's kind; on a CPU bfloat16 if it has such products, else float32."""
     if (dtype := KINDS[device.type].dtype) is not None:
         return dtype
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    asked = private("cpu._is_avx512_bf16_supported", "float32 is taken on every CPU")
+    return torch.bfloat16 if asked is not None and asked() else torch.float32

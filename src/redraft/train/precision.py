@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from redraft.core.errors import OptionError, RecipeError
+from redraft.kernels.private import private
 from redraft.model.model import DiffusionGemma
 from redraft.placement.device import find_device
 
@@ -61,4 +62,8 @@ class Working:
         """After the masters have changed: the copy is rounded from them again."""
         if self.model is not self.masters:
             masters, copies = (list(side) for side in zip(*self._pairs, strict=True))
-            torch._foreach_copy_(copies, masters)
+            if (together := private("_foreach_copy_", "parameters are copied one by one")) is not None:
+                together(copies, masters)
+                return
+            for copied, master in zip(copies, masters, strict=True):
+                copied.copy_(master)

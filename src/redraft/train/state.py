@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from redraft.kernels.private import private
 from redraft.model.model import DiffusionGemma
 
 
@@ -28,7 +29,12 @@ class Average:
         # Short runs would else remember their random start.
         weight = 1 - min(self.decay, (step + 1) / (step + 10))
         current = dict(model.backbone.named_parameters())
-        torch._foreach_lerp_(list(self.values.values()), [current[name] for name in self.values], weight)
+        values, newest = list(self.values.values()), [current[name] for name in self.values]
+        if (together := private("_foreach_lerp_", "averages are taken one by one")) is not None:
+            together(values, newest, weight)
+            return
+        for value, new in zip(values, newest, strict=True):
+            value.lerp_(new, weight)
 
     @torch.no_grad()
     def swap(self, model: DiffusionGemma) -> None:
