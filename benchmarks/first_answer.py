@@ -1,20 +1,27 @@
 """From process start to mini's answer: `redraft run` against the same checkpoint in transformers, turn about.
 
-python benchmarks/first_answer.py --repetitions 5
+    python benchmarks/first_answer.py --repetitions 5
+    python benchmarks/first_answer.py --repetitions 20 --before ../before   # against another checkout of redraft
+
+Of two checkouts it gives the median of each pair's ratio, with an interval that holds it in 95 of 100 cases.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from redraft.bench.machine import cpu_name, others_share
 from redraft.checkpoint.locate import BUNDLED
 
+SOURCE = Path(__file__).parents[1] / "src"
 SENTENCE = "add the new Daft Punk album to my Sunday morning playlist"
 OURS = [
     sys.executable,
@@ -47,14 +54,20 @@ def main() -> None:
     """Prints one JSON document: seconds of each, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--before", type=Path, help="another checkout, in the place of transformers")
     arguments = parser.parse_args()
-    seconds: dict[str, list[float]] = {"redraft": [], "transformers": [], "help": []}
+    subjects = {"redraft": (OURS, SOURCE), "transformers": (THEIRS, SOURCE), "help": ([*OURS[:3], "--help"], SOURCE)}
+    if arguments.before is not None:
+        subjects = {"redraft": (OURS, SOURCE), "before": (OURS, arguments.before.resolve() / "src")}
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
     busy = others_share()
-    helping = [*OURS[:3], "--help"]
     for repetition in range(arguments.repetitions + 1):
-        for name, command in (("redraft", OURS), ("transformers", THEIRS), ("help", helping)):
+        # Neither is always the first.
+        order = list(subjects.items())[:: -1 if repetition % 2 else 1]
+        for name, (command, source) in order:
             started = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True)
+            environment = os.environ | {"PYTHONPATH": str(source)}
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
             if done.returncode:
                 raise SystemExit(f"{name} failed: {done.stderr[-500:]}")
             if repetition:
@@ -68,9 +81,20 @@ def main() -> None:
         "median_s": medians,
         "least_s": {name: min(values) for name, values in seconds.items()},
         "largest_s": {name: max(values) for name, values in seconds.items()},
-        "ratio": medians["transformers"] / medians["redraft"],
     }
+    if arguments.before is None:
+        report["ratio"] = medians["transformers"] / medians["redraft"]
+    else:
+        ratios = [one / other for one, other in zip(seconds["redraft"], seconds["before"], strict=True)]
+        report |= {"ratio_to_before": statistics.median(ratios), "interval_95": interval_of_median(ratios)}
     print(json.dumps(report, indent=2))
+
+
+def interval_of_median(values: list[float]) -> tuple[float, float]:
+    """What holds the median in 95 of 100 cases: its spread over samples that are drawn again from these."""
+    generator = random.Random(0)
+    medians = sorted(statistics.median(generator.choices(values, k=len(values))) for _ in range(4000))
+    return medians[100], medians[-101]
 
 
 if __name__ == "__main__":
