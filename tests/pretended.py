@@ -110,6 +110,22 @@ class _Names(TorchFunctionMode):
         return self.device if is_name and torch.device(x).type == self.device.type else x
 
 
+class Cards:
+    """Stands for torch.cuda with several of them."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def current_device(self) -> int:
+        return self.at
+
+    @contextmanager
+    def device(self, index: int) -> Iterator[None]:
+        before, self.at = self.at, index
+        yield
+        self.at = before
+
+
 def _inner(x: Any) -> Any:
     return x.inner if isinstance(x, Pretended) else x
 

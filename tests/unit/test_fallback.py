@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from pretended import Pretended
+from pretended import Cards, Pretended
 from redraft.kernels import accelerator
 from redraft.kernels.triton import fallback
 from redraft.kernels.triton.fallback import attempt
@@ -35,22 +34,6 @@ def test_a_form_that_fails_leaves_the_others_alone():
     fallback.clear()
     assert attempt("head", lambda: "fast", lambda: "torch", "int8") == "fast"
     assert fallback.failed() == []
-
-
-class Cards:
-    """Stands for torch.cuda with several of them."""
-
-    def __init__(self):
-        self.at = 0
-
-    def current_device(self):
-        return self.at
-
-    @contextmanager
-    def device(self, index):
-        before, self.at = self.at, index
-        yield
-        self.at = before
 
 
 def test_a_kernel_goes_to_the_device_of_its_first_tensor(monkeypatch):

@@ -9,15 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pretended import Cards
 from redraft.engine import launch
 from redraft.engine.launch import Launch
 
 
-class Device:
+class Device(Cards):
     """Stands for torch.cuda or torch.xpu."""
 
-    def __init__(self, name, index=0):
-        self.told, self.at, self.waits, self.aside = [], index, "default", None
+    def __init__(self, name):
+        super().__init__()
+        self.told, self.waits = [], "default"
         told, streams = self.told, itertools.count()
 
         class Graph:
@@ -44,15 +46,6 @@ class Device:
 
     def set_stream(self, stream):
         self.now = stream
-
-    def current_device(self):
-        return self.at
-
-    @contextmanager
-    def device(self, index):
-        before, self.at = self.at, index
-        yield
-        self.at = before
 
     @contextmanager
     def stream(self, stream):
