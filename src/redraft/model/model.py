@@ -153,8 +153,8 @@ class DiffusionGemma(nn.Module):
         """What stands for the backbone where the weights lie; None: its modules run."""
         return self._runner[0]
 
-    @runner.setter
-    def runner(self, runner: Runner | None) -> None:
+    def run_by(self, runner: Runner | None) -> None:
+        """Puts a runner in. No attribute: torch would make a module of it one of the model's own."""
         self._runner = (runner,)
 
     def without_branches(self) -> bool:
@@ -164,11 +164,12 @@ class DiffusionGemma(nn.Module):
     @contextmanager
     def by_modules(self) -> Iterator[None]:
         """Without what stands for the backbone: what that is measured against."""
-        held, self.runner = self.runner, None
+        held = self.runner
+        self.run_by(None)
         try:
             yield
         finally:
-            self.runner = held
+            self.run_by(held)
 
     def _denoise(
         self, canvas: Tensor, lengths: Tensor, attend: Attend, self_conditioning: Tensor | None

@@ -13,7 +13,7 @@ def place_runner(model: DiffusionGemma) -> None:
 
     To be called once its weights lie where they stay: matrices that are joined do not move any more.
     """
-    model.runner = None
+    model.run_by(None)
     if not model.config.has_canvas or model.dtype != torch.bfloat16 or not on_gpu(model.backbone.norm.weight):
         return
     # Triton is imported where there is a GPU to run it.
@@ -21,6 +21,6 @@ def place_runner(model: DiffusionGemma) -> None:
     from redraft.placement.fused import FusedBackbone
 
     try:
-        model.runner = FusedBackbone(model.backbone)
+        model.run_by(FusedBackbone(model.backbone))
     except UnfitError:
         return
