@@ -32,8 +32,8 @@ def loop_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped; and its conversions cut off,
-    or lose a carry, where a device rounds."""
+    """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped; its conversions cut off, or
+    lose a carry, where a device rounds. Triton 3.8 raises where a whole row is not a number."""
     from triton.runtime import interpreter
 
     patch_tensor = interpreter._patch_lang_tensor
@@ -55,6 +55,16 @@ def mend(monkeypatch: pytest.MonkeyPatch) -> None:
             values = values.clamp(-448, 448)
         return values.to(kind).view(bits).numpy().view(f"uint{8 * kind.itemsize}")
 
+    min_max = interpreter.ReduceOps.min_max
+    plain = {np.nanargmax: np.argmax, np.nanargmin: np.argmin}
+
+    def found(self, given, val_reduce_op, idx_reduce_op=None):  # type: ignore[no-untyped-def]
+        try:
+            return min_max(self, given, val_reduce_op, idx_reduce_op)
+        except ValueError:
+            return min_max(self, given, val_reduce_op, plain.get(idx_reduce_op, idx_reduce_op))
+
+    monkeypatch.setattr(interpreter.ReduceOps, "min_max", found)
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
     monkeypatch.setattr(interpreter, "_convert_float", converted)
     # Parts of Triton are only imported when something runs.

@@ -34,7 +34,7 @@ def run(context: Context) -> None:
     device = context.clock.device
     store = context.store
     store.measure(("noise",), lambda: _noise(device))
-    prompts, how = _prompts(2 if context.small else len(_PROMPTS))
+    prompts, how = prompts_of(2 if context.small else len(_PROMPTS))
     steps = 4 if context.small else 16
     context.models.drop()
     store.measure(("greedy_float32",), lambda: _greedy(device, prompts, steps) | {"prompts": how}, needs_s=15.0)
@@ -61,7 +61,7 @@ def _noise(device: torch.device) -> dict[str, Any]:
     return {"equal": different == 0, "different": different, "draws": total}
 
 
-def _prompts(count: int) -> tuple[list[list[int]], str]:
+def prompts_of(count: int) -> tuple[list[list[int]], str]:
     """Token ids of some sentences, or random ids where there is nothing to tokenize them with."""
     try:
         from redraft.text.chat import ChatTemplate
@@ -86,7 +86,7 @@ def _mini(device: torch.device, dtype: torch.dtype) -> DiffusionGemma:
         raise Skipped(f"no bundled model: {error}") from None
 
 
-class _Canvas:
+class Canvas:
     """Greedy denoising of one canvas: what each step is given, and what it found."""
 
     def __init__(self, model: DiffusionGemma, prompt: list[int]) -> None:
@@ -125,7 +125,7 @@ def _greedy(device: torch.device, prompts: list[list[int]], steps: int) -> dict[
     models = [_mini(torch.device("cpu"), torch.float32), _mini(device, torch.float32)]
     same, tokens_same, total = 0, 0, 0
     for prompt in prompts:
-        left, right = ([found for *_, found in _Canvas(model, prompt).steps(steps)][-1].cpu() for model in models)
+        left, right = ([found for *_, found in Canvas(model, prompt).steps(steps)][-1].cpu() for model in models)
         same += int(torch.equal(left, right))
         tokens_same += int((left == right).sum())
         total += left.numel()
@@ -138,8 +138,8 @@ def _argmax(device: torch.device, reference: torch.dtype, prompts: list[list[int
     same, total = 0, 0
     by_step = [0] * steps
     for prompt in prompts:
-        canvas = _Canvas(ours, prompt)
-        for number, (tokens, soft, expected) in enumerate(_Canvas(theirs, prompt).steps(steps)):
+        canvas = Canvas(ours, prompt)
+        for number, (tokens, soft, expected) in enumerate(Canvas(theirs, prompt).steps(steps)):
             given = None if soft is None else soft.to(device, ours.dtype)
             agree = int((canvas.step(number, tokens.to(device), given).cpu() == expected).sum())
             same, total = same + agree, total + expected.numel()

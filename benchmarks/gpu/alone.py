@@ -48,7 +48,7 @@ def run(context: Context) -> None:
     """The most expensive first."""
     context.models.drop()
     generator = torch.Generator(context.clock.device).manual_seed(0)
-    made = {**_mixture(context, generator), **_others(context, generator)}
+    made = {**mixture(context, generator), **others(context, generator)}
     for name, make in made.items():
         context.store.measure((name,), lambda make=make: _timed(context, make()), needs_s=4.0)
 
@@ -74,7 +74,7 @@ def _timed(context: Context, kernel: Kernel) -> dict[str, Any]:
     }
 
 
-def _mixture(context: Context, generator: Generator) -> dict[str, Callable[[], Kernel]]:
+def mixture(context: Context, generator: Generator) -> dict[str, Callable[[], Kernel]]:
     config, device = context.config, context.clock.device
     shapes = (
         (config.num_experts, 2 * config.moe_intermediate_size, config.hidden_size),
@@ -113,7 +113,7 @@ def _mixture(context: Context, generator: Generator) -> dict[str, Callable[[], K
     }
 
 
-def _others(context: Context, generator: Generator) -> dict[str, Callable[[], Kernel]]:
+def others(context: Context, generator: Generator) -> dict[str, Callable[[], Kernel]]:
     config = context.config
     found: dict[str, Callable[[], Kernel]] = {
         "head int8": lambda: _head(context, generator, integer=True),

@@ -51,6 +51,9 @@ class Children:
     def run(self, parts: list[str], *, processes: int, environment: dict[str, str]) -> bool:
         """Runs parts until they are done; False if nothing more should be."""
         shares = dict.fromkeys(range(processes))
+        for which in shares:
+            # What a run before this one has left under way when it was stopped is made again.
+            self._settle(parts, which, processes, None)
         while shares:
             running = {which: self._start(parts, (which, processes), environment) for which in shares}
             codes = self._wait(running)

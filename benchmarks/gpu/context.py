@@ -19,8 +19,8 @@ from redraft.model.config import ModelConfig
 
 # The shape's own are too small for blocks of int4.
 _CHANGES: dict[str, dict[str, int]] = {"tiny": {"moe_intermediate_size": 32}}
-_CONTEXTS = {"full": (1024, 8192, 32768), "mid": (1024, 8192, 32768), "tiny": (64, 256)}
-_BATCHES = {"full": (1, 2, 4, 8), "mid": (1, 2, 4, 8), "tiny": (1, 2)}
+CONTEXTS = {"full": (1024, 8192, 32768), "mid": (1024, 8192, 32768), "tiny": (64, 256)}
+BATCHES = {"full": (1, 2, 4, 8), "mid": (1, 2, 4, 8), "tiny": (1, 2)}
 _STEPS = (12, 16, 24, 48)
 
 
@@ -143,8 +143,8 @@ class Setting:
             models=self.models,
             shape=self.shape,
             config=self.config,
-            contexts=_CONTEXTS[self.shape],
-            batches=_BATCHES[self.shape],
+            contexts=CONTEXTS[self.shape],
+            batches=BATCHES[self.shape],
             steps=_STEPS,
             deadline=self.deadline,
             share=self.share,

@@ -9,6 +9,7 @@ import torch
 from context import Context
 from parts import floors_by_part, part_times_ms
 from step import Step, make_commit, make_plain_step, make_step, make_token, same_bits
+from store import Skipped
 from weights import FORMS, experts_touched, reach, set_routers
 
 from redraft.bench.floor import part_floors_s, step_parts
@@ -28,6 +29,14 @@ _FIRST_S, _NEEDS_S = 40.0, 8.0
 def run_first(context: Context, form: str) -> None:
     """The point that is compared, and all that must hold of it before anything else is worth measuring."""
     _measure(context, form, _TOUCHED[0], context.contexts[0], 1, needs_s=_FIRST_S)
+
+
+def run_dependent(context: Context, form: str) -> None:
+    """The same point with kernels that start while the one before ends, in a process that was told so."""
+    device = context.clock.device
+    if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) < (9, 0):
+        raise Skipped("programmatic dependent launch is for NVIDIA's GPUs of compute capability 9 and later")
+    run_first(context, form)
 
 
 def run(context: Context, form: str) -> None:

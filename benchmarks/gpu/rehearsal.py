@@ -6,14 +6,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import agreement
 import torch
 from clock import Clock
-from context import _BATCHES, _CONTEXTS
+from context import BATCHES, CONTEXTS
 from step import make_commit, make_plain_step, make_step, make_token
 from torch.fx.experimental import _config as config
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -86,7 +85,7 @@ def _context(note: Note) -> Any:
     period = 1 + next(number for number, layer in enumerate(layers) if layer.window is None)
     clock, shape = _Once(), shape_config("full", num_hidden_layers=period)
     return SimpleNamespace(
-        clock=clock, config=shape, models=Models(shape, clock), contexts=_CONTEXTS["full"], batches=_BATCHES["full"],
+        clock=clock, config=shape, models=Models(shape, clock), contexts=CONTEXTS["full"], batches=BATCHES["full"],
         store=_Store(note), small=False,
     )  # fmt: skip
 
@@ -119,9 +118,9 @@ def _mini(context: Any, dtype: torch.dtype, note: Note) -> None:
     """What `agreement` compares, and an engine runs."""
     model = load_model(locate("mini"), META, dtype)
     length = model.config.canvas_length
-    prompts, _ = agreement._prompts(_MINI_PROMPTS)
+    prompts, _ = agreement.prompts_of(_MINI_PROMPTS)
     for number, prompt in enumerate(prompts):
-        _tried(f"mini, prompt {number}", lambda prompt=prompt: list(agreement._Canvas(model, prompt).steps(2)), note)
+        _tried(f"mini, prompt {number}", lambda prompt=prompt: list(agreement.Canvas(model, prompt).steps(2)), note)
     for batch in _MINI_BATCHES:
         name = f"mini, batch {batch}"
         _tried(name, lambda batch=batch: _step(model, batch, length, _MINI_CONTEXT), note)
@@ -133,17 +132,10 @@ def _cases(context: Any, name: str) -> dict[str, Callable[[], object]]:
 
 def _alone(context: Any) -> dict[str, Callable[[], object]]:
     """Each kernel by itself."""
-    part = _first_of("alone", "kernels")
+    part = importlib.import_module("alone")
     generator = torch.Generator()
-    makers = {**part._mixture(context, generator), **part._others(context, generator)}
+    makers = {**part.mixture(context, generator), **part.others(context, generator)}
     return {name: lambda make=make: make().work() for name, make in makers.items()}
-
-
-def _first_of(*names: str) -> Any:
-    for name in names:
-        if (Path(__file__).parent / f"{name}.py").exists():
-            return importlib.import_module(name)
-    raise ModuleNotFoundError(f"none of {', '.join(names)}")
 
 
 class _Once(Clock):

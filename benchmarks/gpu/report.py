@@ -38,13 +38,24 @@ class Report:
         self._seen, self._written = self._state(), time.time()
         text = write_report(self._directory, self._shape, self._command)
         if self._archive is not None:
-            fresh = self._archive.with_suffix(".new")
-            with tarfile.open(fresh, "w:gz") as packed:
-                for path in sorted(self._directory.iterdir()):
-                    if path.suffix in (".json", ".md"):
-                        packed.add(path, path.name)
-            os.replace(fresh, self._archive)
+            try:
+                self._pack(self._archive)
+            except OSError as error:
+                print(f"{self._archive} cannot be written: {error}", flush=True)
         return text
+
+    def has_results(self) -> bool:
+        """Whether anything has been measured, now or before."""
+        return any(part["results"] for part in _parts_in(self._directory).values())
+
+    def _pack(self, archive: Path) -> None:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        fresh = archive.with_suffix(".new")
+        with tarfile.open(fresh, "w:gz") as packed:
+            for path in sorted(self._directory.iterdir()):
+                if path.suffix in (".json", ".md"):
+                    packed.add(path, path.name)
+        os.replace(fresh, archive)
 
     def _state(self) -> dict[str, int]:
         return {
@@ -65,11 +76,7 @@ def write_report(directory: Path, shape: str, command: str) -> str:
 
 def collect(directory: Path, shape: str, command: str) -> dict[str, Any]:
     """All parts as one document: steps under the shape's name, by form, experts, context and batch."""
-    parts = {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(directory.glob("*.json"))
-        if path.name != "results.json"
-    }
+    parts = _parts_in(directory)
     found: dict[str, Any] = {}
     for name, part in parts.items():
         # Several processes have a share of a part each.
@@ -90,8 +97,21 @@ def collect(directory: Path, shape: str, command: str) -> dict[str, Any]:
         **{name: found.get(name, {}) for name in _OTHERS},
         "pdl": found.get("pdl", {}),
         "fell_back": {name: part["fell_back"] for name, part in parts.items() if part.get("fell_back")},
-        "unfinished": sorted(name for name, part in parts.items() if not part["done"]),
+        "unfinished": sorted({name.partition(".")[0] for name, part in parts.items() if not part["done"]}),
     }
+
+
+def _parts_in(directory: Path) -> dict[str, dict[str, Any]]:
+    """What parts have written, by their names; other files are others'."""
+    found = {}
+    for path in sorted(directory.glob("*.json")):
+        try:
+            part = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        if isinstance(part, dict) and {"part", "results", "done"} <= part.keys():
+            found[path.stem] = part
+    return found
 
 
 def _merged(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
@@ -110,11 +130,16 @@ def summary(results: dict[str, Any]) -> Iterator[str]:
     for form, experts, at, batch, point in timed:
         if "same_bits" in point:
             yield f"- {form}, {experts} experts, {at} cached, batch {batch}: {'; '.join(_first(point))}"
+    for form in FORMS:
+        for experts, at, batch, point in points(steps[form]):
+            if "step_ms" not in point:
+                yield f"- {form}, {experts} experts, {at} cached, batch {batch}: **not measured**: {str(point)[:160]}"
     eager = [f"{form} {experts}/{at}/{batch}" for form, experts, at, batch, p in timed if not p["captured"]]
     yield f"- captured: {len(timed) - len(eager)} of {len(timed)} points; not: {', '.join(eager) or 'none'}"
     wrong = [name for name, found in results["verify"].items() if isinstance(found, dict) and not found.get("ok")]
     right = sum(1 for found in results["verify"].values() if isinstance(found, dict) and found.get("ok"))
-    yield f"- verify: {right} right; wrong or failed: {', '.join(sorted(wrong)) or 'none'}"
+    ended = "" if right + len(wrong) and "verify" not in results["unfinished"] else "**not run, or not to its end**; "
+    yield f"- verify: {ended}{right} right; wrong or failed: {', '.join(sorted(wrong)) or 'none'}"
     for part, names in results["fell_back"].items():
         yield f"- {part}: torch stood in for {', '.join(names)}"
     longest = next((p["parts"]["kernels"] for *_, p in timed if p.get("parts", {}).get("kernels")), {})

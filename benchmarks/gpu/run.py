@@ -12,11 +12,17 @@ written after every part.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import fcntl
 import importlib
+import signal
 import sys
+import tarfile
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from children import Children, unpacked
 from report import Report
@@ -56,7 +62,7 @@ PARTS = {
     "agreement": Part("agreement"),
     "kernels": Part("alone"),
     "tune": Part("tune", usual=False),
-    "pdl": Part("points", "run_first", ("int4",), environment={"REDRAFT_PDL": "1"}),
+    "pdl": Part("points", "run_dependent", ("int4",), environment={"REDRAFT_PDL": "1"}),
     "energy": Part("energy"),
     "transformers_compiled": Part("transformers_side", "run_compiled", usual=False),
     "int4_more": Part("points", "run_more", ("int4",), usual=False),
@@ -74,13 +80,21 @@ def main() -> int:
     arguments = _arguments()
     if arguments.child:
         return _child(arguments)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    # As an interrupt: children end with this process, and the report is written.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    held = _held(arguments.out)
+    if held is None:
+        print(f"another run is at work in {arguments.out}", file=sys.stderr)
+        return 2
     report = Report(arguments.out, arguments.shape, " ".join(sys.argv), archive=arguments.pack)
     children = Children(
         arguments, deadline=arguments.started + arguments.budget_s - _REPORT_S, on_progress=report.update
     )
     if arguments.kernels is not None:
-        print(f"{unpacked(arguments.kernels)} files of compiled kernels brought along", flush=True)
+        try:
+            print(f"{unpacked(arguments.kernels)} files of compiled kernels brought along", flush=True)
+        except (OSError, ValueError, EOFError, tarfile.TarError, zlib.error) as error:
+            print(f"{arguments.kernels} cannot be read ({error}): kernels are compiled here", flush=True)
     wanted = [name for name in PARTS if name in arguments.parts.split(",")]
     try:
         for names in _together(wanted):
@@ -91,7 +105,18 @@ def main() -> int:
     finally:
         text = report.write()
     print(text, flush=True)
-    return 1 if children.nothing else 0
+    return 1 if children.nothing or not report.has_results() else 0
+
+
+def _held(directory: Path) -> Any:
+    """The directory of results, made and held by this process for as long as it lives; None where another holds it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    return lock
 
 
 def _together(names: list[str]) -> list[list[str]]:
@@ -127,6 +152,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--share", type=_share, default=(0, 1), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.started = started
+    arguments.parts = ",".join(name.strip() for name in arguments.parts.split(",") if name.strip())
+    if arguments.processes is not None and arguments.processes < 1:
+        parser.error(f"--processes must be at least 1, got {arguments.processes}")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        parser.error(f"--out {arguments.out} is no directory")
     unknown = set(arguments.parts.split(",")) - PARTS.keys()
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
@@ -139,6 +169,7 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _child(arguments: argparse.Namespace) -> int:
+    _end_with_parent()
     try:
         # redraft itself, and what it needs, may be missing.
         from context import Setting
@@ -176,6 +207,12 @@ def _child(arguments: argparse.Namespace) -> int:
         context.close()
         context.store.finish(failure)
     return 0
+
+
+def _end_with_parent() -> None:
+    """Where the system can do that: a process that goes on measuring would do so beside the next run's."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 if __name__ == "__main__":

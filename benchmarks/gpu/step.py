@@ -17,6 +17,7 @@ from redraft.engine.canvas import NOISE_STEPS, CanvasNoise
 from redraft.engine.graph import EncodeGraph, StepGraph
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
+from redraft.placement.canvas_cache import room_for
 from redraft.sampler.accept import accept, renoise
 from redraft.sampler.schedule import temperature
 from redraft.sampler.stop import new_history, remember, stable_and_confident
@@ -116,7 +117,7 @@ def make_commit(model: DiffusionGemma, step: Step, length: int) -> Callable[[], 
     cache = step.cache
     context = cache.sequences[0].length
     ids = torch.randint(model.config.vocab_size, (len(cache.sequences), length)).to(model.device)
-    encode = EncodeGraph(model, length=length, capacity=_capacity(context))
+    encode = EncodeGraph(model, length=length, capacity=room_for(context))
 
     def commit() -> None:
         # One by one, as the engine does it: requests end their canvases at different times.
@@ -126,10 +127,6 @@ def make_commit(model: DiffusionGemma, step: Step, length: int) -> Callable[[], 
         step.place()
 
     return commit
-
-
-def _capacity(context: int) -> int:
-    return 1 << max(1, context - 1).bit_length()
 
 
 def make_token(model: DiffusionGemma, batch: int, context: int) -> Callable[[], list[int]]:
@@ -155,7 +152,7 @@ def _temperatures() -> list[float]:
 
 
 def _graph(model: DiffusionGemma, cache: KVCache, length: int, context: int) -> StepGraph:
-    capacity = _capacity(context)
+    capacity = room_for(context)
     graph = StepGraph(
         model, batch_size=len(cache.sequences), length=length, capacity=capacity, threshold=_STABILITY
     )  # fmt: skip

@@ -11,6 +11,8 @@ from typing import Any
 
 # Of a measurement that is under way. One that is found later did not end by itself.
 _STARTED = {"started": True}
+# Where measurements are kept during which a capture failed.
+_ASIDE = "set aside"
 
 
 class Skipped(Exception):
@@ -67,7 +69,7 @@ class Store:
         Raises:
             OutOfTime: there is less time.
             DeviceLost: it failed, and so would all that follows.
-            ProcessSpent: it is kept, and what follows belongs into another process.
+            ProcessSpent: it is set aside, and belongs into another process, as what follows.
         """
         place = self.results
         for key in keys[:-1]:
@@ -90,13 +92,16 @@ class Store:
             place[keys[-1]] = {"skipped": str(reason)}
         except Exception as error:
             place[keys[-1]] = {"error": description(error)}
-        self.save()
         self._say(keys, place[keys[-1]], time.time() - started)
+        if self._is_spent():
+            # Set aside: another process measures it as it is meant to be.
+            self.results.setdefault(_ASIDE, []).append({"of": list(keys), "found": place.pop(keys[-1])})
+            self.save()
+            raise ProcessSpent
+        self.save()
         failed = _is_failure(place[keys[-1]])
         if failed and not self._is_alive():
             raise DeviceLost
-        if self._is_spent():
-            raise ProcessSpent
         return None if failed else place[keys[-1]]
 
     def finish(self, failure: dict[str, Any] | None = None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import torch
 from pretended import Cards
 from redraft.engine import launch
 from redraft.engine.launch import Launch
+from redraft.kernels.triton import fallback
 
 
 class Device(Cards):
@@ -131,6 +134,57 @@ def test_work_that_waits_for_the_device_is_never_captured(device, caplog):
     assert found.waits == "default"
     assert launch.failures == []
     assert "synchronizing" in caplog.text
+
+
+def test_a_capture_that_fails_says_nothing_of_the_kernels(device, monkeypatch):
+    """What stands for the layers is tried again without its branch, and not given up."""
+    found, where = device("cuda", "CUDAGraph")
+    monkeypatch.setattr(fallback, "_failed", set())
+    simple, ran = [], []
+
+    def layers():
+        if "capture" in found.told[-1] and not simple:
+            raise RuntimeError("a branch")
+        ran.append("joint")
+
+    made = Launch(
+        lambda: fallback.attempt("layers", layers, lambda: ran.append("modules"), "int4"), where,
+        lambda: simple.append(True) or True,
+    )  # fmt: skip
+    assert made.is_captured
+    assert "modules" not in ran
+    assert fallback.failed() == []
+
+
+def test_what_was_told_aside_is_waited_for_whatever_became_of_it(device):
+    found, where = device("cuda", "CUDAGraph")
+
+    def fails():
+        raise ValueError("no such kernel")
+
+    Launch(fails, where)
+    assert found.told == ["wait", "on stream 0 of 0 (", "wait"]
+
+
+def test_what_is_closed_lets_go_of_its_work(device):
+    _, where = device("cuda", "CUDAGraph")
+
+    class Owner:
+        def __init__(self):
+            self.launch = Launch(self.work, where)
+
+        def work(self):
+            pass
+
+    owner = Owner()
+    gone = weakref.ref(owner)
+    owner.launch.close()
+    gc.disable()
+    try:
+        del owner
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def broken(found, message="not while capturing"):

@@ -145,7 +145,7 @@ def workspace_bytes(
     # What comes out of products of integers on a CPU is float32; outside the experts it becomes an activation at once.
     wide = 4 if on_cpu and form.name in ("int8", "int4") else a
     # On a CPU each request goes through the products alone.
-    canvas = config.canvas_length * (1 if on_cpu else batch)
+    canvas = config.canvas_length * (1 if on_cpu else rows_for(batch))
     rows = max(canvas, min(ENCODE_CHUNK, context))
     layer = max(config.layers, key=lambda layer: (layer.window is None, layer.head_dim * layer.num_key_value_heads))
     seen = context + config.canvas_length

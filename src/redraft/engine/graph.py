@@ -90,6 +90,10 @@ class StepGraph:
         self.cache.clear(row)
         self.soft[row] = 0.0
 
+    def close(self) -> None:
+        """Gives its memory back."""
+        self._launch.close()
+
     def step(self) -> list[Verdict]:
         """Moves every canvas by one step."""
         self._launch()
@@ -130,6 +134,10 @@ class EncodeGraph:
             layer.append(keys[0], values[0])
         sequence.length += token_ids.shape[1]
         return self._hidden
+
+    def close(self) -> None:
+        """Gives its memory back."""
+        self._launch.close()
 
     def _encode(self) -> None:
         self._attend.begin()

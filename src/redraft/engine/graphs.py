@@ -12,6 +12,7 @@ from torch import Tensor
 
 from redraft.engine.canvas import NOISE_STEPS, CanvasState
 from redraft.engine.graph import EncodeGraph, StepGraph, Verdict
+from redraft.engine.launch import can_capture
 from redraft.engine.sequence import Sequence
 from redraft.engine.steer import is_steered
 from redraft.model.cache import KVCache, SequenceCache
@@ -19,8 +20,8 @@ from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, room_for
 from redraft.sampler.schedule import temperature
 
-# Graphs that are kept at most, however small.
-KEPT = 16
+# Graphs that are kept at most, however small, and at least, however large: shapes that are moved by turns.
+KEPT, LEAST = 16, 4
 
 
 def rows_for(canvases: int) -> int:
@@ -91,7 +92,7 @@ class Graphs:
     def step(self, group: Rows[Sequence], states: Rows[CanvasState]) -> Moved:
         """Moves canvases of one length and one stability threshold by one step."""
         shape = _Shape(
-            rows=rows_for(len(group)),
+            rows=rows_for(len(group)) if can_capture(self._model.device) else len(group),
             length=states[0].length,
             threshold=len(states[0].history),
             capacity=room_for(max(sequence.cache.length for sequence in group)),
@@ -108,6 +109,9 @@ class Graphs:
             return self._model.encode(token_ids, KVCache([sequence]))
         capacity = room_for(sequence.length)
         if self._encoder is None or self._encoder.capacity < capacity:
+            if self._encoder is not None:
+                self._encoder.close()
+            self._encoder = None
             self._encoder = EncodeGraph(self._model, length=token_ids.shape[1], capacity=capacity)
         return self._encoder(token_ids, sequence)
 
@@ -126,16 +130,18 @@ class Graphs:
         return self._graphs[shape]
 
     def _make_room(self, shape: _Shape) -> None:
-        """Lets go of the graphs that were used longest ago, until all others together take no more than the largest:
-        those of a conversation that grows, or of a batch that does, halve from one to the next and all stay."""
+        """Lets go of the graphs that were used longest ago, until few are left, or all others together take no more
+        than the largest: of a conversation that grows, or a batch, they halve from one to the next, and stay."""
         self._bytes.setdefault(shape, _bytes_of(self._model, shape))
         while self._graphs:
             sizes = [self._bytes[each] for each in (*self._graphs, shape)]
-            if len(self._graphs) < KEPT and sum(sizes) <= 2 * max(sizes):
+            fits = sum(sizes) <= 2 * max(sizes) or len(sizes) <= LEAST
+            if fits and len(self._graphs) < KEPT:
                 return
             _, oldest = self._graphs.popitem(last=False)
             for row in range(len(oldest.taken)):
                 oldest.vacate(row)
+            oldest.graph.close()
 
     def _seat(self, seats: _Seats, group: Rows[Sequence], states: Rows[CanvasState]) -> list[int]:
         """Rows of these canvases in a graph, and of nobody else; those that were there are fed."""

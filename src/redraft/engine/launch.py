@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from redraft.kernels.accelerator import current
+from redraft.kernels.triton.fallback import strictly
 
 _log = logging.getLogger(__name__)
 # In the first run kernels compile and choose their forms, and libraries make their workspaces; the last may not wait.
@@ -53,12 +54,20 @@ class Launch:
         """Whether it is one graph."""
         return self._graph is not None
 
+    def close(self) -> None:
+        """Lets go of the graph, and of the work, whose owner mostly owns this."""
+        self._graph, self._work = None, _nothing
+
     def __call__(self) -> None:
         """Does the work once."""
         if self._graph is None:
             self._work()
         else:
             self._graph.replay()
+
+
+def _nothing() -> None:
+    """What is closed does."""
 
 
 def forbid() -> None:
@@ -86,12 +95,15 @@ def capture(work: Callable[[], object], device: torch.device) -> tuple[Any, str 
         try:
             graph, stream = getattr(module, _GRAPHS[device.type])(), module.Stream(device)
             stream.wait_stream(before)
-            with module.stream(stream):
-                for _ in range(_WARM_UP - 1):
-                    work()
-                with _no_waiting(module):
-                    work()
-            before.wait_stream(stream)
+            try:
+                with module.stream(stream):
+                    for _ in range(_WARM_UP - 1):
+                        work()
+                    with _no_waiting(module), strictly():
+                        work()
+            finally:
+                # What it was told is still under way.
+                before.wait_stream(stream)
             # Within a capture, a collection could end another graph.
             gc.collect()
         except torch.OutOfMemoryError:
@@ -99,7 +111,7 @@ def capture(work: Callable[[], object], device: torch.device) -> tuple[Any, str 
         except Exception as error:
             return None, _said(error)
         try:
-            with module.graph(graph, stream=stream, **_MODE.get(device.type, {})):
+            with module.graph(graph, stream=stream, **_MODE.get(device.type, {})), strictly():
                 work()
         except torch.OutOfMemoryError:
             raise

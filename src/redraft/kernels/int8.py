@@ -163,6 +163,9 @@ def integer_mm(
     left: Int[Tensor, "M K"], right: Int[Tensor, "K R"], out: Int[Tensor, "M R"] | None = None
 ) -> Int[Tensor, "M R"]:
     """The exact int32 product of int8 or uint8 rows with an int8 matrix."""
+    if left.dtype == torch.int8 and not any(n % _DIVISOR for n in right.shape) and has_device_products(left.device):
+        product = integer_mm_padded(left, right)
+        return product if out is None else out.copy_(product)
     if out is None:
         out = left.new_empty(left.shape[0], right.shape[1], dtype=torch.int32)
     # Where oneDNN's products are not exact, torch's integer ones are thirty times slower.
@@ -175,8 +178,6 @@ def integer_mm(
         return out
     if left.device.type == "cpu" and has_integer_mm():
         return _int_mm()(left, right, out=out)
-    if left.dtype == torch.int8 and not any(n % _DIVISOR for n in right.shape) and has_device_products(left.device):
-        return out.copy_(integer_mm_padded(left, right))
     return integer_mm_in_blocks(left, right, out)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from redraft.kernels.attention import attention, canvas_attention
+from redraft.kernels.triton.fallback import on_gpu
 from redraft.model.attention import Heads
 from redraft.model.cache import SequenceCache
 from redraft.model.config import ModelConfig
@@ -65,16 +66,20 @@ class CanvasCache:
         """
         if sequence.length > self.capacity:
             raise ValueError(f"{sequence.length} positions do not fit {self.capacity}")
+        # Triton's loads are masked; torch multiplies what is not used with zero, which does not undo what is no number.
+        multiplied = not on_gpu(self.lengths)
         for layer, window in enumerate(self.windows):
-            keys, values = sequence.layers[layer].last(None if window is None else window - 1)
-            self.keys[layer][row, :, : keys.shape[1]] = keys
-            self.values[layer][row, :, : keys.shape[1]] = values
+            seen = sequence.layers[layer].last(None if window is None else window - 1)
+            for room, found in zip((self.keys, self.values), seen, strict=True):
+                room[layer][row, :, : found.shape[1]] = found
+                if multiplied:
+                    room[layer][row, :, found.shape[1] :] = 0.0
         self.lengths[row] = sequence.length
         for kind, slots in enumerate(self._kinds):
             self.used[kind, row] = min(sequence.length, slots)
 
     def clear(self, row: int) -> None:
-        """A row that sees nothing: what lies there is not read."""
+        """A row that sees nothing of what lies there."""
         self.lengths[row] = 0
         self.used[:, row] = 0
 

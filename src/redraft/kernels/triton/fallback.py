@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TypeVar
 
@@ -17,6 +19,19 @@ _DEVICES = ("cuda", "xpu")
 # Kernels, and the form of weights or rows, that did not compile here. They will not at the next call either, and a
 # compiler is slow to say so.
 _failed: set[tuple[str, str]] = set()
+
+
+_strict: ContextVar[bool] = ContextVar("strict", default=False)
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Inside, what fails is heard of, and stands for nothing: it may be no fault of the kernel's, as in a capture."""
+    token = _strict.set(True)
+    try:
+        yield
+    finally:
+        _strict.reset(token)
 
 
 @cache
@@ -52,6 +67,8 @@ def attempt(
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
+            if _strict.get():
+                raise
             _failed.add(key)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             warnings.warn(

@@ -93,7 +93,7 @@ def word_integers(packed):
 
 @triton.jit
 def fragment_tile(data_ptr, scale_ptr, ORDER: tl.constexpr, WORDS: tl.constexpr, DTYPE: tl.constexpr):
-    """[128, 64] weights but for their rows' scales; exact in bfloat16, see `kernels/int4.py`."""
+    """[128, 64] weights but for their rows' scales; exact in bfloat16, see `kernels/matrices/int4.py`."""
     packed = tl.load(data_ptr + tl.arange(0, 4096))
     if WORDS:
         low, high = word_integers(packed)  # type: ignore[misc]
