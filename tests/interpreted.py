@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -59,10 +60,12 @@ def mend(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = {np.nanargmax: np.argmax, np.nanargmin: np.argmin}
 
     def found(self, given, val_reduce_op, idx_reduce_op=None):  # type: ignore[no-untyped-def]
-        try:
-            return min_max(self, given, val_reduce_op, idx_reduce_op)
-        except ValueError:
-            return min_max(self, given, val_reduce_op, plain.get(idx_reduce_op, idx_reduce_op))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "All-NaN slice")
+            try:
+                return min_max(self, given, val_reduce_op, idx_reduce_op)
+            except ValueError:
+                return min_max(self, given, val_reduce_op, plain.get(idx_reduce_op, idx_reduce_op))
 
     monkeypatch.setattr(interpreter.ReduceOps, "min_max", found)
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)

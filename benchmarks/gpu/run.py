@@ -103,8 +103,8 @@ def main() -> int:
             if not children.run(names, processes=processes, environment=part.environment):
                 break
     finally:
-        text = report.write()
-    print(text, flush=True)
+        # Interrupted, too.
+        print(report.write(), flush=True)
     return 1 if children.nothing or not report.has_results() else 0
 
 

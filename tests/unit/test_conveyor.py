@@ -92,7 +92,11 @@ def test_a_copy_waits_for_what_is_in_use_and_a_product_for_its_copy(monkeypatch)
 
     main = Stream("computes")
     streams = SimpleNamespace(
-        Event=Event, Stream=Stream, current_stream=lambda device: main, stream=lambda stream: contextlib.nullcontext()
+        Event=Event,
+        Stream=Stream,
+        is_available=lambda: False,
+        current_stream=lambda device: main,
+        stream=lambda stream: contextlib.nullcontext(),
     )
     monkeypatch.setattr(conveyors.torch, "get_device_module", lambda device: streams)
     weight = torch.zeros(1, 2, 2)

@@ -5,6 +5,7 @@ This file is also the program that plays the device's process, whose Triton was 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -40,6 +41,8 @@ def run(*command, cache, status=0):
     triton = importlib.util.find_spec("triton")
     if triton is None or not (Path(str(triton.origin)).parent / "backends" / "nvidia").exists():
         pytest.skip("no Triton for nvidia")
+    if not importlib.metadata.version("triton").startswith("3.6."):
+        pytest.skip("the driver that does not launch is written for Triton 3.6")
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, command)]

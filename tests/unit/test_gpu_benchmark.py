@@ -302,7 +302,7 @@ def test_what_is_short_says_what_is_wrong(tmp_path):
     store.measure(("head",), lambda: {"ok": True, "relative_error": 0.0, "bound": 0.1})
     store.measure(("router",), lambda: 1 / 0)
     store.fell_back = ["head int8"]
-    store.save()
+    store.finish()
     kernels = {"gate_up_kernel": {"ms": 2.5, "launches": 30.0}}
     point = {
         "step_ms": 7.0, "device_ms": 6.5, "captured": False, "note": "RuntimeError: a branch", "form": "eager",

@@ -111,6 +111,7 @@ def test_head_draws_at_the_ends_and_in_passes(monkeypatch):
     assert torch.allclose(found.entropy, torch.tensor(70.0).log(), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_is_not_finite_shows_in_the_entropy():
     hidden, embedding, temperature, uniform = head_inputs(5, 70, 16)
     hidden[3, 2] = float("nan")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 import warnings
 from typing import Any
 
 import torch
 
+_missed: set[str] = set()
 
-@functools.cache
+
 def private(name: str, instead: str) -> Any:
     """torch's own of this name; None, after one warning, where this version has none.
 
@@ -21,5 +21,7 @@ def private(name: str, instead: str) -> Any:
     try:
         return operator.attrgetter(name)(torch)
     except AttributeError:
-        warnings.warn(f"torch {torch.__version__} has no {name}: {instead}", stacklevel=2)
+        if name not in _missed:
+            _missed.add(name)
+            warnings.warn(f"torch {torch.__version__} has no {name}: {instead}", stacklevel=2)
         return None
