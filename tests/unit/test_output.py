@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from redraft.core.errors import InputError
 from redraft.core.results import ToolCall
-from redraft.text.calls import MAX_DEPTH
-from redraft.text.output import format_call, parse_reply, render_call
+from redraft.text.call_reader import MAX_DEPTH
+from redraft.text.call_text import format_call, render_call
+from redraft.text.output import parse_reply
 
 MARKERS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>')
 TURN_MARKERS = ("<turn|>", "<|turn>", "<eos>", "<pad>", "<bos>")

@@ -12,7 +12,7 @@ END = 0
 class Letters:
     """A tokenizer whose tokens are letters, or two of them: id 200 + i is a doubled letter."""
 
-    def decode(self, token_ids):
+    def decode(self, token_ids, skip_special_tokens=False):
         return "".join(chr(i) if i < 200 else chr(i - 200) * 2 for i in token_ids)
 
 
@@ -78,12 +78,12 @@ def test_a_token_that_straddles_the_stop_string_is_not_counted():
 
 def test_an_incomplete_character_is_held_back():
     piece = Reply(Letters(), {END}, 9, ())  # type: ignore[arg-type]
-    piece.tokenizer.decode = lambda token_ids: "a\ufffd" if len(token_ids) == 2 else "aé"  # type: ignore[union-attr]
+    piece.tokenizer.decode = lambda token_ids, **_: "a\ufffd" if len(token_ids) == 2 else "aé"  # type: ignore[union-attr]
     assert piece.add([1, 2])[1] == "a"
     assert piece.add([3])[1] == "é"
 
 
 def test_without_a_tokenizer_there_are_only_ids():
     r = Reply(None, {END}, 10, ["x"])
-    assert r.add([7, 8, END, 9]) == ([7, 8], "")
+    assert r.add([7, 8, END, 9]) == ([7, 8], "", "")
     assert (r.text, r.finish) == ("", "stop")

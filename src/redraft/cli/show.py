@@ -43,7 +43,7 @@ def print_reply(generation: Generation) -> None:
     Raises:
         GenerationError: the request failed while it ran; what there was has been printed.
     """
-    from redraft.text.output import format_call
+    from redraft.text.call_text import format_call
 
     if generation.reasoning:
         print_note(generation.reasoning)

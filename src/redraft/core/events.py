@@ -36,6 +36,7 @@ class Commit:
         canvas: number of the canvas, from 0.
         token_ids: what the user gets of it; ends before end-of-turn and padding.
         text: what it adds to the raw reply, markers included; text that may still become a stop string is held back.
+        shown: what it adds to the answer: text that can no longer become part of a call or a thought.
         denoising_steps: the steps it took.
         logprobs: nats, the causal mode's log-probability of each token; None where nobody asked.
         doubts: places in `token_ids` of what it would hardly have written.
@@ -45,6 +46,7 @@ class Commit:
     token_ids: tuple[int, ...]
     text: str
     denoising_steps: int
+    shown: str = ""
     logprobs: tuple[float, ...] | None = None
     doubts: tuple[int, ...] = ()
 

@@ -11,6 +11,9 @@ from typing import Any, Literal, Self
 from redraft.core.errors import OptionError, UnknownOptionError
 from redraft.core.presets import PRESETS
 
+# Integers of more bits are no longer exact to many readers of JSON, browsers among them.
+EXACT_BITS = 53
+
 Mode = Literal["diffusion", "autoregressive", "verified"]
 
 
@@ -50,6 +53,8 @@ class GenerationOptions:
         plateau_steps: steps without progress after which a canvas that does not settle is given up, and the best it
             has seen is committed; 0 lets it use all its steps.
         retry_empty: whether a reply that would be empty is drafted once more, with end-of-turn barred where it stood.
+        skip_special_tokens: whether the reply is plain text: without its markers, and nothing in it is a call or a
+            thought.
     """
 
     max_new_tokens: int = 256
@@ -78,6 +83,7 @@ class GenerationOptions:
     adaptive_canvas: bool = False
     plateau_steps: int = 0
     retry_empty: bool = True
+    skip_special_tokens: bool = False
 
     def __post_init__(self) -> None:
         for name, value in PRESETS.get(self.preset or "", {}).items():

@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Mapping
 from collections.abc import Sequence as Rows
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from redraft.core.engine import Prompt
 from redraft.core.errors import ContextLengthError, OptionError, PromptError
-from redraft.core.options import GenerationOptions
+from redraft.core.options import EXACT_BITS, GenerationOptions
 from redraft.core.presets import PRESETS
 from redraft.engine.defaults import Defaults
 from redraft.engine.reply import Reply
@@ -23,6 +23,8 @@ from redraft.model.model import DiffusionGemma
 from redraft.sampler.noise import as_int64
 from redraft.text.chat import ChatTemplate
 from redraft.text.constraint import Constraint, ConstraintFactory
+from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE, TURN_OPEN
+from redraft.text.output import Reading
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -55,26 +57,42 @@ class Admission:
         if resolved.stop and self.tokenizer is None:
             raise PromptError("stop strings need a tokenizer, and this model's directory has none")
         ids = self.prompt_ids(prompt, resolved)
+        thinking = not resolved.skip_special_tokens and self._opens_thought(ids)
         length = self._canvas_length(resolved)
         room = self.max_context - len(ids)
         if room < length:
             raise ContextLengthError(len(ids), self.max_context)
         # Canvases are whole in the cache, so the last of them must fit as one.
         budget = min(resolved.max_new_tokens, room // length * length)
-        seed = secrets.randbits(63) if resolved.seed is None else resolved.seed
+        seed = secrets.randbits(EXACT_BITS) if resolved.seed is None else resolved.seed
         resolved = resolved.with_changes(seed=seed)
-        constraint = self._constraint(resolved)
+        constraint, *instead = self._constraints_of(resolved, thinking)
+        reading = Reading(
+            plain=resolved.skip_special_tokens or (resolved.response_format is not None and not _has_parts(resolved, thinking)),
+            bare_calls=constraint is None,
+            thinking=thinking,
+        )
+        reply = Reply(
+            self.tokenizer,
+            self.defaults.end_ids,
+            budget,
+            resolved.stop,
+            reading,
+            skip_special_tokens=resolved.skip_special_tokens,
+        )
         sequence = Sequence(
             prompt=ids,
             options=resolved,
             seed=as_int64(seed),
             cache=SequenceCache(self.model.config, self.model.dtype, self.model.device),
             pending=ids,
-            reply=Reply(self.tokenizer, self.defaults.end_ids, budget, resolved.stop),
+            reply=reply,
             budget=budget,
             canvas_length=length,
             constraint=constraint,
             constraint_state=0 if constraint is None else constraint.automaton.start,
+            strict=resolved.response_format is not None or resolved.tool_choice not in ("auto", "none"),
+            instead=tuple(instead),
         )
         self._lay_out(sequence)
         check_start(sequence, self.model.config.vocab_size)
@@ -87,13 +105,31 @@ class Admission:
             raise OptionError(f"canvas_length must be at most this model's {longest}, got {options.canvas_length}")
         return 1 if options.mode == "autoregressive" else options.canvas_length or longest
 
-    def _constraint(self, options: GenerationOptions) -> Constraint | None:
+    def _constraints_of(self, options: GenerationOptions, thinking: bool) -> list[Constraint | None]:
+        """What the reply is held to, and what it is held to once it would make a call where none is wanted."""
         steered = options.response_format is not None or options.tools or options.tool_choice != "auto"
         if self.tokenizer is None:
             if steered:
                 raise OptionError("response_format and tools need a tokenizer, and this model's directory has none")
-            return None
-        return self.constraints.of(options) if steered else None
+            return [None]
+        if not steered:
+            return [None]
+        made = partial(self.constraints.of, thinking=thinking)
+        told = self.defaults.otherwise
+        if told is None or options.tool_choice != "none" or options.response_format is not None:
+            return [made(options)]
+        # What calls a model knows by heart, it would spell in pieces where it may not make them whole.
+        known = options.with_changes(tools=self.defaults.options.tools, tool_choice="auto")
+        instead = options.with_changes(response_format={"type": "choice", "choices": [told]})
+        return [made(known), made(instead), made(options)]
+
+    def _opens_thought(self, ids: list[int]) -> bool:
+        """Whether a prompt ends inside a thought."""
+        if self.tokenizer is None:
+            return False
+        opening = self.tokenizer.id_of(CHANNEL_OPEN)
+        bounds = {self.tokenizer.id_of(token) for token in (CHANNEL_CLOSE, TURN_OPEN, TURN_CLOSE)} | {opening}
+        return opening is not None and next((i for i in reversed(ids) if i in bounds), None) == opening
 
     @cached_property
     def constraints(self) -> ConstraintFactory:
@@ -146,6 +182,12 @@ class Admission:
             if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
                 raise PromptError(f"token id {token_id!r} at position {position} is not in 0..{vocab_size - 1}")
         return ids
+
+
+def _has_parts(options: GenerationOptions, thinking: bool) -> bool:
+    """Whether a reply that must match may be something else as well: a call, or a thought before it."""
+    calls = bool(options.tools) and options.tool_choice != "none"
+    return calls or options.enable_thinking or thinking
 
 
 def _refuse_canvas(options: GenerationOptions, changes: Mapping[str, Any]) -> None:

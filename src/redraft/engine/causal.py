@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from redraft.core.events import Commit
+from redraft.engine.instead import calls, say_instead
 from redraft.engine.next_token import allowed_logits, causal_probabilities
 from redraft.engine.prefill import encode_pending
 from redraft.engine.sequence import Sequence
@@ -47,21 +48,28 @@ class CausalLoop:
         sequence.costs.encode_s += time.perf_counter() - started
         if sequence.costs.first_canvas_s is None:
             sequence.costs.first_canvas_s = time.perf_counter() - sequence.costs.started
-        ids, text = sequence.reply.add([token])
+        ids, text, shown = sequence.reply.add([token])
         logprobs = (log_prob,) * len(ids) if sequence.options.logprobs else None
         sequence.logprobs += logprobs or ()
         follow(sequence, [token])
         sequence.pending = [token]
-        yield sequence, Commit(canvas=written, token_ids=tuple(ids), text=text, denoising_steps=0, logprobs=logprobs)
+        yield (
+            sequence,
+            Commit(
+                canvas=written, token_ids=tuple(ids), text=text, shown=shown, denoising_steps=0, logprobs=logprobs
+            ),
+        )
 
     def _choose(self, sequence: Sequence, logits: Tensor, written: int) -> tuple[int, float]:
         """The token that the request's draw means, and its log-probability."""
         at = [torch.tensor([value], device=self.model.device) for value in (sequence.seed, 0, written)]
         uniform = noise.uniform(at[0], Stream.SAMPLE, at[1], at[2], 1)[0]
         while True:
-            allowed = allowed_logits(sequence, logits, sequence.constraint_state, sequence.budget - written)
+            allowed = allowed_logits(sequence, logits, sequence.constraint_state, sequence.room())
             probabilities = causal_probabilities(sequence, allowed)
             greedy = sequence.options.temperature == 0
             token = int(probabilities.argmax() if greedy else inverse_cdf(probabilities[None], uniform))
-            if not sequence.narrow([token]):
+            if calls(sequence, [token]):
+                say_instead(sequence)
+            elif not sequence.narrow([token]):
                 return token, float(torch.log_softmax(allowed, dim=-1)[token])

@@ -30,11 +30,13 @@ class Defaults:
     Attributes:
         options: from `generation_config.json`; what it leaves unset or null has redraft's own default. `tools` are
             those of a `tools.json`: calls that the model knows by heart, to which its replies are held.
+        otherwise: what a model that knows calls by heart says where it may make none, from the same file.
         end_ids: ids that end a reply; what follows them in a canvas is padding.
     """
 
     options: GenerationOptions
     end_ids: frozenset[int]
+    otherwise: str | None = None
 
     @classmethod
     def of(cls, directory: Path, config: ModelConfig, tokenizer: Tokenizer | None) -> Defaults:
@@ -51,10 +53,14 @@ class Defaults:
             known["entropy_bound"] = sampler["entropy_bound"]
         if not config.has_canvas:
             known |= _causal(raw if path.exists() else {"do_sample": True})
+        otherwise = None
         if (own := Path(directory) / "tools.json").exists():
-            known["tools"] = read_json(own).get("tools")
+            by_heart = read_json(own)
+            known["tools"], otherwise = by_heart.get("tools"), by_heart.get("otherwise")
             if not isinstance(known["tools"], list):
                 raise CheckpointError(f"{own}: 'tools' must be a list of declarations")
+            if otherwise is not None and not (isinstance(otherwise, str) and otherwise):
+                raise CheckpointError(f"{own}: 'otherwise' must be a sentence")
         try:
             options = GenerationOptions(**known)
         except OptionError as error:
@@ -65,7 +71,7 @@ class Defaults:
         if tokenizer is not None:
             # Some re-saved configs keep one of the three.
             end_ids |= set(tokenizer.end_of_turn_ids())
-        return cls(options=options, end_ids=frozenset(end_ids))
+        return cls(options=options, end_ids=frozenset(end_ids), otherwise=otherwise)
 
 
 def _causal(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from redraft.engine.running import PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
+from redraft.text.output import Reading
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -180,6 +181,7 @@ class LocalEngine:
         wanted = {"type": "regex", "pattern": pattern}
         prepared = self.prepare(prompt, options, **{**changes, "response_format": wanted})
         prepared.sequence.pieces = pieces
+        prepared.sequence.reply.reading = Reading(bare_calls=False)
         return prepared
 
     def running(self) -> Running:

@@ -6,19 +6,14 @@ from redraft.core.results import Generation
 from redraft.engine.infill import filled
 from redraft.engine.judge import spans
 from redraft.engine.sequence import Sequence
-from redraft.text.output import ParsedReply, parse_reply
 from redraft.text.tokenizer import Tokenizer
 
 
 def outcome(sequence: Sequence, tokenizer: Tokenizer | None) -> Generation:
     """The reply with its parts, stats and doubts; one that has not ended counts as cancelled."""
     reply, options = sequence.reply, sequence.options
-    if sequence.pieces or options.tools or options.enable_thinking or sequence.constraint is None:
-        parsed = parse_reply(reply.text, bare_calls=sequence.constraint is None)
-    else:
-        # A text that must match is that text, whatever it spells.
-        parsed = ParsedReply(text=reply.text, reasoning=None, tool_calls=())
-    finish = reply.finish or "cancelled"
+    reply.finish = finish = reply.finish or "cancelled"
+    parsed = reply.reading.parsed(reply.text, reply.end)
     if finish == "stop" and parsed.tool_calls:
         finish = "tool_calls"
     assert options.seed is not None

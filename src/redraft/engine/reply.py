@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from redraft.core.results import FinishReason
+from redraft.text.output import End, Parts, Reading, overlap
 from redraft.text.tokenizer import Tokenizer
+from redraft.text.visible import Visible
 
 _INCOMPLETE = "\ufffd"
 
 
+class Added(NamedTuple):
+    """What a canvas adds for the user: ids, raw text, and what of the answer may be shown now."""
+
+    token_ids: list[int]
+    text: str
+    shown: str
+
+
 class Reply:
-    """The reply as it grows by canvases."""
+    """The reply as it grows by canvases.
+
+    Stop strings act on the answer, as `reading` has it: neither on thoughts nor on calls.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer | None, end_ids: Iterable[int], max_new_tokens: int, stop: Sequence[str]
+        self,
+        tokenizer: Tokenizer | None,
+        end_ids: Iterable[int],
+        max_new_tokens: int,
+        stop: Sequence[str],
+        reading: Reading | None = None,
+        *,
+        skip_special_tokens: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self.max_new_tokens = max_new_tokens
         self.stop = tuple(stop) if tokenizer is not None else ()
+        self.reading = reading or Reading()
         self.token_ids: list[int] = []
         self.text = ""
         self.finish: FinishReason | None = None
+        self._skip_special_tokens = skip_special_tokens
         self._sent = 0
+        self._visible = Visible(**dataclasses.asdict(self.reading))
 
-    def add(self, canvas: Sequence[int]) -> tuple[list[int], str]:
-        """Takes a committed canvas; returns the ids and the text it adds for the user.
+    @property
+    def end(self) -> End:
+        """How it ended."""
+        if self.finish is None:
+            return "open"
+        return "whole" if self.finish in ("stop", "empty") else "cut"
+
+    def add(self, canvas: Sequence[int]) -> Added:
+        """Takes a committed canvas.
 
         Text that may still become a stop string, or whose last character is not complete, is held back until the
         next canvas or the end.
@@ -45,39 +77,50 @@ class Reply:
         if self.finish is None and len(self.token_ids) == self.max_new_tokens:
             self.finish = "length"
         if self.tokenizer is not None:
-            self.text = self.tokenizer.decode(self.token_ids)
-            self._cut_at_stop()
-        return self.token_ids[before:], self._release()
+            self.text = self.decoded(self.token_ids)
+            if self.stop:
+                self._cut_at_stop()
+        text = self._release()
+        return Added(self.token_ids[before:], text, self._visible.add(text, self.end))
+
+    def decoded(self, token_ids: Sequence[int]) -> str:
+        """The raw text of these tokens, as this reply has it."""
+        assert self.tokenizer is not None
+        return self.tokenizer.decode(token_ids, skip_special_tokens=self._skip_special_tokens)
 
     def close(self, reason: FinishReason) -> str:
         """Ends the reply for another reason, unless it has ended; returns text that was held back."""
         self.finish = self.finish or reason
         return self._release()
 
+    def _parts(self) -> Parts:
+        return self.reading.parts(self.text, self.end)
+
     def _cut_at_stop(self) -> None:
-        assert self.tokenizer is not None
-        found = [position for stop in self.stop if (position := self.text.find(stop)) >= 0]
+        parts = self._parts()
+        answer = parts.shown(self.text)
+        found = [position for stop in self.stop if (position := answer.find(stop)) >= 0]
         if not found:
             return
-        self.text = self.text[: min(found)]
+        self.text = self.text[: parts.place(min(found))]
         self.finish = "stop"
         # The longest run of tokens that lies before the stop string as a whole.
         count = len(self.token_ids)
-        while count and not self.text.startswith(self.tokenizer.decode(self.token_ids[:count])):
+        while count and not self.text.startswith(self.decoded(self.token_ids[:count])):
             count -= 1
         del self.token_ids[count:]
 
     def _release(self) -> str:
         end = len(self.text)
         if self.finish is None:
-            end -= max((_overlap(self.text, stop) for stop in self.stop), default=0)
+            if self.stop:
+                parts = self._parts()
+                answer = parts.shown(self.text)
+                begun = max(overlap(answer, stop) for stop in self.stop)
+                end = parts.place(len(answer) - begun) if begun else parts.settled
             while end and self.text[end - 1] == _INCOMPLETE:
                 end -= 1
         piece = self.text[self._sent : max(self._sent, end)]
         self._sent += len(piece)
         return piece
 
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -14,6 +14,9 @@ from redraft.engine.reply import Reply
 from redraft.model.cache import SequenceCache
 from redraft.text.constraint import Constraint
 
+# More tokens than any reply has.
+NO_END = 2**31
+
 
 @dataclass
 class Costs:
@@ -75,6 +78,8 @@ class Sequence:
         canvas_length: positions of each canvas.
         constraint: what the reply must match.
         constraint_state: where that stands behind the committed canvases.
+        strict: whether the reply must be whole within its budget; else it may be cut off there.
+        instead: constraints of which the first that can still be kept takes over where a canvas would make a call.
         initial: token ids that the reply's canvases start from, -1 where they start from noise.
         pinned: token ids that never change, -1 elsewhere.
         canvas: None between canvases.
@@ -96,6 +101,8 @@ class Sequence:
     canvas_length: int
     constraint: Constraint | None = None
     constraint_state: int = 0
+    strict: bool = True
+    instead: tuple[Constraint, ...] = ()
     initial: list[int] = field(default_factory=list)
     pinned: list[int] = field(default_factory=list)
     canvas: CanvasState | None = None
@@ -111,6 +118,17 @@ class Sequence:
     def committed(self) -> int:
         """Tokens of the canvases that the reply consists of so far."""
         return len(self.reply.token_ids)
+
+    def room(self, ahead: int = 0) -> int:
+        """Tokens within which a constraint has to come to its end, `ahead` of them behind the committed ones.
+
+        Where the reply may be cut off, these are whole canvases: what the last of them holds does not depend on how
+        much of it is wanted.
+        """
+        budget = self.budget
+        if not self.strict:
+            budget = NO_END if self.canvas_length == 1 else -(-budget // self.canvas_length) * self.canvas_length
+        return budget - self.committed - ahead
 
     @property
     def judged(self) -> bool:

@@ -8,10 +8,10 @@ import torch
 
 from redraft.core.events import Commit
 from redraft.engine.canvas import CanvasNoise, CanvasState, Judged, new_canvas
+from redraft.engine.instead import calls, say_instead
 from redraft.engine.judge import cut_at_end, doubtful, score
 from redraft.engine.sequence import Sequence
 from redraft.model.model import DiffusionGemma
-from redraft.text.output import parse_reply
 
 # A redraft begins this near the end of the schedule, where temperatures are low.
 REDRAFT_STEPS = 12
@@ -27,6 +27,9 @@ class Settle:
         """The commit of a canvas, or None where it is drafted once more."""
         assert state.argmax is not None
         canvas = state.argmax.tolist()
+        if calls(sequence, canvas):
+            self._say_instead(sequence, state)
+            return None
         place = self._empty_at(sequence, state, canvas)
         if place is not None and state.barred is None:
             self._bar(sequence, state, place)
@@ -44,6 +47,16 @@ class Settle:
             return self._commit(sequence, state, canvas, None, empty=place is not None)
         return self._commit(sequence, state, canvas, chosen, empty=place is not None)
 
+    def _say_instead(self, sequence: Sequence, state: CanvasState) -> None:
+        """Drafts the canvas once more, as what is said in a call's place."""
+        fresh = new_canvas(
+            self._noise(sequence, state), sequence.options.stability_threshold, initial=[], pinned=[], drawn=state.steps
+        )
+        if say_instead(sequence):
+            # There is nothing to settle.
+            fresh.step = sequence.options.max_denoising_steps - 1
+        sequence.canvas = fresh
+
     def _empty_at(self, sequence: Sequence, state: CanvasState, canvas: list[int]) -> int | None:
         """Where end-of-turn stands when the reply would show nothing at all; None when it shows something."""
         if not sequence.options.retry_empty or state.pinned is not None:
@@ -60,7 +73,7 @@ class Settle:
             return place
         if sequence.reply.tokenizer is None:
             return None
-        parsed = parse_reply(sequence.reply.tokenizer.decode(written))
+        parsed = sequence.reply.reading.parsed(sequence.reply.decoded(written))
         return None if parsed.text.strip() or parsed.tool_calls else place
 
     def _bar(self, sequence: Sequence, state: CanvasState, place: int) -> None:
@@ -132,10 +145,10 @@ class Settle:
             costs.first_canvas_s = time.perf_counter() - costs.started
         canvas = canvas if judged is None else judged.token_ids
         before = sequence.committed
-        if sequence.constraint is not None:
+        if sequence.constraint is not None and sequence.strict:
             # What lies behind the budget is fill, and no end that the model has set.
             canvas = canvas[: sequence.budget - before]
-        ids, text = sequence.reply.add(canvas)
+        ids, text, shown = sequence.reply.add(canvas)
         log_probs, doubts = None, []
         if judged is not None:
             log_probs = judged.log_probs.tolist()[: len(ids)]
@@ -154,6 +167,7 @@ class Settle:
             canvas=state.number,
             token_ids=tuple(ids),
             text=text,
+            shown=shown,
             denoising_steps=state.steps,
             logprobs=None if log_probs is None else tuple(log_probs),
             doubts=tuple(doubts),

@@ -30,14 +30,14 @@ def check_start(sequence: Sequence, vocab_size: int) -> None:
         return
     automaton = sequence.constraint.automaton
     least = int(automaton.shortest[sequence.constraint_state])
-    if least > sequence.budget:
+    if least > sequence.room():
         raise OptionError(
             f"max_new_tokens: the shortest reply that matches has {least} tokens, {sequence.budget} are left"
         )
     L = sequence.canvas_length
     pinned = torch.tensor((sequence.pinned + [-1] * L)[:L])
     if bool((pinned >= 0).any()):
-        used, end = constrained.ends(automaton, sequence.budget, L)
+        used, end = constrained.ends(automaton, sequence.room(), L)
         allowed = _with_pins(torch.zeros(L, vocab_size), pinned)
         if not constrained.feasible(automaton, sequence.constraint_state, allowed, end, used):
             raise OptionError("the pinned positions leave no reply that matches the response format")
@@ -115,7 +115,7 @@ def _constrained(
     while True:
         assert sequence.constraint is not None
         automaton = sequence.constraint.automaton
-        used, end = constrained.ends(automaton, sequence.budget - sequence.committed, len(logits))
+        used, end = constrained.ends(automaton, sequence.room(), len(logits))
         drawn = draw(logits, temperature, automaton, sequence.constraint_state, end, used, uniform)
         if not sequence.narrow(drawn.argmax.tolist()):
             return drawn

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from redraft.core.events import Commit
 from redraft.engine.canvas import CanvasState
+from redraft.engine.instead import calls, say_instead
 from redraft.engine.judge import ROWS, cut_at_end
 from redraft.engine.next_token import allowed_logits, causal_probabilities
 from redraft.engine.sequence import Sequence
@@ -35,6 +36,9 @@ def verify(model: DiffusionGemma, sequence: Sequence, state: CanvasState) -> Com
     """
     assert state.argmax is not None
     assert sequence.last_hidden is not None
+    if calls(sequence, state.argmax.tolist()):
+        say_instead(sequence)
+        # What the causal mode keeps of the draft is decided under what the reply is held to now.
     costs, started = sequence.costs, time.perf_counter()
     draft = cut_at_end(state.argmax.tolist(), sequence.reply.end_ids, sequence.budget - sequence.committed)
     decided = sum(token >= 0 for token in sequence.pinned[:1])
@@ -55,7 +59,7 @@ def verify(model: DiffusionGemma, sequence: Sequence, state: CanvasState) -> Com
     if replacement is not None and replacement in sequence.reply.end_ids:
         # Nothing follows an end-of-turn, so that no canvas has to carry it.
         taken, replacement = [*taken, replacement], None
-    ids, text = sequence.reply.add(taken)
+    ids, text, shown = sequence.reply.add(taken)
     sequence.logprobs += log_probs[: len(ids)]
     follow(sequence, taken)
     if replacement is not None:
@@ -63,7 +67,14 @@ def verify(model: DiffusionGemma, sequence: Sequence, state: CanvasState) -> Com
         sequence.initial = [replacement, *draft[kept + 1 :]]
     sequence.canvas = None
     logprobs = tuple(log_probs[: len(ids)]) if sequence.options.logprobs else None
-    return Commit(canvas=state.number, token_ids=tuple(ids), text=text, denoising_steps=state.steps, logprobs=logprobs)
+    return Commit(
+        canvas=state.number,
+        token_ids=tuple(ids),
+        text=text,
+        shown=shown,
+        denoising_steps=state.steps,
+        logprobs=logprobs,
+    )
 
 
 def _kept(
@@ -78,13 +89,13 @@ def _kept(
         logits = model.logits(before[:, first : first + ROWS])[0]
         for place, row in enumerate(logits, start=first):
             token, replacement = draft[place], None
-            allowed = allowed_logits(sequence, row, state, sequence.budget - sequence.committed - place)
+            allowed = allowed_logits(sequence, row, state, sequence.room(place))
             if place >= decided:
                 replacement = _judge(sequence, token, allowed, sequence.committed + place)
             if replacement is not None and sequence.narrow([*draft[:place], replacement]):
                 assert sequence.constraint is not None
                 state = sequence.constraint.automaton.advance(sequence.constraint_state, draft[:place])
-                allowed = allowed_logits(sequence, row, state, sequence.budget - sequence.committed - place)
+                allowed = allowed_logits(sequence, row, state, sequence.room(place))
                 replacement = _judge(sequence, token, allowed, sequence.committed + place)
             if replacement is not None:
                 return place, replacement, log_probs

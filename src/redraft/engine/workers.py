@@ -63,7 +63,7 @@ class RunningWorkers:
         """`make` makes the engine once more, in each of `count` processes: a function that can be named there."""
         self._engine, self._make, self._count = engine, make, count
         self._workers: list[_Worker] = []
-        self._number = 0
+        self._number = self._constraints = 0
         self._ended: list[tuple[Prepared, Event]] = []
         atexit.register(self.close)
 
@@ -84,7 +84,8 @@ class RunningWorkers:
             return
         worker.met.append(sequence.prompt)
         try:
-            self._send_constraint(worker, sequence.constraint)
+            for constraint in (sequence.constraint, *sequence.instead):
+                self._send_constraint(worker, constraint)
             data = packed(sequence, self._engine, dict(worker.constraints))
             worker.connection.send(("add", self._number, data, drafts))
         except OSError:
@@ -151,7 +152,8 @@ class RunningWorkers:
             return
         number = next((number for number, known in worker.constraints.items() if known is constraint), None)
         if number is None:
-            number = self._number
+            self._constraints += 1
+            number = self._constraints
             worker.connection.send(("constraint", number, packed(constraint, self._engine, {})))
             worker.constraints[number] = constraint
             if len(worker.constraints) > KEPT:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.core.errors import OptionError, SchemaError
-from redraft.text.calls import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
+from redraft.text.markers import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
 from redraft.text.schema import ANNOTATIONS, schema_pattern
 from redraft.text.schema_notation import Notation, call_notation
 from redraft.text.schema_strings import literal

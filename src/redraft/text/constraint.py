@@ -13,10 +13,11 @@ from typing import Any
 from redraft.core.automaton import TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.core.options import GenerationOptions
+from redraft.text.bare_calls import without_bare_calls
 from redraft.text.byte_automaton import ByteAutomaton, behind, either, without
 from redraft.text.bytes_of_tokens import TokenBytes, marks_of, token_bytes
 from redraft.text.call_pattern import argument_names, calls_pattern
-from redraft.text.calls import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
+from redraft.text.markers import CALL_CLOSE, CALL_OPEN, CHANNEL_CLOSE, CHANNEL_OPEN, NAME, QUOTE
 from redraft.text.guarded import compile_guarded
 from redraft.text.once import Once, parts, restricted
 from redraft.text.pattern import compile_pattern
@@ -24,7 +25,6 @@ from redraft.text.response_format import has_patterns, response_pattern
 from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer
 
-CHANNEL_OPEN, CHANNEL_CLOSE = "<|channel>", "<channel|>"
 MARKED = (CALL_OPEN, CALL_CLOSE, QUOTE, CHANNEL_OPEN, CHANNEL_CLOSE)
 FREE_TEXT = "[^\ue000-\ue0ff]*"
 CACHED = 32
@@ -96,8 +96,12 @@ class ConstraintFactory:
         """The vocabulary's bytes, read once."""
         return token_bytes(self.tokenizer, self.marks)
 
-    def of(self, options: GenerationOptions) -> Constraint | None:
+    def of(self, options: GenerationOptions, *, thinking: bool = False) -> Constraint | None:
         """What these options ask for; None when a reply may be anything.
+
+        Args:
+            options: of the request.
+            thinking: whether the prompt ends inside a thought, which the reply has to close first.
 
         Raises:
             OptionError: a schema, pattern or tool that cannot be used, or marks that this tokenizer does not have.
@@ -108,24 +112,28 @@ class ConstraintFactory:
             calls = calls_pattern(options.tools, options.tool_choice, self.marks, options.parallel_tool_calls)
         if wanted is None and calls is None and options.tool_choice != "none":
             return None
-        key = (wanted, calls, options.tool_choice, options.enable_thinking, self._rules(options))
-        return self._cached(key, lambda: self._of(wanted, calls, options))
+        key = (wanted, calls, options.tool_choice, options.enable_thinking, thinking, self._rules(options))
+        return self._cached(key, lambda: self._of(wanted, calls, options, thinking))
 
-    def _of(self, wanted: str | None, calls: str | None, options: GenerationOptions) -> Constraint:
+    def _of(self, wanted: str | None, calls: str | None, options: GenerationOptions, thinking: bool) -> Constraint:
         strange = has_patterns(options.response_format) or has_patterns(options.tools)
         compiled = compile_guarded if strange else compile_pattern
-        if calls is None:
-            language = compiled(wanted or FREE_TEXT)
+        if calls is None and wanted is None:
+            language = without_bare_calls(compile_pattern(FREE_TEXT))
+        elif calls is None:
+            language = compiled(wanted or "")
         elif options.tool_choice != "auto":
             language = compiled(calls)
         elif wanted is not None:
             language = either(compiled(wanted), compiled(calls))
         else:
             language = compiled(f"{FREE_TEXT}(?:{calls})?")
-        if options.enable_thinking:
+        if thinking:
+            language = behind(compile_pattern(FREE_TEXT + self._mark(CHANNEL_CLOSE)), language)
+        elif options.enable_thinking:
             thought = f"{self._mark(CHANNEL_OPEN)}thought\n{FREE_TEXT}{self._mark(CHANNEL_CLOSE)}"
             language = either(language, behind(compile_pattern(thought), language))
-        if calls is not None or options.enable_thinking:
+        if wanted is None or calls is not None or options.enable_thinking or thinking:
             # Ordinary tokens can spell a marker, which whoever reads the reply would take for one.
             language = without(language, MARKED)
         rules = self._rules(options)

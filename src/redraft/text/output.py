@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-from redraft.core.errors import InputError
 from redraft.core.results import ToolCall
-from redraft.text.calls import BARE_CALL, CALL_CLOSE, CALL_OPEN, MAX_DEPTH, NAME, QUOTE, TURN_MARKER, read_call
+from redraft.text.calls import read_call
+from redraft.text.markers import (
+    BARE_CALL,
+    CALL_CLOSE,
+    CALL_OPEN,
+    CHANNEL_CLOSE,
+    CHANNEL_OPEN,
+    TURN_CLOSE,
+    TURN_MARKER,
+    TURN_OPEN,
+)
 
-_CHANNEL_OPEN, _CHANNEL_CLOSE = "<|channel>", "<channel|>"
+# How a reply ends: by itself, cut off, or not yet.
+End = Literal["whole", "cut", "open"]
+
 _CHANNEL_MARKER = re.compile(r"<\|channel>|<channel\|>")
 _THOUGHT_NAME = re.compile(r"\A\s*+thought[ \t]*+(?:\n|\Z)")
 _TURN_MARKER = re.compile(TURN_MARKER)
 _POINT = re.compile(rf"<\|channel>|<channel\|>|<\|tool_call>|<tool_call\|>|{TURN_MARKER}|{BARE_CALL}")
+_BARE_HEAD = re.compile(r"call:\s*+[\w.\-]*+\s*+\Z")
+# What `_POINT` finds, as the beginnings of it that a text may end with.
+_BEGUN = (CHANNEL_OPEN, CHANNEL_CLOSE, CALL_OPEN, CALL_CLOSE, TURN_OPEN, TURN_CLOSE, "<eos>", "<pad>", "<bos>", "call:")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,118 +46,152 @@ class ParsedReply:
     tool_calls: tuple[ToolCall, ...]
 
 
-def parse_reply(reply: str, *, bare_calls: bool = True) -> ParsedReply:
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a reply is to be read.
+
+    Attributes:
+        plain: it is its answer as it stands: whoever asked for it said what it is.
+        bare_calls: a `call:` without its marker is a call too; not where the protocol was enforced.
+        thinking: it begins inside a thought, which the prompt has opened.
+    """
+
+    plain: bool = False
+    bare_calls: bool = True
+    thinking: bool = False
+
+    def parts(self, reply: str, end: End = "whole") -> Parts:
+        """Takes a reply apart; see `parse_reply`."""
+        if self.plain:
+            return Parts(spans=[(0, len(reply))], settled=len(reply))
+        return _taken_apart(reply, self, end)
+
+    def parsed(self, reply: str, end: End = "whole") -> ParsedReply:
+        """The same, as its reader gets it. A plain reply is not stripped: its blanks are part of it."""
+        parts = self.parts(reply, end)
+        reasoning = "\n\n".join(thought for thought in parts.thoughts if thought)
+        text = parts.shown(reply)
+        text = text if self.plain else text.strip()
+        return ParsedReply(text=text, reasoning=reasoning or None, tool_calls=tuple(parts.calls))
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What a reply is made of.
+
+    Attributes:
+        spans: (start, end) in the reply of each piece of its answer.
+        thoughts: texts of the thought channels.
+        calls: in the order they were written.
+        settled: the position up to which nothing changes whatever follows; of an open reply, the rest is in no part.
+    """
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    settled: int = 0
+
+    def shown(self, reply: str) -> str:
+        """The answer, not stripped."""
+        return "".join(reply[start:end] for start, end in self.spans)
+
+    def place(self, position: int) -> int:
+        """Where in the reply a character of the answer stands."""
+        for start, end in self.spans:
+            if position < end - start:
+                return start + position
+            position -= end - start
+        return self.settled
+
+
+def parse_reply(reply: str, *, bare_calls: bool = True, thinking: bool = False, end: End = "whole") -> ParsedReply:
     """Takes a reply apart; mends garbled calls, loses no text, and never raises.
 
     A call inside a closed thought is a thought. A thought that is not closed goes on to the next `<|tool_call>`, the
     next channel or the end. A `<|tool_call>` behind which no call can be read stays in the text as it stands; a bare
-    `call:` without a name, a bracket and a pair is prose.
+    `call:` without a name, a bracket and a pair is prose. Of a reply that was cut off, a call that is not closed is
+    left out whole.
 
     Args:
         reply: the decoded reply with its markers as text, ended before end-of-turn.
-        bare_calls: whether a `call:` without its marker is a call too; not where the protocol was enforced.
+        bare_calls, thinking: see `Reading`.
+        end: how it ended.
 
     Returns:
         Its parts. A call that had to be mended has `repaired` set; of a repeated argument the first counts.
     """
-    text: list[str] = []
-    thoughts: list[str] = []
-    calls: list[ToolCall] = []
+    return Reading(bare_calls=bare_calls, thinking=thinking).parsed(reply, end)
+
+
+def _taken_apart(reply: str, reading: Reading, end: End) -> Parts:
+    parts = Parts()
     pos, unread = 0, False
+    if reading.thinking:
+        thought, pos, closed = _read_thought(reply, 0)
+        if end == "open" and not closed:
+            return parts
+        parts.thoughts.append(thought)
     while point := _POINT.search(reply, pos):
-        text.append(reply[pos : point.start()])
-        pos, marker = point.end(), point[0]
-        if marker == _CHANNEL_OPEN:
-            thought, pos = _read_thought(reply, pos)
-            thoughts.append(thought)
+        start, marker = point.start(), point[0]
+        parts.spans.append((pos, start))
+        pos = point.end()
+        if marker == CHANNEL_OPEN:
+            thought, pos, closed = _read_thought(reply, pos)
+            if end == "open" and not closed:
+                parts.settled = start
+                return parts
+            parts.thoughts.append(thought)
         elif marker == CALL_CLOSE and unread:
-            text.append(marker)
+            parts.spans.append((start, pos))
             unread = False
-        elif marker == "call:" and not bare_calls:
-            text.append(marker)
+        elif marker == "call:" and not reading.bare_calls:
+            parts.spans.append((start, pos))
         elif marker in (CALL_OPEN, "call:"):
-            found = read_call(reply, point.start())
-            if found:
-                calls.append(found[0])
-                pos = found[1]
+            if end == "open":
+                # What a call is shows when it is whole.
+                parts.settled = start
+                return parts
+            found = read_call(reply, start)
+            if end == "cut" and _is_cut(reply, start, marker, closed=None if found is None else found.closed):
+                parts.settled = len(reply)
+                return parts
+            if found is not None:
+                parts.calls.append(found.call)
+                pos = found.end
             else:
-                text.append(marker)
+                parts.spans.append((start, pos))
                 unread = unread or marker == CALL_OPEN
-    text.append(reply[pos:])
-    reasoning = "\n\n".join(thought for thought in thoughts if thought)
-    return ParsedReply(text="".join(text).strip(), reasoning=reasoning or None, tool_calls=tuple(calls))
+    rest = len(reply)
+    if end == "open":
+        # A marker that has only begun.
+        rest = max(pos, rest - max(overlap(reply, marker) for marker in _BEGUN))
+    parts.spans.append((pos, rest))
+    parts.settled = rest
+    return parts
 
 
-def _read_thought(reply: str, start: int) -> tuple[str, int]:
+def _is_cut(reply: str, start: int, marker: str, *, closed: bool | None) -> bool:
+    """Whether a call is all there is from `start` on, and not all of it; `closed` is None where none can be read."""
+    if closed is not None:
+        return not closed
+    if marker == CALL_OPEN:
+        return CALL_CLOSE not in reply[start:]
+    return _BARE_HEAD.match(reply, start) is not None
+
+
+def _read_thought(reply: str, start: int) -> tuple[str, int, bool]:
+    """(its text, the position behind it, whether nothing that follows can change it)."""
     marker = _CHANNEL_MARKER.search(reply, start)
     end = marker.start() if marker else len(reply)
-    if marker and marker[0] == _CHANNEL_CLOSE:
+    if marker and marker[0] == CHANNEL_CLOSE:
         behind = marker.end()
     else:
         call = reply.find(CALL_OPEN, start, end)
         behind = end = call if call >= 0 else end
     thought = _TURN_MARKER.sub("", reply[start:end])
-    return _THOUGHT_NAME.sub("", thought).strip(), behind
+    return _THOUGHT_NAME.sub("", thought).strip(), behind, marker is not None
 
 
-def format_call(call: ToolCall) -> str:
-    """A call for people to read: `PlayMusic(artist="Daft Punk", year="2011")`.
-
-    Args:
-        call: what the model called.
-
-    Returns:
-        One line; values as JSON.
-    """
-    values = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in call.arguments.items())
-    return f"{call.name}({', '.join(values)})"
-
-
-def render_call(name: str, arguments: Mapping[str, Any]) -> str:
-    """Writes a call as the protocol has it, arguments in the given order; `parse_reply` reads it back.
-
-    Args:
-        name: the function; letters, digits, `_`, `-` and `.`.
-        arguments: JSON values. A key that is no name is written as a string.
-
-    Returns:
-        `<|tool_call>call:NAME{k:<|"|>v<|"|>,n:1,b:true}<tool_call|>`.
-
-    Raises:
-        InputError: a name that is none, a value that JSON does not have, a string with `<|"|>` in it, or more than
-            `MAX_DEPTH` levels.
-
-    Source: the tool calls of the published `chat_template.jinja`.
-    """
-    if not NAME.fullmatch(name):
-        raise InputError(f"a function's name has letters, digits, '_', '-' and '.', got {name!r}")
-    return f"{CALL_OPEN}call:{name}{_render(arguments, 1)}{CALL_CLOSE}"
-
-
-def _render(value: Any, depth: int) -> str:
-    if depth > MAX_DEPTH and isinstance(value, Mapping | list | tuple):
-        raise InputError(f"arguments are nested deeper than {MAX_DEPTH} levels: flatten them")
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_render_key(key)}:{_render(value[key], depth + 1)}" for key in value) + "}"
-    if isinstance(value, str):
-        return _quoted(value)
-    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        return "[" + ",".join(_render(item, depth + 1) for item in value) + "]"
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        try:
-            return json.dumps(value)
-        except ValueError as error:
-            raise InputError(f"a number in a call is too long: {error}") from error
-    raise InputError(f"an argument must be a JSON value, got {value!r}")
-
-
-def _render_key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise InputError(f"an argument's name must be a string, got {key!r}")
-    return key if NAME.fullmatch(key) else _quoted(key)
-
-
-def _quoted(text: str) -> str:
-    if QUOTE in text:
-        raise InputError(f"a string in a call cannot hold the string delimiter {QUOTE}, got {text!r}")
-    return QUOTE + text + QUOTE
+def overlap(text: str, word: str) -> int:
+    """Length of the longest end of `text` that begins `word` and is not all of it."""
+    return next((n for n in range(min(len(text), len(word) - 1), 0, -1) if text.endswith(word[:n])), 0)

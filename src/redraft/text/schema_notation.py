@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.core.errors import SchemaError
-from redraft.text.calls import NAME
+from redraft.text.markers import NAME
 from redraft.text.schema_strings import CALL_STRING, JSON_STRING, Alphabet, literal
 
 # Without a bound, a model may fill its budget with blanks.

@@ -59,8 +59,8 @@ class Tokenizer:
         """Token ids; special tokens are read where the text spells them, none is added."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    def decode(self, token_ids: Iterable[int]) -> str:
-        """The text, special tokens spelled out."""
+    def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """The text, special tokens spelled out or left out."""
         parts: list[str] = []
         segment: list[int] = []
         for token_id in token_ids:
@@ -68,8 +68,7 @@ class Tokenizer:
             if special is None:
                 segment.append(token_id)
                 continue
-            parts.append(self._segment(segment))
-            parts.append(special)
+            parts += [self._segment(segment), "" if skip_special_tokens else special]
             segment = []
         return "".join((*parts, self._segment(segment)))
 

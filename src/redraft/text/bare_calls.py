@@ -1,0 +1,53 @@
+"""Text that spells no call: what a reply is held to where it may make none."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from redraft.core.automaton import DEAD
+from redraft.text.byte_automaton import BYTES, SYMBOLS, ByteAutomaton, product
+
+_WORD = b"call"
+_SPACES = b" \t\n\r\v\f"
+_NOTHING, _BEGUN, _NAMED, _BEHIND = range(4)
+
+
+class _State(NamedTuple):
+    """`spelled`: letters of "call" that a word has begun with, -1 in any other word; `found`: what a call has so far."""
+
+    spelled: int = 0
+    found: int = _NOTHING
+
+
+def without_bare_calls(automaton: ByteAutomaton) -> ByteAutomaton:
+    """The texts of an automaton that hold no `call:NAME{` and no `call:NAME(`, which readers take for a call."""
+    states = {_State(): 0}
+    rows = []
+    for state in (queue := [_State()]):
+        row = np.empty(SYMBOLS, np.int32)
+        for symbol in range(SYMBOLS):
+            after = _follow(state, symbol)
+            if after is not None and after not in states:
+                states[after] = len(states)
+                queue.append(after)
+            row[symbol] = DEAD if after is None else states[after]
+        rows.append(row)
+    return product(automaton, np.stack(rows))
+
+
+def _follow(state: _State, symbol: int) -> _State | None:
+    if symbol >= BYTES:
+        return _State()
+    if symbol == ord(":") and state.spelled == len(_WORD):
+        return _State(0, _BEGUN)
+    # Bytes of longer characters count as letters, as most of them are.
+    if symbol >= 0x80 or chr(symbol).isalnum() or symbol in b"_.-":
+        on = 0 <= state.spelled < len(_WORD) and symbol == _WORD[state.spelled]
+        return _State(state.spelled + 1 if on else -1, _NAMED if state.found in (_BEGUN, _NAMED) else _NOTHING)
+    if state.found == _NAMED and symbol in b"{(" or state.found == _BEHIND and symbol in b"{":
+        return None
+    if symbol in _SPACES and state.found != _NOTHING:
+        return _State(0, _BEGUN if state.found == _BEGUN else _BEHIND)
+    return _State()
