@@ -38,6 +38,14 @@ class TokenAutomaton:
     shortest: NDArray[np.int32]
     fill: int
 
+    def __post_init__(self) -> None:
+        """What reads these tables by number, in C++ too, relies on it."""
+        S, C = self.next.shape
+        classes = (self.class_of.min(initial=DEAD), self.class_of.max(initial=DEAD))
+        states = (self.next.min(initial=DEAD), self.next.max(initial=DEAD))
+        if min(classes[0], states[0]) < DEAD or classes[1] >= C or states[1] >= S or not 0 <= self.start < S:
+            raise ValueError("the automaton's tables name classes or states that it has not")
+
     @property
     def num_states(self) -> int:
         """S."""

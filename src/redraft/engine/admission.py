@@ -137,7 +137,7 @@ class Admission:
         assert self.tokenizer is not None
         config, ends = self.model.config, self.defaults.end_ids
         fill = next((token for token in config.eos_token_ids if token in ends), min(ends))
-        return ConstraintFactory(self.tokenizer, ends, config.pad_token_id, fill)
+        return ConstraintFactory(self.tokenizer, ends, config.pad_token_id, fill, config.vocab_size)
 
     def _lay_out(self, sequence: Sequence) -> None:
         """Lays the initial canvas and what is pinned of it over the reply's positions."""
@@ -167,8 +167,12 @@ class Admission:
         if self.template is None:
             raise PromptError("this model's directory has no chat template: give text or token ids, not messages")
         messages: Any = prompt
-        text = self.template.render(messages, tools=options.tools, enable_thinking=options.enable_thinking)
-        return self.encoded(text)
+        if self.tokenizer is None:
+            raise PromptError("this model's directory has no tokenizer: give token ids")
+        rendered = self.template.prompt(
+            self.tokenizer, messages, tools=options.tools, enable_thinking=options.enable_thinking
+        )
+        return rendered.encode(self.tokenizer)
 
     def encoded(self, text: str) -> list[int]:
         """The ids of a text as it stands."""

@@ -176,7 +176,8 @@ class CanvasLoop:
         uniform = torch.stack([state.uniform[state.taken % NOISE_STEPS] for state in states])
         stats = self.model.head(hidden, torch.tensor(temperatures, device=device), uniform)
         for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
-            if is_steered(sequence, state):
+            # What is no number, no constraint can make one of; it is told below.
+            if is_steered(sequence, state) and bool(torch.isfinite(stats.entropy[row]).all()):
                 source = self._noise(sequence, state.number, state.length)
                 steer(self.model, hidden[row], stats, row, sequence, state, temperatures[row], source)
         bounds = torch.tensor([[sequence.options.entropy_bound] for sequence in group], device=device)

@@ -28,8 +28,8 @@ from redraft.sampler import noise
 from redraft.sampler.noise import Stream
 
 
-def verify(model: DiffusionGemma, sequence: Sequence, state: CanvasState) -> Commit:
-    """Commits the part of a canvas that the causal mode keeps.
+def verify(model: DiffusionGemma, sequence: Sequence, state: CanvasState) -> Commit | None:
+    """Commits the part of a canvas that the causal mode keeps; None where the request has failed.
 
     The token that it puts in place of the first it refuses is decided: it heads the next canvas, pinned there, and
     the rest of the draft is where that canvas starts.
@@ -44,6 +44,9 @@ def verify(model: DiffusionGemma, sequence: Sequence, state: CanvasState) -> Com
     decided = sum(token >= 0 for token in sequence.pinned[:1])
     hidden = model.encode(torch.tensor([draft], device=model.device), KVCache([sequence.cache]))
     costs.encode_passes += 1
+    if not bool(torch.isfinite(hidden).all()):
+        sequence.fail(f"the model's output is not finite at token {sequence.committed}")
+        return None
     kept, replacement, log_probs = _kept(model, sequence, draft, decided, hidden)
     costs.drafted_tokens += len(draft) - decided
     costs.verified_tokens += kept - decided

@@ -21,7 +21,7 @@ from redraft.core.automaton import TokenAutomaton
 from redraft.kernels import recursions
 from redraft.kernels.accelerator import has_float64
 from redraft.kernels.head import inverse_cdf
-from redraft.kernels.native.call import call, runs_natively
+from redraft.kernels.native.call import call, expect, runs_natively
 
 # L positions, V vocabulary, S states, C classes, K sets of classes
 
@@ -57,7 +57,7 @@ def draw(
     """One step of a canvas that begins in `state`.
 
     Args:
-        logits: of every position; -inf where a token is barred.
+        logits: of every position, finite; -inf where a token is barred.
         temperature: 0 is the limit: the sample is the argmax, entropies are 0.
         automaton: the constraint.
         state: where it stands before the first position.
@@ -130,9 +130,15 @@ def _native(
     table = [torch.from_numpy(x) for x in (automaton.offsets, edges.target, edges.kinds)]
     sets = [torch.from_numpy(x) for x in (edges.begins, edges.member)]
     of_token, last = torch.from_numpy(automaton.class_of), torch.from_numpy(end)
+    # What the tables say, the automaton has checked.
+    expect("the automaton's classes", of_token, V)
+    expect("the states' ends", last, automaton.num_states)
+    expect("the draws", uniform := uniform.double().contiguous(), 2, L)
+    if not 0 <= state < automaton.num_states:
+        raise ValueError(f"the automaton has no state {state}")
     call(
         "paths", "canvas_paths", logits, L, V, scale, of_token, automaton.num_classes, *table, automaton.num_states,
-        *sets, len(edges.begin), last, state, uniform.double().contiguous(), argmax, sample, entropy,
+        *sets, len(edges.begin), last, state, uniform, argmax, sample, entropy,
         local,
     )  # fmt: skip
     if int(argmax[0]) < 0:

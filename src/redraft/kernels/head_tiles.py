@@ -19,7 +19,7 @@ from torch import Tensor
 from redraft.kernels.int8 import integer_mm
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.native.build import library
-from redraft.kernels.native.call import KINDS, call
+from redraft.kernels.native.call import KINDS, call, expect
 
 BLOCK = 64
 TILE_COLUMNS = {torch.float32: 2048, torch.bfloat16: 4096, torch.int8: 4096}
@@ -168,6 +168,8 @@ class _Product:
 
     def _native_block(self, block: Int[Tensor, "N"]) -> Float[Tensor, "N J"]:
         hidden, out = self.hidden.contiguous(), torch.empty(len(block), BLOCK)
+        expect("the embedding", self.weight, self.vocabulary, hidden.shape[1])
+        expect("the blocks", block, len(hidden))
         call(
             "head", "head_block", hidden, self.weight, KINDS[self.dtype], *hidden.shape, self.vocabulary,
             block * BLOCK, BLOCK, out,
@@ -215,6 +217,8 @@ def _native_tile(state: _State, product: _Product, logits: Tensor, first: int, c
     unit, scale = None, None
     if product.column_scale is not None:
         unit, scale = torch.empty(N), product.column_scale[first : first + C]
+    expect("a tile's scale", scale, C)
+    expect("the rows' scale", product.row_scale, N)
     call(
         "head", "head_tile", logits, KINDS[product.dtype], N, C, first, cap, product.row_scale, scale, inverse,
         state.top, state.mass, state.moment, state.argmax, rescale, blocks, BLOCK, weights, unit,

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.matrices.int4 import Int4Matrix
-from redraft.kernels.native.call import call, runs_natively
+from redraft.kernels.matrices.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
+from redraft.kernels.native.call import call, expect, runs_natively
 
 # E experts, S rows of all of them, R rows (outputs), K columns (inputs)
 
@@ -23,6 +23,12 @@ def int4_products(values: Int[Tensor, "S K"], counts: list[int], matrix: Int4Mat
     E, R, K = matrix.shape
     kinds = (torch.int8, torch.uint8, torch.float32)
     if runs_natively("int4", values, matrix.data, matrix.scale, matrix.row_scale, kinds=kinds):
+        if len(counts) != E or min(counts, default=0) < 0 or sum(counts) != len(values):
+            raise ValueError(f"{len(values)} rows of {len(counts)} experts, expected those of {E}")
+        expect("the rows", values, len(values), K)
+        expect("the int4 matrix", matrix.data, E, R // ROWS, K // COLUMNS, BYTES)
+        expect("the int4 blocks' scale", matrix.scale, E, R // ROWS, K // COLUMNS, ROWS)
+        expect("the int4 rows' scale", matrix.row_scale, E, R)
         out = torch.empty(len(values), R)
         call(
             "int4", "int4_products", values, len(values), torch.tensor(counts), E, R, K, matrix.data, matrix.scale,

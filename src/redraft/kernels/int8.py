@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.kernels.matrices.int8 import LARGEST, ZERO_POINT, Int8Matrix, quantise_unsigned
-from redraft.kernels.native.call import call, runs_natively
+from redraft.kernels.native.call import call, expect, runs_natively
 from redraft.kernels.private import private
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
@@ -103,9 +103,10 @@ def quantised_linear(
         return _reference(values, scale, weight)
     if weight.layout == "blocks":
         product = torch.empty(len(values), len(weight.scale))
+        expect("the rows", values := values.contiguous(), len(values), weight.columns)
         shift, padded = (ZERO_POINT if values.dtype == torch.uint8 else 0), weight.data.shape[1]
         call(
-            "int8", "int8_product", values.contiguous(), *values.shape, shift, weight.data, weight.scale,
+            "int8", "int8_product", values, *values.shape, shift, weight.data, weight.scale,
             len(weight.scale), padded, product,
         )  # fmt: skip
         return product if scale is None else product.mul_(scale[:, None])
@@ -172,6 +173,8 @@ def integer_mm(
     if not has_exact_products() and out.numel() and runs_natively("int8", left, out, kinds=_INTEGERS):
         if 1 not in right.stride():
             right = right.contiguous()
+        expect("the left factor", left, len(left), right.shape[0])
+        expect("the product", out, len(left), right.shape[1])
         is_unsigned, K, R = int(left.dtype == torch.uint8), *right.shape
         column, row = right.stride()
         call("int8", "integer_product", left, len(left), K, is_unsigned, right, row, column, R, out)

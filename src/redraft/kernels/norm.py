@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from redraft.kernels.native.call import KINDS, call, runs_natively
+from redraft.kernels.native.call import KINDS, call, expect, runs_natively
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 # Runs of rows whose weight gradients are summed apart.
@@ -125,6 +125,7 @@ def _native(x: Tensor, weight: Tensor | None, eps: float, out: Tensor, inverse: 
     if weight is not None and weight.dtype != torch.float32:
         weight = weight.float()
     D = x.shape[-1]
+    expect("the norm's weight", weight, D)
     call("rows", "rms_norm", x, KINDS[x.dtype], weight, x.numel() // D, D, eps, out, inverse)
 
 
@@ -165,5 +166,8 @@ def _native_backward(
 ) -> tuple[Tensor, Tensor | None]:
     grad_x, D = torch.empty_like(x), x.shape[-1]
     sums = torch.zeros(_PARTS, D) if wants_weight else None
-    call("rows", "rms_norm_backward", x, weight, inverse, grad.contiguous(), inverse.numel(), D, grad_x, sums, _PARTS)
+    expect("the norm's weight", weight, D)
+    expect("the norm's gradient", grad := grad.contiguous(), *x.shape)
+    expect("the norm's inverse", inverse, *x.shape[:-1], 1)
+    call("rows", "rms_norm_backward", x, weight, inverse, grad, inverse.numel(), D, grad_x, sums, _PARTS)
     return grad_x, None if sums is None else sums.sum(0)

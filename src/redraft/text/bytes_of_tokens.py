@@ -44,12 +44,13 @@ def marks_of(tokenizer: Tokenizer, tokens: tuple[str, ...]) -> dict[str, str]:
     return {token: chr(FIRST_MARK + number) for number, token in enumerate(known)}
 
 
-def token_bytes(tokenizer: Tokenizer, marks: Mapping[str, str]) -> TokenBytes:
+def token_bytes(tokenizer: Tokenizer, marks: Mapping[str, str], vocab_size: int | None = None) -> TokenBytes:
     """Reads every token of a vocabulary.
 
     Args:
         tokenizer: of the model.
         marks: see `marks_of`.
+        vocab_size: the model's, which has embeddings that are no token where it is padded; None takes the tokenizer's.
 
     Raises:
         OptionError: the tokenizer has no token for a letter, so that nothing can be asked of its decoder.
@@ -57,7 +58,7 @@ def token_bytes(tokenizer: Tokenizer, marks: Mapping[str, str]) -> TokenBytes:
     anchor = tokenizer.encode("a")[-1:]
     if not anchor:
         raise OptionError("this model's tokenizer cannot write text, so a reply cannot be constrained")
-    V = tokenizer.vocab_size
+    V = tokenizer.num_ids if vocab_size is None else vocab_size
     inside = _readings(tokenizer, anchor, V)
     at_start = _readings(tokenizer, [], V)
     lines = tokenizer.encode("a\na")
@@ -67,7 +68,7 @@ def token_bytes(tokenizer: Tokenizer, marks: Mapping[str, str]) -> TokenBytes:
     opens = np.zeros(V, np.bool_)
     if after_line != inside:
         opens |= np.array([text.endswith("\n") for text in inside])
-    marked = {token: mark for text, mark in marks.items() if (token := tokenizer.id_of(text)) is not None}
+    marked = {token: mark for text, mark in marks.items() if (token := tokenizer.id_of(text)) is not None and token < V}
     opens[list(marked)] = True
     readings = [[_reading(tokenizer, token, texts[token]) for token in range(V)] for texts in (inside, at_start)]
     return TokenBytes(readings[0], readings[1], opens, marked)
@@ -78,7 +79,8 @@ def _reading(tokenizer: Tokenizer, token: int, text: str) -> bytes | None:
     # Bytes below 0x80 are characters, and read like any other text.
     if byte is not None and int(byte[1], 16) >= 0x80:
         return bytes([int(byte[1], 16)])
-    return None if tokenizer.is_special(token) or _UNREADABLE in text else text.encode("utf-8", "ignore")
+    unreadable = tokenizer.is_special(token) or not tokenizer.text_of(token) or _UNREADABLE in text
+    return None if unreadable else text.encode("utf-8", "ignore")
 
 
 def _readings(tokenizer: Tokenizer, before: list[int], count: int) -> list[str]:

@@ -3,48 +3,50 @@
 from __future__ import annotations
 
 import json
+import re
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from redraft.core.errors import CheckpointError, PromptError
-from redraft.core.files import read_json
+from redraft.text.messages import Message, check_values, checked_messages
+from redraft.text.prompt_text import PromptText, Shield
+from redraft.text.template_source import DEFAULT, TOOL_USE, template_sources
+from redraft.text.tokenizer import Tokenizer
 
-Message = Mapping[str, Any]
-ROLES = ("system", "developer", "user", "assistant", "tool")
+_FILE = "<chat template>"
+_NOT_ASCII = re.compile("[^\x00-\x7f\ufdd0-\ufdef]")
 
 
 class ChatTemplate:
-    """Turns OpenAI-style messages into the prompt text that the model was trained on."""
+    """Turns OpenAI-style messages into the prompt that the model was trained on."""
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None) -> None:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    def __init__(
+        self, source: str | Mapping[str, str], special_tokens: Mapping[str, str] | None = None
+    ) -> None:
+        """`source` is a template, or several by name: "default", and "tool_use" for requests with tools.
+
+        Raises:
+            CheckpointError: one of them is no template.
+        """
+        self._environment = _environment()
         self._special_tokens = dict(special_tokens or {})
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise CheckpointError(f"the chat template cannot be read: {error}") from None
+        sources = {DEFAULT: source} if isinstance(source, str) else source
+        self._templates = {name: self._compiled(text) for name, text in sources.items()}
 
     @classmethod
     def from_directory(cls, directory: Path) -> ChatTemplate | None:
-        """`chat_template.jinja`, or the template inside `tokenizer_config.json`; None where there is none."""
-        config_path = Path(directory) / "tokenizer_config.json"
-        config = read_json(config_path) if config_path.exists() else {}
-        special = {name: _token_text(value) for name, value in config.items() if name.endswith("_token")}
-        special = {name: text for name, text in special.items() if text is not None}
-        path = Path(directory) / "chat_template.jinja"
-        if path.exists():
-            return cls(path.read_text(encoding="utf-8"), special)
-        source = config.get("chat_template")
-        return cls(source, special) if isinstance(source, str) else None
+        """The directory's own (see `template_sources`); None where there is none."""
+        sources, special = template_sources(Path(directory))
+        return cls(sources, special) if sources else None
 
     def render(
         self,
@@ -54,88 +56,106 @@ class ChatTemplate:
         enable_thinking: bool = False,
         add_generation_prompt: bool = True,
     ) -> str:
-        """The conversation as text, ready for `Tokenizer.encode`.
+        """The conversation as text. For ids, see `prompt`: here, what someone typed may spell a marker.
 
         Raises:
             PromptError: a message that is none, or one that the template refuses.
         """
+        return self._rendered(checked_messages(messages), tools, enable_thinking, add_generation_prompt)
+
+    def prompt(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool = False,
+        add_generation_prompt: bool = True,
+    ) -> PromptText:
+        """The conversation, ready to be encoded, in which contents, names and declarations are text.
+
+        Raises:
+            PromptError: as `render`, and for declarations that cannot be encoded.
+        """
+        checked = checked_messages(messages)
+        if tools:
+            check_values(list(tools), "tools")
+        shield = Shield.against(tokenizer.beginnings, checked, list(tools or ()))
+        shielded = shield.over(list(tools)) if tools else None
+        text = self._rendered(shield.over(checked), shielded, enable_thinking, add_generation_prompt)
+        return PromptText(text, shield)
+
+    def _compiled(self, source: str) -> jinja2.Template:
         try:
-            return self._template.render(
-                messages=checked_messages(messages),
+            code = self._environment.compile(source, filename=_FILE)
+        except jinja2.TemplateError as error:
+            line = getattr(error, "lineno", None)
+            where = "" if line is None else f", line {line}"
+            raise CheckpointError(f"the chat template cannot be read{where}: {_one_line(error)}") from None
+        except RecursionError:
+            raise CheckpointError("the chat template cannot be read: it is nested too deep") from None
+        return jinja2.Template.from_code(self._environment, code, self._environment.make_globals(None))
+
+    def _rendered(
+        self,
+        messages: list[dict[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        enable_thinking: bool,
+        add_generation_prompt: bool,
+    ) -> str:
+        template = self._templates.get(TOOL_USE if tools else DEFAULT) or self._templates[DEFAULT]
+        try:
+            return template.render(
+                messages=messages,
                 tools=list(tools) if tools else None,
                 enable_thinking=enable_thinking,
                 add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
             )
-        except jinja2.TemplateError as error:
-            raise PromptError(f"the chat template refuses these messages: {error}") from None
+        except Exception as error:
+            # A template is a program: it may raise anything.
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _FILE]
+            where = f" (line {lines[-1]})" if lines else ""
+            raise PromptError(f"the chat template{where} refuses these messages: {_one_line(error)}") from None
 
 
-def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """A conversation in plain form: content as text or None, arguments of calls as mappings.
+class _Generation(Extension):
+    """`{% generation %}`, by which trainers mark what the model wrote; for a prompt, it is what stands in it."""
 
-    Raises:
-        PromptError: a message that is none: an unknown role, neither content nor calls, arguments that are no JSON.
-    """
-    if not messages:
-        raise PromptError("the conversation is empty: give at least one message")
-    return [_checked(message, number) for number, message in enumerate(messages)]
+    tags = {"generation"}
 
-
-def _checked(message: Any, number: int) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
-        raise PromptError(f"message {number} must be a mapping with 'role' and 'content', got {message!r:.80}")
-    role = message.get("role")
-    if role not in ROLES:
-        raise PromptError(f"message {number} has role {role!r}; known roles: {', '.join(ROLES)}")
-    content, calls = message.get("content"), message.get("tool_calls")
-    if content is not None and not isinstance(content, str | list):
-        raise PromptError(f"message {number}: content must be text, got {content!r:.80}")
-    if isinstance(content, list):
-        content = _joined_parts(content, number)
-    if content is None and not calls:
-        raise PromptError(f"message {number} has neither content nor tool_calls")
-    if role == "user" and not (content or "").strip():
-        raise PromptError(f"message {number} is an empty user message")
-    checked = {**message, "content": content}
-    if calls is not None and not isinstance(calls, list):
-        raise PromptError(f"message {number}: tool_calls must be a list")
-    if calls:
-        checked["tool_calls"] = [_call(call, number) for call in calls]
-    return checked
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _joined_parts(parts: list[Any], number: int) -> str:
-    if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
-        raise PromptError(f"message {number}: only text content parts are supported")
-    return "".join(str(part.get("text", "")) for part in parts)
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
 
 
-def _call(call: Any, number: int) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise PromptError(f"message {number}: a tool call needs function.name")
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except json.JSONDecodeError as error:
-            raise PromptError(f"message {number}: the arguments of {function['name']} are no JSON: {error}") from None
-    if not isinstance(arguments, Mapping):
-        raise PromptError(f"message {number}: the arguments of {function['name']} must be a mapping")
-    return {**call, "type": "function", "function": {**function, "arguments": dict(arguments)}}
-
-
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     # jinja2's own filter escapes for HTML, which would corrupt prompts.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    # What stands in for a character must be found again.
+    return _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text) if ensure_ascii else text
 
 
 def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
 
 
-def _token_text(value: Any) -> str | None:
-    if isinstance(value, Mapping):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+def _one_line(error: Exception) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {said}"

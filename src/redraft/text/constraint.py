@@ -82,8 +82,11 @@ class Constraint:
 class ConstraintFactory:
     """Makes the constraints of one model, and keeps those that were asked for lately."""
 
-    def __init__(self, tokenizer: Tokenizer, end_ids: Iterable[int], pad_id: int | None, fill: int) -> None:
-        """`fill` stands behind the end of a reply, as in training."""
+    def __init__(
+        self, tokenizer: Tokenizer, end_ids: Iterable[int], pad_id: int | None, fill: int, vocab_size: int
+    ) -> None:
+        """`fill` stands behind the end of a reply, as in training; `vocab_size` is the model's, padding included."""
+        self.vocab_size = vocab_size
         self.tokenizer = tokenizer
         self.end_ids, self.pad_id, self.fill = sorted(end_ids), pad_id, fill
         self.marks = marks_of(tokenizer, MARKED)
@@ -94,7 +97,7 @@ class ConstraintFactory:
     @cached_property
     def tokens(self) -> TokenBytes:
         """The vocabulary's bytes, read once."""
-        return token_bytes(self.tokenizer, self.marks)
+        return token_bytes(self.tokenizer, self.marks, self.vocab_size)
 
     def of(self, options: GenerationOptions, *, thinking: bool = False) -> Constraint | None:
         """What these options ask for; None when a reply may be anything.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.core.errors import DataError, PromptError
-from redraft.text.chat import checked_messages
+from redraft.text.messages import checked_messages
 
 
 @dataclass(frozen=True)

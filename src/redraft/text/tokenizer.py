@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as _Tokenizer
 
-from redraft.core.errors import CheckpointError
+from redraft.core.errors import CheckpointError, PromptError
 
 # Ends of a turn, by token text: some re-saved configs keep only one of their ids.
 END_OF_TURN = ("<eos>", "<turn|>", "<|tool_response>")
@@ -46,6 +48,11 @@ class Tokenizer:
         """Number of tokens, added ones included."""
         return self._backend.get_vocab_size()
 
+    @cached_property
+    def num_ids(self) -> int:
+        """One more than the largest id; vocabularies may have holes."""
+        return max(self._backend.get_vocab().values(), default=-1) + 1
+
     def id_of(self, token: str) -> int | None:
         """The id of one token by its text, None when the vocabulary has no such token."""
         return self._backend.token_to_id(token)
@@ -58,6 +65,53 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids; special tokens are read where the text spells them, none is added."""
         return self._backend.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def beginnings(self) -> frozenset[str]:
+        """The characters that special tokens begin with, letters and digits aside."""
+        return frozenset(text[0] for text in self._special.values() if text and not text[0].isalnum())
+
+    def encode_typed(self, text: str, shielded: str) -> list[int]:
+        """Token ids of a text in which special tokens are read only where nobody typed them.
+
+        Args:
+            text: as it stands.
+            shielded: the same, character by character, with stand-ins where someone's words could begin a special token.
+
+        Raises:
+            PromptError: someone's words spell a special token, and the vocabulary cannot write that as text.
+        """
+        whole = self._backend.encode(text, add_special_tokens=False)
+        if text == shielded:
+            return whole.ids
+        meant = self._backend.encode(shielded, add_special_tokens=False)
+        if self._marks(whole) == self._marks(meant):
+            return whole.ids
+        ids: list[int] = []
+        behind = 0
+        for token, (start, end) in self._marks(meant):
+            ids += [*self._as_text(text[behind:start]), token]
+            behind = end
+        return ids + self._as_text(text[behind:])
+
+    def _marks(self, encoding: Encoding) -> list[tuple[int, tuple[int, int]]]:
+        """(special token, where it stands) of an encoded text."""
+        found = zip(encoding.ids, encoding.offsets, strict=True)
+        return [(token, span) for token, span in found if token in self._special]
+
+    def _as_text(self, text: str) -> list[int]:
+        ids = self._literal.encode(text, add_special_tokens=False).ids if text else []
+        spelled = next((token for token in ids if token in self._special), None)
+        if spelled is not None:
+            raise PromptError(f"this tokenizer cannot write {self._special[spelled]!r} as text")
+        return ids
+
+    @cached_property
+    def _literal(self) -> _Tokenizer:
+        """The same vocabulary, for which special tokens are letters like others."""
+        backend = _Tokenizer.from_str(self._backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
 
     def decode(self, token_ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text, special tokens spelled out or left out."""

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from redraft.kernels.native.call import call, runs_natively
+from redraft.kernels.native.call import call, expect, runs_natively
 
 ROWS, COLUMNS = 8, 32
 BYTES = ROWS * COLUMNS // 2
@@ -102,6 +102,7 @@ def quantise_int4(
         data = torch.empty(R // ROWS, K // COLUMNS, BYTES, dtype=torch.uint8)
         scale, row_scale = torch.empty(R // ROWS, K // COLUMNS, ROWS, dtype=torch.uint8), torch.empty(R)
         weights = None if importance is None else importance.float().contiguous()
+        expect("importance", weights, K)
         call("int4", "int4_quantise", weight, weights, R, K, data, scale, row_scale)
         return data, scale, row_scale
     return _quantise_reference(weight, importance)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.native.call import KINDS, call, runs_natively
+from redraft.kernels.native.call import KINDS, call, expect, runs_natively
 
 LARGEST = 127
 # oneDNN multiplies unsigned activations: a signed one is shifted up by this, and the sum corrected.
@@ -79,6 +79,8 @@ def gate_quantised(
     """
     M, width = gate_up.shape[0], gate_up.shape[1] // 2
     if M and runs_natively("rows", gate_up, row_scale, kinds=(torch.float32,)):
+        expect("gate and up", gate_up, M, 2 * width)
+        expect("the rows' scale", row_scale, M)
         values, scale = torch.empty(M, width, dtype=torch.int8 if signed else torch.uint8), torch.empty(M)
         call("rows", "gate_quantise", gate_up, row_scale, M, width, 0 if signed else ZERO_POINT, values, scale)
         return values, scale

@@ -28,6 +28,16 @@ def call(name: str, function: str, *arguments: Tensor | int | float | None) -> N
     getattr(native, function)(*map(_converted, arguments), ctypes.c_int64(torch.get_num_threads()))
 
 
+def expect(what: str, tensor: Tensor | None, *shape: int) -> None:
+    """Makes sure that a kernel stays within a tensor: C++ reads where it is told to.
+
+    Raises:
+        ValueError: it has another shape, or is not contiguous.
+    """
+    if tensor is not None and (tuple(tensor.shape) != shape or not tensor.is_contiguous()):
+        raise ValueError(f"{what} has shape {tuple(tensor.shape)}, expected {shape}, contiguous")
+
+
 def runs_natively(name: str, *tensors: Tensor, kinds: Container[torch.dtype] = FLOATS) -> bool:
     """Whether a kernel is there and can take these tensors: of these kinds, contiguous, on the CPU, no gradients."""
     fits = all(x.device.type == "cpu" and x.is_contiguous() and x.dtype in kinds for x in tensors)

@@ -1,0 +1,135 @@
+"""OpenAI-style messages, checked before anything reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from redraft.core.errors import PromptError
+
+Message = Mapping[str, Any]
+ROLES = ("system", "developer", "user", "assistant", "tool")
+MAX_DEPTH = 64
+
+
+def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """A conversation in plain form: content as text or None, arguments of calls as mappings, results with the name of
+    the function that gave them.
+
+    Raises:
+        PromptError: a message that is none: an unknown role, neither content nor calls, arguments that are no JSON, a
+            result of no call; or text that is none.
+    """
+    if not messages:
+        raise PromptError("the conversation is empty: give at least one message")
+    checked: list[dict[str, Any]] = []
+    for number, message in enumerate(messages):
+        checked.append(_checked(message, number, checked))
+    return checked
+
+
+def check_values(value: Any, where: str) -> None:
+    """Makes sure that JSON values can be rendered and encoded.
+
+    Raises:
+        PromptError: nested too deep, or a string that holds half of a surrogate pair.
+    """
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        texts = [item for item in level if isinstance(item, str)]
+        texts += [key for item in level if isinstance(item, Mapping) for key in item if isinstance(key, str)]
+        if any(not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text) for text in texts):
+            raise PromptError(f"{where}: a text holds half of a surrogate pair, which is no character")
+        level = [part for item in level if isinstance(item, Mapping | list | tuple) for part in _parts(item)]
+        if not level:
+            return
+    raise PromptError(f"{where}: nested deeper than {MAX_DEPTH} levels")
+
+
+def _parts(value: Mapping[str, Any] | Sequence[Any]) -> Sequence[Any]:
+    return list(value.values()) if isinstance(value, Mapping) else value
+
+
+def _checked(message: Any, number: int, before: list[dict[str, Any]]) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise PromptError(f"message {number} must be a mapping with 'role' and 'content', got {message!r:.80}")
+    check_values(message, f"message {number}")
+    role = message.get("role")
+    if role not in ROLES:
+        raise PromptError(f"message {number} has role {role!r:.80}; known roles: {', '.join(ROLES)}")
+    content, calls = message.get("content"), message.get("tool_calls")
+    if content is not None and not isinstance(content, str | list):
+        raise PromptError(f"message {number}: content must be text, got {content!r:.80}")
+    if isinstance(content, list):
+        content = _joined_parts(content, number)
+    if content is None and not calls:
+        raise PromptError(f"message {number} has neither content nor tool_calls")
+    if role == "user" and not (content or "").strip():
+        raise PromptError(f"message {number} is an empty user message")
+    checked = {**message, "content": content}
+    if calls is not None and not isinstance(calls, list):
+        raise PromptError(f"message {number}: tool_calls must be a list")
+    if calls:
+        if role != "assistant":
+            raise PromptError(f"message {number}: tool_calls belong to the assistant's messages, not to {role!r}")
+        checked["tool_calls"] = [_call(call, number) for call in calls]
+    if role == "tool":
+        checked |= _result(message, number, before)
+    return checked
+
+
+def _joined_parts(parts: list[Any], number: int) -> str:
+    if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
+        raise PromptError(f"message {number}: only text content parts are supported")
+    if not all(isinstance(part.get("text"), str) for part in parts):
+        raise PromptError(f"message {number}: a content part of type 'text' needs its 'text', a string")
+    return "".join(part["text"] for part in parts)
+
+
+def _call(call: Any, number: int) -> dict[str, Any]:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise PromptError(f"message {number}: a tool call needs function.name")
+    arguments, name = function.get("arguments"), function["name"]
+    if isinstance(arguments, str):
+        arguments = _read(arguments, f"message {number}: the arguments of {name}")
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, Mapping):
+        raise PromptError(f"message {number}: the arguments of {name} must be a mapping")
+    return {**call, "type": "function", "function": {**function, "arguments": dict(arguments)}}
+
+
+def _read(text: str, where: str) -> Any:
+    """A text of JSON inside a message."""
+    try:
+        value = json.loads(text or "{}", parse_constant=_refuse_constant)
+    except RecursionError:
+        raise PromptError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise PromptError(f"{where} are no JSON: {error}") from None
+    check_values(value, where)
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"JSON has no {name}")
+
+
+def _result(message: Message, number: int, before: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is added to a tool's result: the name of its function, where the message does not say it."""
+    calls: list[dict[str, Any]] = []
+    for earlier in reversed(before):
+        if earlier["role"] == "tool":
+            continue
+        calls = earlier.get("tool_calls") or []
+        break
+    if not calls:
+        raise PromptError(f"message {number}: a tool result must follow the call it answers")
+    wanted, known = message.get("tool_call_id"), [call.get("id") for call in calls]
+    if wanted is not None and None not in known and wanted not in known:
+        raise PromptError(f"message {number}: tool_call_id {wanted!r:.80} is none of the calls before it")
+    if message.get("name") or wanted not in known:
+        return {}
+    return {"name": calls[known.index(wanted)]["function"]["name"]} if wanted is not None else {}
