@@ -12,6 +12,7 @@ from checkpoints import write_checkpoint
 from redraft.core.errors import ContextLengthError, OptionError
 from redraft.core.events import Commit
 from redraft.engine.prefix import PrefixCache
+from redraft.engine.stops import Stops
 from redraft.sampler.nucleus import nucleus
 
 # A random model repeats the last token unless it is heated.
@@ -53,7 +54,8 @@ def test_same_seed_same_text_alone_streamed_and_beside_a_canvas(engine):
     assert other.token_ids != alone.token_ids
 
 
-def test_a_prompt_that_was_encoded_before_gives_the_same_text(engine):
+def test_a_prompt_that_was_encoded_before_gives_the_same_text(engine, monkeypatch):
+    monkeypatch.setattr(engine.admission, "stops", Stops(canvas_length=0, opening=(7, 8)))
     first = engine.generate([5, 6, 7, 8], seed=1, max_new_tokens=6, **CAUSAL)
     again = engine.generate([5, 6, 7, 8], seed=1, max_new_tokens=6, **CAUSAL)
     assert again.token_ids == first.token_ids

@@ -12,6 +12,7 @@ from checkpoints import CANVAS, EOS, VOCAB, write_checkpoint
 from redraft import Commit, ContextLengthError, Draft, Generation, OptionError, PromptError, Request
 from redraft.engine.load import load
 from redraft.engine.prefix import PrefixCache
+from redraft.engine.stops import Stops
 
 PROMPTS = [[5, 6, 7], [9] * 20, list(range(10, 47)), [3], [44, 45, 46, 47, 48]]
 STEPS = {"max_denoising_steps": 4}
@@ -146,7 +147,8 @@ def test_end_of_turn_ends_the_reply(engine):
     assert got.stats.canvases == before // CANVAS + 1
 
 
-def test_the_next_turn_encodes_only_what_is_new(engine):
+def test_the_next_turn_encodes_only_what_is_new(engine, monkeypatch):
+    monkeypatch.setattr(engine.admission, "stops", Stops(canvas_length=CANVAS, opening=(6, 7)))
     first = engine.generate([5, 6, 7], seed=0, max_new_tokens=2 * CANVAS, **STEPS)
     history = [5, 6, 7, *first.token_ids]
     second = engine.generate([*history, 8, 9], seed=1, max_new_tokens=CANVAS, **STEPS)

@@ -17,6 +17,7 @@ from redraft.engine.defaults import Defaults
 from redraft.engine.reply import Reply
 from redraft.engine.sequence import Sequence
 from redraft.engine.steer import check_start
+from redraft.engine.stops import Stops
 from redraft.model.cache import SequenceCache
 from redraft.model.gemma4 import NO_CANVAS
 from redraft.model.model import DiffusionGemma
@@ -41,6 +42,8 @@ class Admission:
     ) -> None:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.defaults, self.max_context = defaults, max_context
+        canvas = model.config.canvas_length if model.config.has_canvas else 0
+        self.stops = Stops.of_model(tokenizer, template, defaults.end_ids, canvas)
 
     def __call__(self, prompt: Prompt, options: GenerationOptions | None, changes: Mapping[str, Any]) -> Sequence:
         """A request, checked and laid out.
@@ -86,6 +89,7 @@ class Admission:
             seed=as_int64(seed),
             cache=SequenceCache(self.model.config, self.model.dtype, self.model.device),
             pending=ids,
+            stops=self.stops(ids),
             reply=reply,
             budget=budget,
             canvas_length=length,

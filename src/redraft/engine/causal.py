@@ -27,18 +27,18 @@ class CausalLoop:
     """
 
     def __init__(self, model: DiffusionGemma, on_encoded: Callable[[Sequence], None]) -> None:
-        """`on_encoded` is called once a request, when its prompt is encoded."""
+        """`on_encoded` is called after each piece of a prompt."""
         self.model = model
         self.on_encoded = on_encoded
 
     def tick(self, sequence: Sequence) -> Iterator[tuple[Sequence, Commit]]:
         """The next token of one request, or the end of its reply."""
         hidden = encode_pending(self.model, sequence)
-        if hidden is None:
-            return
         written = len(sequence.reply.token_ids)
         if written == 0:
             self.on_encoded(sequence)
+        if hidden is None:
+            return
         started = time.perf_counter()
         logits = self.model.logits(hidden)[0, 0]
         if not bool(torch.isfinite(logits).all()):

@@ -21,6 +21,7 @@ from redraft.engine.outcome import outcome
 from redraft.engine.prefix import BUDGET_BYTES, PrefixCache
 from redraft.engine.running import PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
+from redraft.engine.stops import ENCODE_CHUNK
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
 from redraft.text.output import Reading
@@ -213,7 +214,8 @@ class LocalEngine:
         """The request with what is known of its prompt; the clock starts."""
         sequence = prepared.sequence
         # What follows the prompt depends on its last token, and no snapshot holds what the causal mode makes of it.
-        known = self.prefixes.take(sequence.prompt[:-1] if sequence.judged else sequence.prompt)
+        most = len(sequence.prompt) - sequence.judged
+        known = self.prefixes.take(sequence.prompt, [stop for stop in sequence.stops if stop <= most])
         if known is not None:
             sequence.cache, sequence.pending = known, sequence.prompt[known.length :]
             sequence.costs.cached_tokens = known.length
@@ -234,8 +236,12 @@ class LocalEngine:
         yield self.result(sequence)
 
     def _remember(self, sequence: Sequence) -> None:
-        """Keeps the end of the prompt, and of each canvas that was encoded, as a place to go on from."""
-        self.prefixes.put((sequence.prompt + sequence.reply.token_ids)[: sequence.cache.length], sequence.cache)
+        """Keeps a place that a longer conversation can go on from. Of a long prompt, that is its last one."""
+        if len(sequence.pending) > ENCODE_CHUNK:
+            return
+        ids = (sequence.prompt + sequence.reply.token_ids)[: sequence.cache.length]
+        if sequence.cache.ends == self.admission.stops(ids):
+            self.prefixes.put(ids, sequence.cache)
 
     def result(self, sequence: Sequence) -> Generation:
         """What the user gets of a request."""

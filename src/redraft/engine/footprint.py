@@ -12,7 +12,7 @@ import torch
 
 from redraft.checkpoint.rounding import RECIPES, rounded_bytes
 from redraft.engine.graphs import rows_for
-from redraft.engine.prefill import ENCODE_CHUNK
+from redraft.engine.stops import ENCODE_CHUNK
 from redraft.kernels.head import MAX_TILE_BYTES
 from redraft.kernels.head_stats import MAX_ROWS as DEVICE_ROWS
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS

@@ -132,7 +132,7 @@ class EncodeGraph:
         self._launch()
         for layer, keys, values in zip(sequence.layers, self._attend.new_keys, self._attend.new_values, strict=True):
             layer.append(keys[0], values[0])
-        sequence.length += token_ids.shape[1]
+        sequence.advance(token_ids.shape[1])
         return self._hidden
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class CanvasLoop:
         graphs: bool = False,
         on_encoded: Callable[[Sequence], None] = lambda sequence: None,
     ) -> None:
-        """`on_encoded` is called after each encode, when a sequence's cache stands at the end of a turn or canvas."""
+        """`on_encoded` is called after each encode of a piece of a prompt or of a canvas."""
         self.model = model
         self.exact = exact
         self.graphs = Graphs(model) if graphs else None
@@ -101,10 +101,10 @@ class CanvasLoop:
         """Encodes what is due and starts the next canvas, unless the prompt takes another step."""
         if sequence.pending:
             hidden = encode_pending(self.model, sequence, None if self.graphs is None else self.graphs.encode)
+            self.on_encoded(sequence)
             if hidden is None:
                 return
             sequence.last_hidden = hidden
-            self.on_encoded(sequence)
         sequence.canvas = new_canvas(
             self._noise(sequence, sequence.costs.canvases, sequence.canvas_length),
             sequence.options.stability_threshold,

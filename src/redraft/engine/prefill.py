@@ -10,14 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from redraft.engine.sequence import Sequence
+from redraft.engine.stops import ENCODE_CHUNK
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.model import DiffusionGemma
 
 Encode = Callable[[Tensor, SequenceCache], Tensor]
-
-# Longer prompts are encoded piece by piece, a piece a step: that bounds the attention mask, lets a cancelled request
-# go, and keeps short requests beside a long one moving.
-ENCODE_CHUNK = 512
 
 
 def encode_pending(
@@ -35,7 +32,9 @@ def encode_pending(
     """
     started = time.perf_counter()
     hidden = torch.zeros(1, 1, model.config.hidden_size, dtype=model.dtype, device=model.device)
-    chunk, sequence.pending = sequence.pending[:ENCODE_CHUNK], sequence.pending[ENCODE_CHUNK:]
+    stop = next((stop for stop in sequence.stops if stop > sequence.cache.length), None)
+    count = ENCODE_CHUNK if stop is None else stop - sequence.cache.length
+    chunk, sequence.pending = sequence.pending[:count], sequence.pending[count:]
     if chunk:
         ids = torch.tensor(chunk, dtype=torch.long, device=model.device)[None]
         states = model.encode(ids, KVCache([sequence.cache])) if encode is None else encode(ids, sequence.cache)

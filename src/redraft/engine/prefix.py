@@ -1,4 +1,4 @@
-"""The prefix cache: ends of turns that a conversation can go on from, least recently used out first."""
+"""The prefix cache: places that a conversation can go on from, least recently used out first."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class PrefixCache:
 
     `nbytes` counts keys and values; memory that snapshots share counts once for each.
 
-    Only whole snapshots are reused, never a part of one: a text then depends on its own conversation alone, not on
-    which strangers happened to begin alike.
+    Who puts a snapshot in has encoded it in the pieces of `Stops`, and who takes one goes on with them: a text then
+    depends on its own conversation alone, and not on what was kept of others.
     """
 
     def __init__(self, budget_bytes: int = BUDGET_BYTES) -> None:
@@ -27,10 +27,10 @@ class PrefixCache:
         self.nbytes = 0
         self._lock = threading.Lock()
 
-    def take(self, token_ids: Sequence[int]) -> SequenceCache | None:
-        """A fork of the longest snapshot that these ids begin with."""
+    def take(self, token_ids: Sequence[int], stops: Sequence[int]) -> SequenceCache | None:
+        """A fork of the longest snapshot that these ids begin with, of those that end at a stop of theirs."""
         with self._lock:
-            for length in sorted((n for n in self._lengths if n <= len(token_ids)), reverse=True):
+            for length in sorted((n for n in stops if n in self._lengths), reverse=True):
                 key = tuple(token_ids[:length])
                 if key in self._snapshots:
                     self._snapshots.move_to_end(key)

@@ -73,6 +73,7 @@ class Sequence:
         seed: as an int64 bit pattern.
         cache: what has been encoded.
         pending: ids to encode before the next denoising step.
+        stops: lengths at which the prompt's pieces end, see `Stops`.
         reply: what the user gets.
         budget: tokens that the reply may have; canvases of `canvas_length` positions cover it.
         canvas_length: positions of each canvas.
@@ -105,6 +106,7 @@ class Sequence:
     instead: tuple[Constraint, ...] = ()
     initial: list[int] = field(default_factory=list)
     pinned: list[int] = field(default_factory=list)
+    stops: list[int] = field(default_factory=list)
     canvas: CanvasState | None = None
     last_hidden: Tensor | None = None
     logprobs: list[float] = field(default_factory=list)

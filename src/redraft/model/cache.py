@@ -103,11 +103,19 @@ class LayerCache:
 
 
 class SequenceCache:
-    """All layers of one sequence."""
+    """All layers of one sequence.
+
+    Attributes:
+        windows: of each layer, None where it sees everything.
+        length: positions that are encoded.
+        ends: lengths after each encode, in order; -1 among them once a part of one was taken back.
+        layers: keys and values.
+    """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.windows = [layer.window for layer in config.layers]
         self.length = 0
+        self.ends: list[int] = []
         self.layers = [
             LayerCache(
                 layer.num_key_value_heads,
@@ -125,7 +133,13 @@ class SequenceCache:
         for layer in self.layers:
             layer.shared = True
         twin.layers = [copy.copy(layer) for layer in self.layers]
+        twin.ends = list(self.ends)
         return twin
+
+    def advance(self, count: int) -> None:
+        """Notes that every layer has taken so many positions more, in one encode."""
+        self.length += count
+        self.ends.append(self.length)
 
     def cut(self, length: int) -> int:
         """Goes back to the longest prefix of at most `length` positions that can be restored; returns its length.
@@ -137,6 +151,10 @@ class SequenceCache:
             length = 0
         for layer in self.layers:
             layer.truncate(length)
+        if length != self.length:
+            kept = [end for end in self.ends if end <= length]
+            # What is left of a longer encode may have other last bits than one that ends here.
+            self.ends = kept if kept[-1:] == [length] or not length else [*kept, -1]
         self.length = length
         return length
 

@@ -86,7 +86,7 @@ class DiffusionGemma(nn.Module):
             raise ValueError(f"{B} rows of {T} ids with lengths {counts} do not fit {len(cache.sequences)} sequences")
         hidden = self.encode_with(token_ids, cache.lengths.to(self.device), Encode(cache, counts))
         for sequence, count in zip(cache.sequences, counts, strict=True):
-            sequence.length += count
+            sequence.advance(count)
         return hidden
 
     @torch.no_grad()
