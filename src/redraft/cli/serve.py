@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,12 +33,18 @@ def serve(
     prefix_cache: Annotated[
         int, typer.Option(help="MiB that the prompts of earlier turns may keep.", min=0, metavar="MIB")
     ] = 512,
-    log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts to the log.")] = False,
+    known_tools: Annotated[
+        bool,
+        typer.Option("--known-tools", help="Answer requests without tools with calls that the model knows by heart."),
+    ] = False,
+    log_prompts: Annotated[
+        Path | None,
+        typer.Option(help="Write requests and replies to this file, for your eyes only.", metavar="FILE.jsonl"),
+    ] = None,
     loading: dict[str, Any] | None = None,
 ) -> None:
     """Serve a model over HTTP, to OpenAI's clients and to a page."""
     import secrets
-    from pathlib import Path
 
     from redraft.cli import show
     from redraft.core.errors import OptionError
@@ -57,6 +64,7 @@ def serve(
         max_waiting=max_waiting,
         request_timeout_s=timeout,
         drain_s=drain,
+        known_tools=known_tools,
         log_prompts=log_prompts,
     )
     engine = show.load(model, loading or {}, prefix_cache_mb=prefix_cache)

@@ -131,6 +131,6 @@ class Engine(Protocol):
         """The token ids of a text as it stands, no template around it."""
         ...
 
-    def pieces(self, token_ids: Sequence[int]) -> list[str]:
-        """Each token's own text, for drawing a canvas position by position."""
+    def pieces(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> list[str]:
+        """Each token's own text, for drawing a canvas position by position; markers are spelled out or empty."""
         ...

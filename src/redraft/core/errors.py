@@ -34,10 +34,11 @@ class SchemaError(OptionError):
 
     Attributes:
         path: the keyword, from the schema's root on, with dots.
+        option: which of the options holds the schema.
     """
 
     def __init__(self, path: str, reason: str) -> None:
-        self.path = path
+        self.path, self.option = path, "response_format"
         super().__init__(f"schema: {path or 'the root'}: {reason}")
 
 

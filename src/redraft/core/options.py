@@ -14,6 +14,12 @@ from redraft.core.presets import PRESETS
 # Integers of more bits are no longer exact to many readers of JSON, browsers among them.
 EXACT_BITS = 53
 
+
+def exact(number: int) -> int | str:
+    """An integer as JSON carries it exactly to every reader: as text where it is too large for some."""
+    return number if abs(number) < 2**EXACT_BITS else str(number)
+
+
 Mode = Literal["diffusion", "autoregressive", "verified"]
 
 
@@ -100,7 +106,8 @@ class GenerationOptions:
             raise OptionError(f"t_min ({self.t_min}) must not exceed t_max ({self.t_max})")
         if self.temperature is not None:
             _at_least(self, "temperature", 0.0, float)
-        if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**64):
+        seed = self.seed
+        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64):
             raise OptionError(f"seed must be an integer from 0 to 2**64 - 1, got {self.seed!r}")
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))

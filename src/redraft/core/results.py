@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from redraft.core.options import exact
+
 FinishReason = Literal["stop", "length", "tool_calls", "empty", "cancelled", "error"]
 
 
@@ -117,8 +119,8 @@ class Generation:
     filled: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The reply as JSON values, in the order of the fields."""
-        return asdict(self)
+        """The reply as JSON values, in the order of the fields; a seed of more than 53 bits is a text."""
+        return asdict(self) | {"seed": exact(self.seed)}
 
 
 @dataclass(frozen=True, kw_only=True)

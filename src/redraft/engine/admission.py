@@ -26,6 +26,7 @@ from redraft.text.chat import ChatTemplate
 from redraft.text.constraint import Constraint, ConstraintFactory
 from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE, TURN_OPEN
 from redraft.text.output import Reading
+from redraft.text.response_format import response_pattern
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -54,6 +55,9 @@ class Admission:
         if not self.model.config.has_canvas:
             _refuse_canvas(options or self.defaults.options, changes)
         resolved = (options or self.defaults.options).with_changes(**changes)
+        if resolved.response_format is not None and response_pattern(resolved.response_format) is None:
+            # Any text, which is what there is without.
+            resolved = resolved.with_changes(response_format=None)
         if resolved.response_format is not None and resolved.tools is self.defaults.options.tools:
             # Who asks for a format wants no call that nobody has declared.
             resolved = resolved.with_changes(tools=None)
@@ -70,19 +74,6 @@ class Admission:
         seed = secrets.randbits(EXACT_BITS) if resolved.seed is None else resolved.seed
         resolved = resolved.with_changes(seed=seed)
         constraint, *instead = self._constraints_of(resolved, thinking)
-        reading = Reading(
-            plain=resolved.skip_special_tokens or (resolved.response_format is not None and not _has_parts(resolved, thinking)),
-            bare_calls=constraint is None,
-            thinking=thinking,
-        )
-        reply = Reply(
-            self.tokenizer,
-            self.defaults.end_ids,
-            budget,
-            resolved.stop,
-            reading,
-            skip_special_tokens=resolved.skip_special_tokens,
-        )
         sequence = Sequence(
             prompt=ids,
             options=resolved,
@@ -90,17 +81,30 @@ class Admission:
             cache=SequenceCache(self.model.config, self.model.dtype, self.model.device),
             pending=ids,
             stops=self.stops(ids),
-            reply=reply,
+            reply=self._reply(resolved, budget, thinking, bare_calls=constraint is None),
             budget=budget,
             canvas_length=length,
             constraint=constraint,
             constraint_state=0 if constraint is None else constraint.automaton.start,
             strict=resolved.response_format is not None or resolved.tool_choice not in ("auto", "none"),
-            instead=tuple(instead),
+            instead=tuple(found for found in instead if found is not None),
         )
         self._lay_out(sequence)
         check_start(sequence, self.model.config.vocab_size)
         return sequence
+
+    def _reply(self, options: GenerationOptions, budget: int, thinking: bool, *, bare_calls: bool) -> Reply:
+        """What the reply gathers in, and how it is read."""
+        text_alone = options.response_format is not None and not _has_parts(options, thinking)
+        reading = Reading(plain=text_alone or options.skip_special_tokens, bare_calls=bare_calls, thinking=thinking)
+        return Reply(
+            self.tokenizer,
+            self.defaults.end_ids,
+            budget,
+            options.stop,
+            reading,
+            skip_special_tokens=options.skip_special_tokens,
+        )
 
     def _canvas_length(self, options: GenerationOptions) -> int:
         """Positions of each forward that writes: one in the causal mode."""

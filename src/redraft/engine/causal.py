@@ -55,9 +55,7 @@ class CausalLoop:
         sequence.pending = [token]
         yield (
             sequence,
-            Commit(
-                canvas=written, token_ids=tuple(ids), text=text, shown=shown, denoising_steps=0, logprobs=logprobs
-            ),
+            Commit(canvas=written, token_ids=tuple(ids), text=text, shown=shown, denoising_steps=0, logprobs=logprobs),
         )
 
     def _choose(self, sequence: Sequence, logits: Tensor, written: int) -> tuple[int, float]:

@@ -204,11 +204,11 @@ class LocalEngine:
         """The token ids of a text as it stands, no template around it."""
         return self.admission.encoded(text)
 
-    def pieces(self, token_ids: Rows[int]) -> list[str]:
-        """Each token's own text; a number in angle brackets where there is no tokenizer."""
+    def pieces(self, token_ids: Rows[int], *, skip_special_tokens: bool = False) -> list[str]:
+        """Each token's own text, of markers their spelling or nothing; <number> where there is no tokenizer."""
         if self.tokenizer is None:
             return [f"<{token_id}>" for token_id in token_ids]
-        return self.tokenizer.pieces(token_ids)
+        return self.tokenizer.pieces(token_ids, skip_special_tokens=skip_special_tokens)
 
     def _begin(self, prepared: PreparedRequest) -> Sequence:
         """The request with what is known of its prompt; the clock starts."""

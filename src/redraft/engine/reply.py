@@ -123,4 +123,3 @@ class Reply:
         piece = self.text[self._sent : max(self._sent, end)]
         self._sent += len(piece)
         return piece
-

@@ -35,6 +35,8 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
         scheduler.start()
         yield
         await scheduler.stop()
+        if server.log is not None:
+            server.log.close()
 
     # FastAPI's own pages load scripts from elsewhere.
     app = FastAPI(title="redraft", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -51,6 +53,10 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     async def model(name: str) -> dict[str, Any]:
         server.check_model(name)
         return _model(server)
+
+    @app.get("/v1/tools", summary="The calls that the model knows by heart; see `diffusion.known_tools`")
+    async def tools() -> dict[str, Any]:
+        return {"object": "list", "data": server.known_tools, "used": settings.known_tools}
 
     @app.get("/health", summary="Whether the process lives")
     async def health() -> dict[str, str]:
@@ -90,5 +96,6 @@ def _model(server: Server) -> dict[str, Any]:
             "dtype": info.dtype,
             "quantization": info.quantization,
             "defaults": {name: value for name, value in info.defaults.items() if name != "tools"},
+            **({"known_tools": server.known_tools} if server.settings.known_tools else {}),
         },
     }

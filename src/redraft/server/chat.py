@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,12 +20,12 @@ from redraft.server.choices import (
     message_of,
     options_of,
     usage_of,
+    without_calls,
 )
 from redraft.server.flight import FlightResponse, Server
 from redraft.server.frames import Frames
 from redraft.server.schema import ChatRequest
 from redraft.server.streams import events
-from redraft.text.visible import Visible
 
 
 def routes(server: Server) -> APIRouter:
@@ -35,6 +36,11 @@ def routes(server: Server) -> APIRouter:
     async def chat_completions(request: Request, body: ChatRequest) -> Any:
         server.check_model(body.model)
         options = options_of(body)
+        calls = bool(body.tools)
+        if not calls:
+            more = server.undeclared(body)
+            calls = "tool_choice" not in more and bool(server.known_tools)
+            options = {name: value for name, value in options.items() if name != "tools"} | more
         count = body.n or 1
         prepares = [
             partial(server.engine.prepare, body.messages, **(options | _seed(body.seed, number)))
@@ -42,22 +48,24 @@ def routes(server: Server) -> APIRouter:
         ]
         drafts = body.diffusion is not None and body.diffusion.drafts
         steered = body.response_format is not None or bool(body.tools)
-        flight = await server.flight(prepares, drafts=drafts, steered=steered)
+        seen = (lambda generation: generation) if calls else without_calls
+        request_id = f"chatcmpl-{secrets.token_hex(12)}"
+        flight = await server.flight(request_id, body, prepares, drafts=drafts, steered=steered)
         envelope = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "id": request_id,
             "object": "chat.completion.chunk" if body.stream else "chat.completion",
             "created": int(time.time()),
             "model": server.settings.model,
         }
         if body.stream:
-            writer = _Writer(server, [job.prepared.options for job in flight.jobs])
+            writer = _Writer(server, count, seen)
             usage = body.stream_options is not None and body.stream_options.include_usage
             make = partial(Frames, server.engine.pieces)
             return FlightResponse(flight, events(flight, writer, envelope, make, usage))
         done = await flight.results(request)
         return {
             **envelope,
-            "choices": [_choice(server, number, generation) for number, generation in enumerate(done)],
+            "choices": [_choice(server, number, seen(generation)) for number, generation in enumerate(done)],
             "usage": usage_of(done),
             "redraft": [extras_of(generation) for generation in done],
         }
@@ -92,25 +100,23 @@ def _logprobs(server: Server, generation: Generation) -> dict[str, Any] | None:
 class _Writer:
     """Text as soon as it cannot become anything else; calls, which cannot be read before they are whole, at the end."""
 
-    def __init__(self, server: Server, options: list[Any]) -> None:
-        self._server = server
-        self._visible = [
-            Visible(plain=one.response_format is not None and not one.tools and not one.enable_thinking)
-            for one in options
-        ]
+    def __init__(self, server: Server, count: int, seen: Callable[[Generation], Generation]) -> None:
+        self._server, self._seen = server, seen
+        self._shown = [0] * count
 
     def first(self, number: int) -> list[dict[str, Any]]:
         return [{"delta": {"role": "assistant", "content": ""}}]
 
     def commit(self, number: int, commit: Commit) -> list[dict[str, Any]]:
-        text = self._visible[number].add(commit.text)
-        return [{"delta": {"content": text}}] if text else []
+        self._shown[number] += len(commit.shown)
+        return [{"delta": {"content": commit.shown}}] if commit.shown else []
 
     def last(self, number: int, generation: Generation) -> list[dict[str, Any]]:
+        generation = self._seen(generation)
         found: list[dict[str, Any]] = []
         if generation.reasoning is not None:
             found.append({"delta": {"reasoning_content": generation.reasoning}})
-        if rest := self._visible[number].rest(generation.text):
+        if rest := generation.text[self._shown[number] :]:
             found.append({"delta": {"content": rest}})
         for place, call in enumerate(generation.tool_calls):
             found.append({"delta": {"tool_calls": [{"index": place, **call_of(call, call_id())}]}})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import asdict
 from typing import Any
 
+from redraft.core.options import exact
 from redraft.core.results import Generation, ToolCall
 from redraft.server.errors import ApiError
 from redraft.server.schema import ChatRequest, CompletionRequest, Diffusion, InfillRequest
@@ -70,13 +72,19 @@ def _tool_choice(choice: str | dict[str, Any] | None) -> str | None:
 
 
 def _of_diffusion(diffusion: Diffusion) -> dict[str, Any]:
-    fields = diffusion.model_dump(exclude={"drafts"}, exclude_none=True)
+    fields = diffusion.model_dump(exclude={"drafts", "known_tools"}, exclude_none=True)
     return {_DIFFUSION.get(name, name): value for name, value in fields.items()}
 
 
 def finish_reason(generation: Generation) -> str:
     """In OpenAI's words."""
     return _FINISH.get(generation.finish_reason, generation.finish_reason)
+
+
+def without_calls(generation: Generation) -> Generation:
+    """The reply for a client that has declared no tool, and could do nothing with a call."""
+    finish = "stop" if generation.finish_reason == "tool_calls" else generation.finish_reason
+    return dataclasses.replace(generation, tool_calls=(), finish_reason=finish)
 
 
 def message_of(generation: Generation, ids: list[str]) -> dict[str, Any]:
@@ -120,7 +128,7 @@ def usage_of(generations: list[Generation]) -> dict[str, Any]:
 def extras_of(generation: Generation) -> dict[str, Any]:
     """What OpenAI's form has no place for."""
     return {
-        "seed": generation.seed,
+        "seed": exact(generation.seed),
         "finish_reason": generation.finish_reason,
         "stats": asdict(generation.stats),
         "doubts": [asdict(doubt) for doubt in generation.doubts],

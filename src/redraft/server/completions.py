@@ -38,7 +38,9 @@ def routes(server: Server) -> APIRouter:
 
         def prepare(prompt: str | list[int], seed: int | None) -> Prepared:
             ids = server.engine.encode(prompt) if isinstance(prompt, str) else prompt
-            own: dict[str, Any] = {"tools": None, **options} | ({} if seed is None else {"seed": seed})
+            own: dict[str, Any] = {"tools": None, "skip_special_tokens": True, **options} | (
+                {} if seed is None else {"seed": seed}
+            )
             return server.engine.prepare(ids, **own)
 
         wanted = [(prompt, number) for prompt in prompts for number in range(count)]
@@ -46,9 +48,10 @@ def routes(server: Server) -> APIRouter:
             partial(prepare, prompt, None if body.seed is None else body.seed + number) for prompt, number in wanted
         ]
         drafts = body.diffusion is not None and body.diffusion.drafts
-        flight = await server.flight(prepares, drafts=drafts, steered=False)
+        request_id = f"cmpl-{secrets.token_hex(12)}"
+        flight = await server.flight(request_id, body, prepares, drafts=drafts, steered=False)
         envelope = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
+            "id": request_id,
             "object": "text_completion",
             "created": int(time.time()),
             "model": server.settings.model,
@@ -62,9 +65,9 @@ def routes(server: Server) -> APIRouter:
         choices = [
             {
                 "index": number,
-                "text": before[number] + generation.raw,
+                "text": before[number] + generation.text,
                 "logprobs": _logprobs(server, generation),
-                "finish_reason": _finish(generation),
+                "finish_reason": finish_reason(generation),
             }
             for number, generation in enumerate(done)
         ]
@@ -87,15 +90,10 @@ def _echoed(server: Server, prompt: str | list[int]) -> str:
     return prompt if isinstance(prompt, str) else "".join(server.engine.pieces(prompt))
 
 
-def _finish(generation: Generation) -> str:
-    # A plain completion has no calls: what looks like one is its text.
-    return "stop" if generation.finish_reason == "tool_calls" else finish_reason(generation)
-
-
 def _logprobs(server: Server, generation: Generation) -> dict[str, Any] | None:
     if generation.logprobs is None:
         return None
-    pieces = server.engine.pieces(generation.token_ids)
+    pieces = server.engine.pieces(generation.token_ids, skip_special_tokens=True)
     offsets = [sum(map(len, pieces[:i])) for i in range(len(pieces))]
     return {
         "tokens": pieces, "token_logprobs": list(generation.logprobs), "top_logprobs": None, "text_offset": offsets,
@@ -114,4 +112,4 @@ class _Writer:
         return [{"text": commit.text}] if commit.text else []
 
     def last(self, number: int, generation: Generation) -> list[dict[str, Any]]:
-        return [{"text": generation.raw[self._sent[number] :], "finish_reason": _finish(generation)}]
+        return [{"text": generation.text[self._sent[number] :], "finish_reason": finish_reason(generation)}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,9 +13,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from redraft.core.errors import ContextLengthError, InputError, SchemaError
+from redraft.core.errors import ContextLengthError, InputError, PromptError, SchemaError
+from redraft.server.schema import ChatRequest, Diffusion
 
 _log = logging.getLogger(__name__)
+# What the engine's options are called in a request, where that is something else.
+_FIELDS = {
+    "max_new_tokens": "max_tokens",
+    "max_denoising_steps": "diffusion.steps",
+    "initial_canvas": "prediction",
+    "enable_thinking": "chat_template_kwargs.enable_thinking",
+}
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -52,14 +61,16 @@ class ApiError(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def api_error(error: Exception) -> ApiError:
-    """What a client is told of any error."""
+def api_error(error: Exception, path: str = "") -> ApiError:
+    """What a client is told of any error at this route."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextLengthError):
-        return ApiError(400, str(error), param="messages", code="context_length_exceeded")
+        return ApiError(400, str(error), param=_prompt_field(path), code="context_length_exceeded")
+    if isinstance(error, PromptError):
+        return ApiError(400, str(error), param=_prompt_field(path))
     if isinstance(error, SchemaError):
-        return ApiError(400, str(error), param="response_format", code="invalid_schema")
+        return ApiError(400, str(error), param=error.option, code="invalid_schema")
     if isinstance(error, InputError):
         return ApiError(400, str(error), param=_named(str(error)))
     if isinstance(error, RequestValidationError):
@@ -74,7 +85,7 @@ def install(app: FastAPI, on_error: Callable[[int], None]) -> None:
     """Makes an app answer errors so; `on_error` is told each status."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
-        told = api_error(error)
+        told = api_error(error, request.url.path)
         on_error(told.status)
         return told.response()
 
@@ -83,9 +94,17 @@ def install(app: FastAPI, on_error: Callable[[int], None]) -> None:
 
 
 def _named(message: str) -> str | None:
-    """Options' errors begin with the option's name."""
-    name = message.split(" ")[0].split("=")[0].rstrip(":")
-    return name if name.isidentifier() else None
+    """The request's field of an option; the errors of options begin with the option's name."""
+    name = re.split("[ =:]", message, maxsplit=1)[0]
+    if name in _FIELDS:
+        return _FIELDS[name]
+    if name in Diffusion.model_fields:
+        return f"diffusion.{name}"
+    return name if name in ChatRequest.model_fields else None
+
+
+def _prompt_field(path: str) -> str:
+    return {"/v1/completions": "prompt", "/v1/infill": "text"}.get(path, "messages")
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import anyio
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -17,10 +17,11 @@ from starlette.types import Receive, Scope, Send
 from redraft.core.engine import Engine, Prepared
 from redraft.core.results import Generation
 from redraft.server.errors import ApiError
+from redraft.server.prompt_log import PromptLog
 from redraft.server.scheduler import Inbox, Job, Scheduler
+from redraft.server.schema import ChatRequest
 from redraft.server.settings import Settings
 
-_log = logging.getLogger(__name__)
 # Requests that are prepared at once; those with a schema apart, which take a core for a second or more.
 _PLAIN, _STEERED = 8, 2
 
@@ -31,6 +32,7 @@ class Server:
     def __init__(self, engine: Engine, settings: Settings, scheduler: Scheduler) -> None:
         self.engine, self.settings, self.scheduler = engine, settings, scheduler
         self.started = int(time.time())
+        self.log = None if settings.log_prompts is None else PromptLog(settings.log_prompts)
         self._plain, self._steered = anyio.CapacityLimiter(_PLAIN), anyio.CapacityLimiter(_STEERED)
 
     def check_model(self, name: str) -> None:
@@ -39,7 +41,37 @@ class Server:
             message = f"there is no model {name!r} here, only {self.settings.model!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
 
-    async def flight(self, prepares: Sequence[Callable[[], Prepared]], *, drafts: bool, steered: bool) -> Flight:
+    @cached_property
+    def known_tools(self) -> list[dict[str, Any]]:
+        """Declarations of the calls that the model knows by heart."""
+        return list(self.engine.info.defaults.get("tools") or ())
+
+    def undeclared(self, body: ChatRequest) -> dict[str, Any]:
+        """Options of a request without tools: no call that nobody has declared, unless the operator or the request
+        itself asks for those that the model knows by heart.
+
+        Raises:
+            ApiError: a call is required and there is none to choose from.
+        """
+        asked = None if body.diffusion is None else body.diffusion.known_tools
+        if asked and not self.known_tools:
+            raise ApiError(400, "this model knows no calls by heart", param="diffusion.known_tools")
+        used = self.settings.known_tools if asked is None else asked
+        if not self.known_tools or used:
+            return {}
+        if body.tool_choice not in (None, "auto", "none"):
+            raise ApiError(400, f"tool_choice={body.tool_choice!r} needs tools", param="tool_choice")
+        return {"tool_choice": "none"}
+
+    async def flight(
+        self,
+        request_id: str,
+        body: BaseModel,
+        prepares: Sequence[Callable[[], Prepared]],
+        *,
+        drafts: bool,
+        steered: bool,
+    ) -> Flight:
         """Takes places, prepares and submits.
 
         Raises:
@@ -47,12 +79,13 @@ class Server:
             InputError: a request that cannot work.
         """
         self.scheduler.reserve(len(prepares))
-        flight = Flight(self.scheduler, len(prepares))
+        done = None if self.log is None else partial(self.log.reply, request_id)
+        flight = Flight(self.scheduler, len(prepares), done)
         try:
             limiter = self._steered if steered else self._plain
             prepared = [await anyio.to_thread.run_sync(prepare, limiter=limiter) for prepare in prepares]
-            if self.settings.log_prompts:
-                _log.info("request of %d tokens: %r", prepared[0].prompt_tokens, prepared[0].options)
+            if self.log is not None:
+                self.log.request(request_id, body)
             flight.submit(prepared, drafts, time.monotonic() + self.settings.request_timeout_s)
         except BaseException:
             flight.close()
@@ -63,10 +96,12 @@ class Server:
 class Flight:
     """Jobs of one request. Whatever happens to it, `close` ends what has not ended and gives the places back."""
 
-    def __init__(self, scheduler: Scheduler, count: int) -> None:
+    def __init__(
+        self, scheduler: Scheduler, count: int, on_done: Callable[[int, Generation], None] | None = None
+    ) -> None:
         self.inbox, self.jobs, self.count = Inbox(), list[Job](), count
         self.done: dict[int, Generation] = {}
-        self._scheduler, self._open = scheduler, True
+        self._scheduler, self._open, self._on_done = scheduler, True, on_done
 
     def submit(self, prepared: Sequence[Prepared], drafts: bool, deadline: float) -> None:
         """Queues the jobs."""
@@ -82,6 +117,8 @@ class Flight:
             ApiError: it is none.
         """
         self.done[number] = generation
+        if self._on_done is not None:
+            self._on_done(number, generation)
         if self.jobs[number].late:
             raise ApiError(504, "the request took longer than the server allows", code="timeout")
         if generation.finish_reason == "error":

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from redraft.core.options import EXACT_BITS
 
 MAX_DEPTH = 64
 MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 
 Message = dict[str, Any]
+
+
+def _read_seed(value: Any) -> Any:
+    """A seed that has come through JSON undamaged: a larger one is a text."""
+    if isinstance(value, bool):
+        raise ValueError("a seed is a number")
+    if isinstance(value, int) and value >= 2**EXACT_BITS:
+        raise ValueError(f"numbers from 2**{EXACT_BITS} on lose digits in JSON: send the seed as text")
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) <= 20):
+        raise ValueError("a seed that is text has decimal digits, 20 at most")
+    return int(value) if isinstance(value, str) else value
+
+
+Seed = Annotated[
+    int,
+    BeforeValidator(_read_seed, json_schema_input_type=int | str),
+    Field(ge=0, lt=2**64),
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -59,6 +79,7 @@ class Diffusion(Body):
     adaptive_canvas: bool | None = None
     plateau_steps: Annotated[int | None, Field(ge=0, le=1000)] = None
     retry_empty: bool | None = None
+    known_tools: bool | None = None
     drafts: bool = False
 
 
@@ -82,7 +103,7 @@ class Sampling(Body):
     model: str
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Share | None = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    seed: Seed | None = None
     max_tokens: Annotated[int | None, Field(ge=1, lt=2**31)] = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES)] = None
@@ -151,7 +172,7 @@ class InfillRequest(Body):
     instruction: str | None = None
     messages: Annotated[list[Message] | None, Field(max_length=MAX_MESSAGES)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    seed: Seed | None = None
     max_tokens: Annotated[int | None, Field(ge=1, lt=2**31)] = None
     diffusion: Diffusion | None = None
 

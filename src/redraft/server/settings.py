@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 
 from redraft.core.errors import OptionError
 
@@ -25,7 +26,8 @@ class Settings:
         max_waiting: requests that wait for a place; one more is refused.
         request_timeout_s: after which a request ends with an error.
         drain_s: how long running requests may take once the server is told to stop.
-        log_prompts: whether prompts and replies are logged.
+        known_tools: whether a request without tools may be answered with a call that the model knows by heart.
+        log_prompts: the file that requests and replies are written to, one JSON document a line; None writes none.
     """
 
     host: str = "127.0.0.1"
@@ -39,7 +41,8 @@ class Settings:
     max_waiting: int = 128
     request_timeout_s: float = 600.0
     drain_s: float = 30.0
-    log_prompts: bool = False
+    known_tools: bool = False
+    log_prompts: Path | None = None
 
     def __post_init__(self) -> None:
         if self.api_key is None and self.host not in LOOPBACK:

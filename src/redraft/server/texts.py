@@ -35,10 +35,11 @@ def routes(server: Server) -> APIRouter:
                 raise ApiError(400, "messages belong to holes; a span has an instruction", param="messages")
             instruction = body.instruction or "Write this part anew."
             prepare = partial(engine.prepare_edit, body.text, body.span, instruction, **options)
-        flight = await server.flight([prepare], drafts=False, steered=True)
+        request_id = f"infill-{secrets.token_hex(12)}"
+        flight = await server.flight(request_id, body, [prepare], drafts=False, steered=True)
         done = await flight.results(request)
         return {
-            "id": f"infill-{secrets.token_hex(12)}",
+            "id": request_id,
             "object": "infill",
             "model": server.settings.model,
             "text": done[0].raw,

@@ -35,7 +35,14 @@ def calls_pattern(
         SchemaError: parameters that are no schema, or, of a function that is `strict`, cannot be enforced. Values
             of other functions that cannot be held to their schema may be any.
     """
-    functions = _functions(tools)
+    try:
+        return _pattern(_functions(tools), tool_choice, marks, parallel)
+    except SchemaError as error:
+        error.option = "tools"
+        raise
+
+
+def _pattern(functions: dict[str, _Function], tool_choice: str, marks: Mapping[str, str], parallel: bool) -> str:
     if tool_choice not in ("auto", "required"):
         if tool_choice not in functions:
             raise OptionError(f"tool_choice={tool_choice!r} is none of the tools: {', '.join(functions)}")

@@ -29,9 +29,7 @@ _NOT_ASCII = re.compile("[^\x00-\x7f\ufdd0-\ufdef]")
 class ChatTemplate:
     """Turns OpenAI-style messages into the prompt that the model was trained on."""
 
-    def __init__(
-        self, source: str | Mapping[str, str], special_tokens: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, source: str | Mapping[str, str], special_tokens: Mapping[str, str] | None = None) -> None:
         """`source` is a template, or several by name: "default", and "tool_use" for requests with tools.
 
         Raises:

@@ -17,8 +17,8 @@ from redraft.text.bare_calls import without_bare_calls
 from redraft.text.byte_automaton import ByteAutomaton, behind, either, without
 from redraft.text.bytes_of_tokens import TokenBytes, marks_of, token_bytes
 from redraft.text.call_pattern import argument_names, calls_pattern
-from redraft.text.markers import CALL_CLOSE, CALL_OPEN, CHANNEL_CLOSE, CHANNEL_OPEN, NAME, QUOTE
 from redraft.text.guarded import compile_guarded
+from redraft.text.markers import CALL_CLOSE, CALL_OPEN, CHANNEL_CLOSE, CHANNEL_OPEN, NAME, QUOTE
 from redraft.text.once import Once, parts, restricted
 from redraft.text.pattern import compile_pattern
 from redraft.text.response_format import has_patterns, response_pattern

@@ -138,9 +138,11 @@ class Tokenizer:
         """The token as the vocabulary spells it."""
         return self._backend.id_to_token(token_id) or ""
 
-    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+    def pieces(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> list[str]:
         """Each token's own text, with the space it stands for; for drawing, not for joining."""
-        return [self._piece(token_id) for token_id in token_ids]
+        return [
+            "" if skip_special_tokens and token_id in self._special else self._piece(token_id) for token_id in token_ids
+        ]
 
     def _piece(self, token_id: int) -> str:
         token = self._special.get(token_id) or self._backend.id_to_token(token_id) or ""

@@ -24,6 +24,12 @@ export const model = async () => {
   return (await response.json()).data[0];
 };
 
+// Declarations of the calls that it knows by heart.
+export const tools = async () => {
+  const response = await checked(await fetch("/v1/tools", { headers: headers() }));
+  return (await response.json()).data;
+};
+
 // The answer of a route, as JSON.
 export const post = async (path, body, signal) => {
   const sent = { method: "POST", headers: headers(), body: JSON.stringify(body), signal };

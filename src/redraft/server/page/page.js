@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { find, make } from "./dom.js";
 import * as infill from "./infill.js";
+import * as known from "./known.js";
 import { Reply } from "./reply.js";
 import * as settings from "./settings.js";
 import * as store from "./store.js";
@@ -49,7 +50,8 @@ const ask = async (user) => {
   find("stop").hidden = false;
   find("send").disabled = true;
   try {
-    const body = { model, messages: [...settings.system(), ...messages(), { role: "user", content: user }], ...settings.options() };
+    const said = [...settings.system(), ...messages(), { role: "user", content: user }];
+    const body = known.allowed({ model, messages: said, ...settings.options() });
     const reply = new Reply(find("compare").checked ? "Diffusion" : "");
     const row = make("div", { className: "replies" }, reply.element);
     turn.append(row);
@@ -63,7 +65,7 @@ const ask = async (user) => {
       const causal = new Reply("Autoregressive");
       row.append(causal.element);
       const seed = body.seed ?? reply.record.extras.seed;
-      await causal.run({ ...body, seed, diffusion: { mode: "autoregressive" } }, running.signal);
+      await causal.run(known.allowed({ ...body, seed, diffusion: { mode: "autoregressive" } }), running.signal);
       kept.beside = causal.record;
     }
   } catch (error) {
@@ -157,6 +159,7 @@ begin();
 try {
   model = (await api.model()).id;
   find("model").textContent = model;
+  await known.install();
 } catch (error) {
   find("trouble").hidden = false;
   find("trouble").textContent = error.message;

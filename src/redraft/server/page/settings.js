@@ -30,6 +30,9 @@ const json = (name, what) => {
 
 const number = (name) => (values[name] === "" ? undefined : Number(values[name]));
 
+// Beyond 2^53 a number is another one here: such a seed is sent as the text that it is.
+const seed = () => (Number.isSafeInteger(number("seed") ?? 0) ? number("seed") : values.seed);
+
 // The fields of a request. Throws where a schema or tools are no JSON.
 export const options = () => {
   const schema = json("schema", "The schema");
@@ -37,7 +40,7 @@ export const options = () => {
   const diffusion = { preset: values.preset || undefined, redraft: number("redraft") };
   return {
     temperature: number("temperature"),
-    seed: number("seed"),
+    seed: seed(),
     max_tokens: number("max_tokens"),
     logprobs: values.judge || undefined,
     tools: tools && (Array.isArray(tools) ? tools : tools.tools ?? [tools]),
