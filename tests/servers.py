@@ -16,9 +16,10 @@ REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.
 
 
 @contextmanager
-def serving(*arguments: str, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """(process, port) of a server of mini."""
-    command = [*REDRAFT, "serve", "--port", str(port), "--api-key", KEY, "--dtype", "float32", *arguments]
+def serving(*arguments: str, port: int = 0, known_tools: bool = True) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """(process, port) of a server of mini, which uses the calls it knows by heart as the engine does."""
+    own = ["--known-tools"] if known_tools else []
+    command = [*REDRAFT, "serve", "--port", str(port), "--api-key", KEY, "--dtype", "float32", *own, *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None

@@ -15,7 +15,7 @@ _NOTHING, _BEGUN, _NAMED, _BEHIND = range(4)
 
 
 class _State(NamedTuple):
-    """`spelled`: letters of "call" that a word has begun with, -1 in any other word; `found`: what a call has so far."""
+    """`spelled`: letters of "call" that a word has begun with, -1 in others; `found`: what a call has so far."""
 
     spelled: int = 0
     found: int = _NOTHING
@@ -46,7 +46,7 @@ def _follow(state: _State, symbol: int) -> _State | None:
     if symbol >= 0x80 or chr(symbol).isalnum() or symbol in b"_.-":
         on = 0 <= state.spelled < len(_WORD) and symbol == _WORD[state.spelled]
         return _State(state.spelled + 1 if on else -1, _NAMED if state.found in (_BEGUN, _NAMED) else _NOTHING)
-    if (state.found == _NAMED and symbol in b"{(") or (state.found == _BEHIND and symbol in b"{"):
+    if symbol in {_NAMED: b"{(", _BEHIND: b"{"}.get(state.found, b""):
         return None
     if symbol in _SPACES and state.found != _NOTHING:
         return _State(0, _BEGUN if state.found == _BEGUN else _BEHIND)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 from jinja2 import nodes
@@ -120,7 +120,7 @@ class ChatTemplate:
 class _Generation(Extension):
     """`{% generation %}`, by which trainers mark what the model wrote; for a prompt, it is what stands in it."""
 
-    tags = {"generation"}
+    tags: ClassVar[set[str]] = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
@@ -155,5 +155,5 @@ def _raise(message: str) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(getattr(error, "message", None) or error).split()) or type(error).__name__
     return said if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {said}"

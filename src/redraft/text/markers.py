@@ -1,4 +1,4 @@
-"""The markers of the protocol: turns, thoughts, calls and their strings. Source: the published `chat_template.jinja`."""
+"""The protocol's markers: turns, thoughts, calls and their strings. Source: the published `chat_template.jinja`."""
 
 from __future__ import annotations
 

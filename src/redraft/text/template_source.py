@@ -44,8 +44,8 @@ def template_sources(directory: Path) -> tuple[dict[str, str], dict[str, str]]:
 def _named(value: Any, path: Path) -> dict[str, str]:
     if isinstance(value, str):
         return {DEFAULT: value}
-    entries = value if isinstance(value, list) else [None]
-    if not all(isinstance(entry, Mapping) for entry in entries):
+    entries = value if isinstance(value, list) else []
+    if not entries or not all(isinstance(entry, Mapping) for entry in entries):
         raise CheckpointError(f"{path}: chat_template must be a text, or a list of named ones")
     named = {entry.get("name"): entry.get("template") for entry in entries}
     if not all(isinstance(text, str) for item in named.items() for text in item):

@@ -76,7 +76,8 @@ class Tokenizer:
 
         Args:
             text: as it stands.
-            shielded: the same, character by character, with stand-ins where someone's words could begin a special token.
+            shielded: the same, character by character, with stand-ins where someone's words could begin a
+                special token.
 
         Raises:
             PromptError: someone's words spell a special token, and the vocabulary cannot write that as text.
