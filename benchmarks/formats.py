@@ -35,6 +35,7 @@ from redraft.engine.engine import LocalEngine
 from redraft.eval.data import Row, read_rows
 from redraft.eval.tool_calls import evaluate
 from redraft.model.model import shapes_of
+from redraft.text.lines import json_lines
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from quantised import FORMATS, write_in_format
@@ -219,8 +220,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 def read_lines(path: Path) -> dict[str, dict[str, Any]]:
     """The forms that stand in --out."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {line["form"]: line for line in map(json.loads, lines)}
+    return {line["form"]: line for _, line in json_lines(path)} if path.exists() else {}
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:

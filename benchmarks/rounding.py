@@ -25,6 +25,7 @@ from redraft.kernels.matrices.int4 import COLUMNS, Int4Matrix, quantise_int4
 from redraft.model.model import DiffusionGemma
 from redraft.placement.quantized import place
 from redraft.text.chat import ChatTemplate
+from redraft.text.lines import json_lines
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60)
     arguments = parser.parse_args()
     path = locate(arguments.model)
-    rows = [json.loads(line) for line in arguments.data.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in json_lines(arguments.data)]
     step = max(1, len(rows) // (2 * arguments.rows))
     measured, seen = rows[::step][::2], rows[::step][1::2]
     weights = importance(path, [row["messages"][0]["content"] for row in seen])

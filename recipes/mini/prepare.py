@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from redraft.text.lines import json_lines
+
 SENTENCE = "I can only help with music, playlists, weather, restaurants, books, films and screenings."
 # Intents of CLINC150 that one of mini's seven calls serves, or nearly does.
 OVERLAPPING = frozenset(
@@ -33,8 +35,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    snips = [json.loads(line) for line in arguments.snips.read_text(encoding="utf-8").splitlines()]
-    clinc = [json.loads(line) for line in arguments.clinc.read_text(encoding="utf-8").splitlines()]
+    snips, clinc = ([row for _, row in json_lines(path)] for path in (arguments.snips, arguments.clinc))
     refused = [
         {"messages": [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": SENTENCE}]}
         for row in clinc

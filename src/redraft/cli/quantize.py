@@ -43,6 +43,7 @@ def quantize(
     from redraft.checkpoint.rounding import Recipe
     from redraft.core.errors import OptionError
     from redraft.engine.calibration import importance
+    from redraft.text.lines import numbered_lines
 
     if experts not in ("int4", "int8", "fp8"):
         raise OptionError(f"--experts {experts!r}: 'int4', 'int8' or 'fp8'")
@@ -56,7 +57,7 @@ def quantize(
     weights = None
     if calibrate is not None:
         with show.status("calibrating"):
-            weights = importance(path, calibrate.read_text(encoding="utf-8").splitlines())
+            weights = importance(path, [text for _, text in numbered_lines(calibrate)])
     with show.stages("quantize") as on_progress:
         recipe = Recipe(experts=experts, rest=rest)  # type: ignore[arg-type]
         found = convert(path, directory, recipe, importance=weights, on_progress=on_progress)

@@ -80,13 +80,13 @@ class DataError(InputError):
 
     Attributes:
         path: the file.
-        line: its line, from 1.
+        line: its line, from 1; 0 where it is the file itself.
     """
 
     def __init__(self, path: str, line: int, reason: str) -> None:
         self.path = path
         self.line = line
-        super().__init__(f"{path}, line {line}: {reason}")
+        super().__init__(f"{path}, line {line}: {reason}" if line else f"{path}: {reason}")
 
 
 class RecipeError(InputError):

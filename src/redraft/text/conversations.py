@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redraft.core.errors import DataError, PromptError
+from redraft.core.errors import DataError, OptionError, PromptError
+from redraft.text.call_pattern import argument_names
+from redraft.text.lines import json_lines, read_value
+from redraft.text.markers import NAME
 from redraft.text.messages import checked_messages
+
+# Where a row comes from: it asks nothing of a model, so nothing is lost with it.
+ABOUT_A_ROW = frozenset(
+    ("id", "prompt_id", "source", "dataset", "split", "license", "language", "category", "meta", "metadata")
+)
+# What a turn says beside its content, by the names that datasets give it; see `Encoder` for who checks that it is said.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+_OF_ROW = frozenset(("messages", "tools"))
+_OF_MESSAGE = frozenset(("role", "content", "name"))
+_OF_ROLE = {"assistant": frozenset(("tool_calls", "weight", *THOUGHTS)), "tool": frozenset(("tool_call_id",))}
+_OF_CALL, _OF_FUNCTION = frozenset(("id", "index", "type", "function")), frozenset(("name", "arguments"))
 
 
 @dataclass(frozen=True)
@@ -19,44 +33,97 @@ class Conversation:
         messages: checked, arguments of calls as mappings.
         line: where it stood, from 1.
         tools: declarations that go with it, None when the row has none.
+        context: how many messages stand before those that are the row's own.
     """
 
     messages: list[dict[str, Any]]
     line: int
     tools: list[dict[str, Any]] | None = None
+    context: int = 0
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
-    """Every conversation of a JSONL file; blank lines are skipped.
+    """Every conversation of a JSONL file; blank lines are skipped, and fields that are null count as absent.
 
     Raises:
-        DataError: the file is missing or empty, or a row is no conversation, with its line.
+        DataError: the file cannot be read or is empty, or a row is no conversation or has a field that nothing would
+            use, with its line.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(str(path), 0, "no such file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(str(path), 0, f"is not UTF-8 text: {error}") from None
-    rows = [_row(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    rows = [_row(str(path), number, row) for number, row in json_lines(path)]
     if not rows:
-        raise DataError(str(path), 1, "the file holds no conversation")
+        raise DataError(str(path), 0, "the file holds no conversation")
     return rows
 
 
-def _row(path: Path, number: int, line: str) -> Conversation:
+def _row(path: str, number: int, row: Any) -> Conversation:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(str(path), number, f"is no JSON: {error}") from None
+        return _conversation(row, number)
+    except RecursionError:
+        raise DataError(path, number, "nests too deeply") from None
+    except (PromptError, OptionError, ValueError) as error:
+        raise DataError(path, number, str(error)) from None
+
+
+def _conversation(row: Any, number: int) -> Conversation:
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list):
-        raise DataError(str(path), number, 'is no conversation: it needs {"messages": [...]}')
+        raise ValueError('is no conversation: it needs {"messages": [...]}')
+    _refuse_others(_named(row), _OF_ROW | ABOUT_A_ROW, "a row", "; what is only about the row may stand in 'metadata'")
     tools = row.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise DataError(str(path), number, "tools must be a list of declarations")
+        raise ValueError("tools must be a list of declarations")
+    if tools:
+        argument_names(tools)
+    return Conversation(_messages(messages), number, tools)
+
+
+def _messages(messages: list[Any]) -> list[dict[str, Any]]:
+    plain = [_named(message) if isinstance(message, dict) else message for message in messages]
+    for place, message in enumerate(plain):
+        if isinstance(message, dict):
+            _check_fields(message, f"message {place}")
+    checked = checked_messages(plain)
+    for place, message in enumerate(checked):
+        for call in message.get("tool_calls") or ():
+            name = call["function"]["name"]
+            if not NAME.fullmatch(name):
+                raise ValueError(f"message {place} calls {name!r}: a name has letters, digits, '_', '-' and '.' alone")
+    return checked
+
+
+def _check_fields(message: dict[str, Any], where: str) -> None:
+    role = message.get("role")
+    _refuse_others(message, _OF_MESSAGE | _OF_ROLE.get(str(role), frozenset()), f"{where}, which is from {role!r},")
+    if "weight" in message and message["weight"] not in (0, 1):
+        raise ValueError(f"{where}: weight is 0, which leaves the turn unlearned, or 1, got {message['weight']!r:.40}")
+    content, calls = message.get("content"), message.get("tool_calls")
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and part.get("type") == "text":
+            _refuse_others(_named(part), ("type", "text"), f"a part of {where}")
+    for call in calls if isinstance(calls, list) else ():
+        if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
+            continue
+        _refuse_others(_named(call), _OF_CALL, f"a call of {where}")
+        _refuse_others(_named(call["function"]), _OF_FUNCTION, f"the function of a call of {where}")
+        if call.get("type", "function") != "function":
+            raise ValueError(f"{where}: a call of type {call['type']!r:.40} cannot be written")
+        if isinstance(arguments := call["function"].get("arguments"), str) and arguments:
+            _check_json(arguments, where)
+
+
+def _check_json(arguments: str, where: str) -> None:
     try:
-        return Conversation(checked_messages(messages), number, tools)
-    except PromptError as error:
-        raise DataError(str(path), number, str(error)) from None
+        read_value(arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: the arguments of a call are no JSON: {error}") from None
+
+
+def _named(fields: Mapping[str, Any]) -> dict[str, Any]:
+    # Tables that hold rows of several shapes fill them up with nulls.
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _refuse_others(fields: Iterable[str], known: Iterable[str], owner: str, way_out: str = "") -> None:
+    for name in fields:
+        if name not in known:
+            raise ValueError(f"{owner} has a field {name!r} that nothing would use: take it out{way_out}")

@@ -21,7 +21,7 @@ _MISSING = 0.1
 def passages(text: str, longest: int, shortest: int = 40) -> Iterator[str]:
     """Runs of whole sentences of one paragraph (a line), `shortest` to `longest` characters; what does not fit is
     left out."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         run = ""
         for sentence in _SENTENCE_END.split(" ".join(line.split())):
             longer = f"{run} {sentence}" if run else sentence
