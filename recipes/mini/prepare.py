@@ -9,9 +9,10 @@ import argparse
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
+from redraft.text.conversations import read_conversations
 from redraft.text.lines import json_lines
+from redraft.train.known import known_calls, write_known_calls
 
 SENTENCE = "I can only help with music, playlists, weather, restaurants, books, films and screenings."
 # Intents of CLINC150 that one of mini's seven calls serves, or nearly does.
@@ -47,26 +48,7 @@ def main() -> None:
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen)
             (arguments.out / f"{name}.{split}.jsonl").write_text(lines, encoding="utf-8")
             print(f"{name}.{split}.jsonl: {len(chosen)} conversations")
-    document = {"tools": declarations([row for row in snips if not held_out(row["messages"][0]["content"])])}
-    (arguments.out / "tools.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def declarations(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The functions that are called in these rows, with every argument that they have there."""
-    found: dict[str, set[str]] = {}
-    for row in rows:
-        for call in row["messages"][-1].get("tool_calls", ()):
-            found.setdefault(call["function"]["name"], set()).update(call["function"]["arguments"])
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": name,
-                "parameters": {"type": "object", "properties": {key: {"type": "string"} for key in sorted(keys)}},
-            },
-        }
-        for name, keys in sorted(found.items())
-    ]
+    write_known_calls(known_calls(read_conversations(arguments.out / "snips.train.jsonl")), arguments.out)
 
 
 if __name__ == "__main__":

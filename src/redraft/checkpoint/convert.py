@@ -230,5 +230,5 @@ def _write_beside(source: Source, directory: Path, described: dict[str, Any] | N
     if source.path.suffix == ".gguf":
         write_beside(source.path, directory)
     else:
-        copy_files(source.path, directory)
+        copy_files(source, directory)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

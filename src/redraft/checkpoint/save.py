@@ -15,16 +15,17 @@ from redraft.checkpoint.source import Source
 from redraft.core.errors import CheckpointError
 from redraft.model.model import DiffusionGemma
 
-COPIED_FILES = (
-    "generation_config.json",
+# What may stand beside weights and goes with them, each for a reason. Whatever else is there stays: measured figures
+# (mini's presets.json) and model cards speak of the weights that they were made with.
+_OF_TEXT = (  # ids, and the prompts that the weights were trained on
     "tokenizer.json",
     "tokenizer_config.json",
-    "tools.json",
     "special_tokens_map.json",
     "chat_template.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
 )
+_OF_SAMPLING = ("generation_config.json",)  # ends of a turn, which are the vocabulary's, and the schedule of its canvas
+_OF_VISION = ("preprocessor_config.json", "processor_config.json")  # what a tower sees; without one nothing reads them
+_BY_HEART = ("tools.json",)  # the calls that these weights know
 SHARD_BYTES = 5 * 10**9
 
 
@@ -35,6 +36,7 @@ def save_checkpoint(
     source: str | Path | None = None,
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
+    same_weights: bool = True,
 ) -> None:
     """Writes the model in Hugging Face layout; transformers loads it.
 
@@ -45,6 +47,7 @@ def save_checkpoint(
             config) are carried over; default the directory that the model was loaded from.
         dtype: what to store, default the model's own.
         shard_bytes: upper bound of one file, unless a single tensor is larger.
+        same_weights: False where they have been trained since: what they know by heart is then for others to say.
     """
     if model.quantization is not None:
         raise CheckpointError(f"a model that was loaded as {model.quantization} has lost digits: save it as it came")
@@ -59,7 +62,7 @@ def save_checkpoint(
     }
     if opened is not None:
         tensors.update({name: tensor.read() for name, tensor in opened.passed_through().items()})
-        copy_files(opened.path, directory)
+        copy_files(opened, directory, same_weights=same_weights)
     config = model.config.to_dict()
     config.pop("quantization_config", None)
     config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
@@ -67,11 +70,16 @@ def save_checkpoint(
     _write_shards(tensors, directory, shard_bytes)
 
 
-def copy_files(source: Path, directory: Path) -> None:
-    """Copies what stands beside the weights, tokenizer and templates, to another directory."""
-    for name in COPIED_FILES:
-        if (source / name).exists() and source.resolve() != directory.resolve():
-            shutil.copyfile(source / name, directory / name)
+def copy_files(source: Source, directory: Path, *, same_weights: bool = True) -> None:
+    """Copies what belongs beside the weights, tokenizer and templates, to another directory."""
+    names = _OF_TEXT + _OF_SAMPLING
+    if source.passed_through():
+        names += _OF_VISION
+    if same_weights:
+        names += _BY_HEART
+    for name in names:
+        if (source.path / name).exists() and source.path.resolve() != directory.resolve():
+            shutil.copyfile(source.path / name, directory / name)
 
 
 def _write_shards(tensors: dict[str, Tensor], directory: Path, shard_bytes: int) -> None:

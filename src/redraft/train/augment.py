@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +24,9 @@ class Augmentation:
     copying can get it right. Words: those of the request that are part of no value are dropped or replaced. Turns:
     another conversation is put before, so that a reply follows the last request and not the first. Exercises, which
     are puzzles and damaged texts, are made anew instead of having their words changed.
+
+    A prompt declares one set of tools, under which values and turns of rows with other tools, or of rows with
+    instructions, may be wrong: they are taken from rows with equal tools, and turns from those without instructions.
     """
 
     def __init__(
@@ -40,42 +45,48 @@ class Augmentation:
         self.swap, self.random_words = swap, random_words
         self.word_noise, self.earlier_turn, self.fresh = word_noise, earlier_turn, fresh
         # An exercise is long, and a batch as long as its longest row.
-        self.earlier = [row for row in conversations if _exercise(row.messages) is None]
-        self.values: dict[tuple[str, str], list[str]] = defaultdict(list)
+        self.earlier: dict[str, list[Conversation]] = defaultdict(list)
+        self.values: dict[tuple[str, str, str], list[str]] = defaultdict(list)
         for conversation in conversations:
+            tools = _declared(conversation)
+            if _exercise(conversation.messages) is None and _may_come_before(conversation.messages):
+                self.earlier[tools].append(conversation)
             for function in _functions(conversation.messages):
                 for key, value in function["arguments"].items():
                     if isinstance(value, str):
-                        self.values[function["name"], key].append(value)
+                        self.values[tools, function["name"], key].append(value)
         self.open = {slot for slot, values in self.values.items() if len(set(values)) >= open_class}
         self.words = sorted({w for values in self.values.values() for value in values for w in value.split()})
 
     def __call__(self, conversation: Conversation, rng: np.random.Generator) -> Conversation:
         """A changed copy, or the conversation itself where it is no request with its reply."""
         messages = conversation.messages
-        if len(messages) != 2 or not isinstance(messages[0].get("content"), str):
+        if [message["role"] for message in messages] != ["user", "assistant"]:
             return conversation
         exercise = _exercise(messages)
         if exercise is not None:
             if not self.fresh or rng.random() >= self.fresh:
                 return conversation
-            return Conversation(exercise.varied(messages, rng), conversation.line, conversation.tools)
-        messages = copy.deepcopy(messages)
+            return replace(conversation, messages=exercise.varied(messages, rng))
+        messages, tools, context = copy.deepcopy(messages), _declared(conversation), 0
         functions = _functions(messages)
         if len(functions) == 1:
-            self._swap_values(messages[0], functions[0], rng)
+            self._swap_values(messages[0], functions[0], tools, rng)
         if self.word_noise:
             values = [str(value) for function in functions for value in function["arguments"].values()]
             messages[0]["content"] = self._noised(messages[0]["content"], values, rng)
-        if self.earlier_turn and rng.random() < self.earlier_turn:
-            earlier = self.earlier[int(rng.integers(len(self.earlier)))]
-            messages = [*earlier.messages, *messages]
-        return Conversation(messages, conversation.line, conversation.tools)
+        if self.earlier_turn and rng.random() < self.earlier_turn and (rows := self.earlier.get(tools)):
+            earlier = rows[int(rng.integers(len(rows)))].messages
+            # What stands before is context here, and an example where it is a row itself.
+            messages, context = [*earlier, *messages], len(earlier)
+        return replace(conversation, messages=messages, context=context)
 
-    def _swap_values(self, message: dict[str, Any], function: dict[str, Any], rng: np.random.Generator) -> None:
+    def _swap_values(
+        self, message: dict[str, Any], function: dict[str, Any], tools: str, rng: np.random.Generator
+    ) -> None:
         text = message["content"]
         for key, old in function["arguments"].items():
-            slot = function["name"], key
+            slot = tools, function["name"], key
             if not isinstance(old, str) or rng.random() >= self.swap or not _once(text, old):
                 continue
             new = self._draw(slot, rng)
@@ -96,7 +107,7 @@ class Augmentation:
                 words.append(self.words[rng.integers(len(self.words))])
         return " ".join(words) or text
 
-    def _draw(self, slot: tuple[str, str], rng: np.random.Generator) -> str:
+    def _draw(self, slot: tuple[str, str, str], rng: np.random.Generator) -> str:
         if slot in self.open and rng.random() < self.random_words:
             return " ".join(self.words[rng.integers(len(self.words))] for _ in range(rng.integers(1, 5)))
         return self.values[slot][rng.integers(len(self.values[slot]))]
@@ -105,6 +116,15 @@ class Augmentation:
 def _exercise(messages: list[dict[str, Any]]) -> ModuleType | None:
     text = str(messages[0].get("content"))
     return next((kind for kind in (sudoku, repair) if text.startswith(f"{kind.REQUEST}\n")), None)
+
+
+def _may_come_before(messages: list[dict[str, Any]]) -> bool:
+    roles = [message["role"] for message in messages]
+    return roles[-1] == "assistant" and not {"system", "developer"} & set(roles)
+
+
+def _declared(conversation: Conversation) -> str:
+    return json.dumps(conversation.tools, sort_keys=True) if conversation.tools else ""
 
 
 def _functions(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from redraft.core.errors import CheckpointError
+from redraft.core.errors import CheckpointError, RecipeError
 from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import Conversation, read_conversations
 from redraft.text.tokenizer import Tokenizer
@@ -26,6 +26,19 @@ class Part:
     share: float
     train: list[Conversation]
     held_out: list[Conversation]
+
+    def per_epoch(self) -> int:
+        """How many rows an epoch takes.
+
+        Raises:
+            RecipeError: none.
+        """
+        count = round(self.share * len(self.train))
+        if not self.train:
+            raise RecipeError(f"{self.path}: all {len(self.held_out)} rows are held out: lower held_out or add rows")
+        if not count:
+            raise RecipeError(f"{self.path}: share {self.share:g} of {len(self.train)} rows is none: raise it")
+        return count
 
 
 def read_parts(recipe: Recipe) -> list[Part]:
@@ -54,7 +67,7 @@ class Stream:
         self.canvas_length, self.fill = canvas_length, fill
         rows = [row for part in parts for row in part.train]
         self.augment = Augmentation(rows, **recipe.augment.model_dump())
-        per_epoch = sum(round(part.share * len(part.train)) for part in parts)
+        per_epoch = sum(part.per_epoch() for part in parts)
         self.steps_per_epoch = max(1, per_epoch // recipe.batch_size)
         self._epoch = -1
         self._examples: list[Example] = []
@@ -92,13 +105,13 @@ class Stream:
         rng = np.random.default_rng([self.recipe.seed, 0, epoch])
         self._examples = []
         for part in self.parts:
-            count = round(part.share * len(part.train))
+            count = part.per_epoch()
             rounds = [rng.permutation(len(part.train)) for _ in range(-(-count // len(part.train)))]
             for i in np.concatenate(rounds)[:count]:
                 row = part.train[i]
-                # What stands before the row's own turns is context here, and an example where it is a row itself.
-                turns = sum(message["role"] == "assistant" for message in row.messages)
-                self._examples += self.encoder.examples(self.augment(row, rng), part.path)[-turns:]
+                # A change may have made it too long.
+                changed = self.encoder.examples(self.augment(row, rng), part.path)
+                self._examples += changed or self.encoder.examples(row, part.path)
         batches = bucketed(self._examples, self.recipe.batch_size, rng)
         # A short batch would be a noisy step; what it holds comes again in another epoch.
         whole = [batch for batch in batches if len(batch) == self.recipe.batch_size]
@@ -121,8 +134,18 @@ def open_stream(
     Raises:
         CheckpointError: the directory has no tokenizer or no template.
     """
+    encoder = open_encoder(directory, recipe.max_length)
+    own = encoder.tokenizer.id_of("<eos>")
+    return Stream(recipe, parts or read_parts(recipe), encoder, canvas_length, eos if own is None else own)
+
+
+def open_encoder(directory: Path, max_length: int) -> Encoder:
+    """What makes examples for the checkpoint in a directory.
+
+    Raises:
+        CheckpointError: the directory has no tokenizer or no template.
+    """
     tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
     if tokenizer is None or template is None:
         raise CheckpointError(f"{directory} needs a tokenizer.json and a chat template to be trained on conversations")
-    own, encoder = tokenizer.id_of("<eos>"), Encoder(tokenizer, template, recipe.max_length)
-    return Stream(recipe, parts or read_parts(recipe), encoder, canvas_length, eos if own is None else own)
+    return Encoder(tokenizer, template, max_length)

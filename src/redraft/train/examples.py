@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from redraft.core.errors import DataError, PromptError
 from redraft.text.chat import ChatTemplate
-from redraft.text.conversations import Conversation
+from redraft.text.conversations import THOUGHTS, Conversation
 from redraft.text.tokenizer import Tokenizer
 from redraft.train.objective import Batch
 
@@ -32,6 +32,22 @@ class Example:
     complete: bool = True
 
 
+def rendered(
+    template: ChatTemplate, conversation: Conversation, path: str, upto: int | None = None, **how: bool
+) -> str:
+    """A conversation's first messages as text, its tools declared as they are at inference.
+
+    Raises:
+        DataError: the template refuses them.
+    """
+    try:
+        return template.render(conversation.messages[:upto], tools=conversation.tools, **how)
+    except PromptError as error:
+        raise DataError(path, conversation.line, str(error)) from None
+    except RecursionError:
+        raise DataError(path, conversation.line, "nests too deeply for the chat template") from None
+
+
 class Encoder:
     """Renders and tokenizes conversations."""
 
@@ -41,38 +57,68 @@ class Encoder:
         self.ends = set(tokenizer.end_of_turn_ids())
 
     def examples(self, conversation: Conversation, path: str) -> list[Example]:
-        """One example for each assistant turn; turns whose prompt leaves no room are left out.
+        """One example for each assistant turn of the row's own; turns whose prompt leaves no room are left out.
 
         Raises:
-            DataError: the template refuses the conversation, or it has no assistant turn.
+            DataError: see `whole`.
         """
-        messages = conversation.messages
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        fitted = (self.fitted(example) for example in self.whole(conversation, path))
+        return [example for example in fitted if example is not None]
+
+    def whole(self, conversation: Conversation, path: str) -> list[Example]:
+        """The same, of whatever length, without those of turns of weight 0.
+
+        Raises:
+            DataError: the template refuses the conversation or leaves a field of it out, or no turn is to be learned.
+        """
+        turns = [
+            place
+            for place, message in enumerate(conversation.messages)
+            if place >= conversation.context and message["role"] == "assistant" and message.get("weight") != 0
+        ]
         if not turns:
             raise DataError(path, conversation.line, "has no assistant message to learn from")
-        found = []
-        try:
-            for turn in turns:
-                example = self._example(messages, turn)
-                if example is not None:
-                    found.append(example)
-        except PromptError as error:
-            raise DataError(path, conversation.line, str(error)) from None
-        return found
+        self._check_names(conversation, path)
+        return [self._example(conversation, path, turn) for turn in turns]
 
-    def _example(self, messages: list[dict], turn: int) -> Example | None:
-        prompt_text = self.template.render(messages[:turn])
-        whole_text = self.template.render(messages[: turn + 1], add_generation_prompt=False)
+    def fitted(self, example: Example) -> Example | None:
+        """The example, its response cut to `max_length`; None where not even its first token would fit."""
+        room = self.max_length - len(example.prompt)
+        if room < 1:
+            return None
+        complete = len(example.response) <= room
+        return Example(example.prompt, example.response[:room], example.values[:room], complete)
+
+    def _example(self, conversation: Conversation, path: str, turn: int) -> Example:
+        prompt_text = rendered(self.template, conversation, path, turn)
+        whole_text = rendered(self.template, conversation, path, turn + 1, add_generation_prompt=False)
         if not whole_text.startswith(prompt_text):
-            raise PromptError("the chat template rewrites the prompt when the reply is added")
+            reason = f"the chat template rewrites the prompt when the reply, message {turn}, is added"
+            raise DataError(path, conversation.line, reason)
+        message = conversation.messages[turn]
+        for thought in {message[name] for name in THOUGHTS if message.get(name)}:
+            fields = [name for name in THOUGHTS if message.get(name) == thought]
+            self._check_printed(conversation, path, turn, fields, whole_text)
         prompt = self.tokenizer.encode(prompt_text)
         response = self.tokenizer.encode(whole_text[len(prompt_text) :])
         end = next((i for i, token in enumerate(response) if token in self.ends), len(response) - 1)
         response = response[: end + 1]
-        room = self.max_length - len(prompt)
-        if room < 1:
-            return None
-        return Example(prompt, response[:room], self._values(response)[:room], len(response) <= room)
+        return Example(prompt, response, self._values(response))
+
+    def _check_names(self, conversation: Conversation, path: str) -> None:
+        # A tool's name stands in the call that it answers; who else speaks is known from the name alone.
+        for place, message in enumerate(conversation.messages):
+            if message.get("name") and message["role"] != "tool":
+                text = rendered(self.template, conversation, path, place + 1, add_generation_prompt=False)
+                self._check_printed(conversation, path, place, ["name"], text)
+
+    def _check_printed(self, conversation: Conversation, path: str, place: int, fields: list[str], text: str) -> None:
+        """Fields that the template leaves out would be dropped without a word."""
+        message = {name: value for name, value in conversation.messages[place].items() if name not in fields}
+        without = replace(conversation, messages=[*conversation.messages[:place], message])
+        if rendered(self.template, without, path, add_generation_prompt=False) == text:
+            reason = f"message {place} has {fields[0]!r}, which the chat template does not print: take it out"
+            raise DataError(path, conversation.line, reason)
 
     def _values(self, response: list[int]) -> list[bool]:
         inside, marks = False, []

@@ -5,37 +5,30 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from torch import Tensor
 
-from redraft.checkpoint.load import load_model
-from redraft.checkpoint.locate import locate
 from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
-from redraft.core.errors import CheckpointError
 from redraft.model.model import DiffusionGemma
-from redraft.model.scratch import generation_config, initialise, scratch_config
-from redraft.text.chat import ChatTemplate
-from redraft.text.tokenizer import Tokenizer
-from redraft.train.data import Part, Stream, open_stream, read_parts
+from redraft.train.bars import training_bar
+from redraft.train.data import Stream, open_encoder, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
+from redraft.train.fitting import fitting
+from redraft.train.known import known_calls, write_known_calls
 from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.precision import Working, training_device
 from redraft.train.prefetch import Prefetch
 from redraft.train.recipe import Recipe, read_recipe
+from redraft.train.start import load_start, start_directory
 from redraft.train.state import Average, Progress, load_state, save_state
-from redraft.train.tokenizer import save_tokenizer, train_tokenizer
 
 
 def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | None = None) -> dict[str, Any]:
@@ -45,7 +38,8 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
     `last/` (the newest), `state/` (what a resume needs) and `metrics.jsonl`.
 
     Returns:
-        steps, seconds, best held-out loss, and the directory of the best checkpoint.
+        steps, seconds, best held-out loss, the directory of the best checkpoint, and how many rows were left out and
+        replies cut because of `max_length`.
 
     Raises:
         RecipeError, DataError, CheckpointError: each in one line.
@@ -57,10 +51,19 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
     keep_freed_memory()
     recipe.output.mkdir(parents=True, exist_ok=True)
     parts = read_parts(recipe)
-    model, directory = _start(recipe, parts, device)
-    opening = partial(open_stream, recipe, directory, model.config.canvas_length, model.config.eos_token_ids[0])
-    trainer = _Trainer(recipe, model, opening(parts))
-    if not recipe.workers:
+    directory = start_directory(recipe, parts)
+    # Before the weights are read, which may take minutes.
+    found = fitting(recipe, parts, open_encoder(directory, recipe.max_length))
+    known = known_calls(row for part in found.parts for row in part.train)
+    model = load_start(directory, device)
+    canvas_length, eos = model.config.canvas_length, model.config.eos_token_ids[0]
+    opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts)
+    trainer = _Trainer(recipe, model, opening(), known)
+    return _run(trainer, opening) | {"rows_left_out": found.left_out, "replies_cut": found.cut}
+
+
+def _run(trainer: _Trainer, opening: Callable[[], Stream]) -> dict[str, Any]:
+    if not trainer.recipe.workers:
         return trainer.run()
     trainer.batches = prefetch = Prefetch(opening, trainer.stream, trainer.progress.step)
     try:
@@ -69,44 +72,11 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
         prefetch.close()
 
 
-def _start(recipe: Recipe, parts: list[Part], device: torch.device) -> tuple[DiffusionGemma, Path]:
-    """The model to train and its directory; one from scratch is written to `initial/` once, tokenizer and all."""
-    if recipe.init is not None:
-        directory = locate(recipe.init)
-    else:
-        directory = recipe.output / "initial"
-        if not (directory / "model.safetensors").exists():
-            _make_initial(recipe, parts, directory)
-    model = load_model(directory, device).requires_grad_(True)
-    if not model.config.has_canvas:
-        raise CheckpointError(f"{directory} has no canvas mode to train: init must be a DiffusionGemma checkpoint")
-    return model, directory
-
-
-def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
-    assert recipe.model is not None
-    assert recipe.tokenizer is not None
-    source = recipe.tokenizer.chat_template.read_text(encoding="utf-8")
-    template = ChatTemplate(source, {"bos_token": "<bos>"})
-    # Each source weighs in the vocabulary as it does in training.
-    rows = [row for part in parts for row in part.train[: math.ceil(part.share * len(part.train))]]
-    texts = (template.render(row.messages, add_generation_prompt=False) for row in rows)
-    backend = train_tokenizer(texts, recipe.tokenizer.vocab_size)
-    save_tokenizer(backend, directory, source)
-    tokenizer = Tokenizer(backend)
-    pad, eos, bos = (tokenizer.id_of(token) for token in ("<pad>", "<eos>", "<bos>"))
-    shape = recipe.model.model_dump(exclude={"canvas_length"})
-    shape |= {"vocab_size": tokenizer.vocab_size, "pad_token_id": pad, "eos_token_id": eos, "bos_token_id": bos}
-    model = DiffusionGemma(scratch_config(shape, recipe.model.canvas_length))
-    initialise(model, recipe.seed)
-    defaults = generation_config(pad, bos, list(tokenizer.end_of_turn_ids()))
-    (directory / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
-    save_checkpoint(model, directory)
-
-
 class _Trainer:
-    def __init__(self, recipe: Recipe, model: DiffusionGemma, stream: Stream) -> None:
-        self.recipe, self.model, self.stream = recipe, model, stream
+    def __init__(
+        self, recipe: Recipe, model: DiffusionGemma, stream: Stream, known: list[dict[str, Any]] | None = None
+    ) -> None:
+        self.recipe, self.model, self.stream, self.known = recipe, model, stream, known or []
         self.batches: Stream | Prefetch = stream
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
@@ -127,7 +97,7 @@ class _Trainer:
     def run(self) -> dict[str, Any]:
         first = self.progress.step
         tokens, since = 0, time.monotonic()
-        with _bar(self.recipe.steps, first) as report:
+        with training_bar(self.recipe.steps, first) as report:
             for step in range(first, self.recipe.steps):
                 parts, count = self._step(step)
                 tokens += count
@@ -202,7 +172,8 @@ class _Trainer:
 
     def _save(self, name: str) -> None:
         dtype = getattr(torch, self.recipe.save_dtype)
-        save_checkpoint(self.model, self.recipe.output / name, dtype=dtype)
+        save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
+        write_known_calls(self.known, self.recipe.output / name)
 
     def _log(self, kind: str, parts: dict[str, float]) -> None:
         rounded = {key: None if math.isnan(value) else float(f"{value:.6g}") for key, value in parts.items()}
@@ -227,16 +198,3 @@ def _generator(seed: int, step: int) -> torch.Generator:
 def _mean(values: list[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return sum(known) / len(known) if known else float("nan")
-
-
-@contextmanager
-def _bar(steps: int, first: int) -> Iterator[Any]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=steps, completed=first)
-
-        def report(step: int, parts: dict[str, float]) -> None:
-            text = f"diffusion {parts['diffusion']:.3f}  causal {parts['causal']:.3f}  values {parts['values']:.3f}"
-            bar.update(task, completed=step, description=f"{text}  {parts['tokens_per_s']:.0f} tokens/s")
-
-        yield report

@@ -1,0 +1,127 @@
+"""What a tuned model knows by heart follows its data: the calls that rows make and do not declare."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+
+import redraft
+from redraft.checkpoint.convert import export
+from redraft.checkpoint.locate import BUNDLED
+from redraft.eval.data import read_rows
+from redraft.eval.tool_calls import evaluate
+from redraft.text.conversations import Conversation, read_conversations
+from redraft.train.known import known_calls, schema_of
+from redraft.train.run import train
+
+DEVICES, STATES, ROOMS = ("lights", "heater", "fan", "radio", "lamp"), ("on", "off"), ("kitchen", "bedroom", "garage")
+RECIPE = {
+    "output": "run",
+    "data": [{"path": "data.jsonl"}],
+    "init": "mini",
+    "batch_size": 8,
+    "warmup_steps": 5,
+    "learning_rate": 2e-3,
+    "held_out": 0.0,
+    "ema": 0.9,
+    "threads": 1,
+}
+SET_DEVICE = {
+    "type": "function",
+    "function": {
+        "name": "SetDevice",
+        "parameters": {"type": "object", "properties": {name: {"type": "string"} for name in ("device", "room", "state")}},
+    },
+}  # fmt: skip
+
+
+def calling(text, name, arguments, **fields):
+    call = {"id": "call_0", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+    return {"messages": [{"role": "user", "content": text}, {"role": "assistant", "tool_calls": [call]}], **fields}
+
+
+def own_tool(**fields):
+    return [
+        calling(f"turn {state} the {device} in the {room}", "SetDevice", dict(device=device, state=state, room=room), **fields)
+        for device, state, room in product(DEVICES, STATES, ROOMS)
+    ]  # fmt: skip
+
+
+def tuned(folder: Path, rows: list[dict], **changes) -> Path:
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | changes))
+    return Path(train(folder / "recipe.yaml")["model"])
+
+
+def test_a_tool_of_ones_own_is_learned_and_allowed(tmp_path):
+    model = tuned(tmp_path, own_tool(), steps=40)
+    assert json.loads((model / "tools.json").read_text()) == {"tools": [SET_DEVICE]}
+    assert not (model / "presets.json").exists(), "figures of other weights"
+    rows = read_rows(tmp_path / "data.jsonl")
+    measures = evaluate(redraft.load(model, threads=1), rows, limit=10)
+    assert measures["valid_calls"] == 1
+    assert measures["exact_match"] >= 0.3, "0.0 where replies are held to mini's own seven calls"
+
+
+def test_declared_calls_are_not_known_by_heart(tmp_path):
+    model = tuned(tmp_path, own_tool(tools=[SET_DEVICE]), steps=1)
+    assert not (model / "tools.json").exists()
+    assert not (model.parent / "last" / "tools.json").exists()
+
+
+def test_what_an_earlier_run_has_left_goes(tmp_path):
+    spoken = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}] * 8
+    for name in ("model", "last"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        (tmp_path / "run" / name / "tools.json").write_text('{"tools": []}')
+    model = tuned(tmp_path, spoken, steps=1)
+    assert not (model / "tools.json").exists()
+    assert not (model.parent / "last" / "tools.json").exists()
+
+
+def test_the_same_weights_in_another_form_know_what_they_knew(tmp_path):
+    export(BUNDLED / "mini", tmp_path)
+    assert (tmp_path / "tools.json").read_bytes() == (BUNDLED / "mini" / "tools.json").read_bytes()
+
+
+def test_calls_are_gathered_from_every_turn_that_is_learned(tmp_path):
+    call = calling("a", "B.x", {"n": 1, "s": "t"})
+    more = calling("b", "B.x", {"n": 2.5, "z": [1, 2]})["messages"]
+    unlearned = calling("c", "C", {})["messages"]
+    unlearned[1]["weight"] = 0
+    row = {"messages": call["messages"] + more + unlearned}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, (row, calling("d", "A", {}), calling("e", "D", {}, tools=[SET_DEVICE])))))
+    found = known_calls(read_conversations(path))
+    assert [tool["function"]["name"] for tool in found] == ["A", "B.x"]
+    assert found[1]["function"]["parameters"]["properties"] == {
+        "n": {"type": "number"},
+        "s": {"type": "string"},
+        "z": {"type": "array", "items": {"type": "integer"}},
+    }
+    assert known_calls([Conversation([{"role": "user", "content": "hi"}], 1)]) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "schema"),
+    [
+        (["a", "b"], {"type": "string"}),
+        ([1, 2], {"type": "integer"}),
+        ([1, 2.5], {"type": "number"}),
+        ([True, False], {"type": "boolean"}),
+        ([True, 1], {}),
+        (["a", None], {"type": ["string", "null"]}),
+        ([1, 2.5, None], {"type": ["number", "null"]}),
+        ([None], {"type": "null"}),
+        (["a", 1], {}),
+        ([[], ["a"]], {"type": "array", "items": {"type": "string"}}),
+        ([{}], {"type": "object"}),
+        ([{"a": [1]}], {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "integer"}}}),
+    ],
+)
+def test_the_type_that_all_values_have(values, schema):
+    assert schema_of(values) == schema
