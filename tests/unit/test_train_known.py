@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def tuned(folder: Path, rows: list[dict], **changes) -> Path:
 
 
 def test_a_tool_of_ones_own_is_learned_and_allowed(tmp_path):
-    model = tuned(tmp_path, own_tool(), steps=40)
+    model = tuned(tmp_path, own_tool(), steps=30, trim_fill=0.7)
     assert json.loads((model / "tools.json").read_text()) == {"tools": [SET_DEVICE]}
     assert not (model / "presets.json").exists(), "figures of other weights"
     rows = read_rows(tmp_path / "data.jsonl")
@@ -86,6 +87,19 @@ def test_what_an_earlier_run_has_left_goes(tmp_path):
 def test_the_same_weights_in_another_form_know_what_they_knew(tmp_path):
     export(BUNDLED / "mini", tmp_path)
     assert (tmp_path / "tools.json").read_bytes() == (BUNDLED / "mini" / "tools.json").read_bytes()
+
+
+def test_what_is_known_by_heart_stands_in_no_prompt(tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(BUNDLED / "mini", model)
+    template = model / "chat_template.jinja"
+    template.write_text("{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}" + template.read_text())
+    engine = redraft.load(model, threads=1)
+    lengths = [
+        engine.generate("hi", seed=0, max_new_tokens=1, **options).stats.prompt_tokens
+        for options in ({}, {"tools": None}, {"tools": [SET_DEVICE]})
+    ]
+    assert lengths[0] == lengths[1] < lengths[2]
 
 
 def test_calls_are_gathered_from_every_turn_that_is_learned(tmp_path):

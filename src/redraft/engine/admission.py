@@ -177,8 +177,10 @@ class Admission:
         messages: Any = prompt
         if self.tokenizer is None:
             raise PromptError("this model's directory has no tokenizer: give token ids")
+        # What a model knows by heart stood in no prompt that it learned from.
+        tools = None if options.tools is self.defaults.options.tools else options.tools
         rendered = self.template.prompt(
-            self.tokenizer, messages, tools=options.tools, enable_thinking=options.enable_thinking
+            self.tokenizer, messages, tools=tools, enable_thinking=options.enable_thinking
         )
         return rendered.encode(self.tokenizer)
 
