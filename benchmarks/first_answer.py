@@ -10,28 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from turn_about import REDRAFT, SOURCE, compared, in_turn, output, source_of
+
 from redraft.bench.machine import cpu_name, others_share
 from redraft.checkpoint.locate import BUNDLED
 
-SOURCE = Path(__file__).parents[1] / "src"
 SENTENCE = "add the new Daft Punk album to my Sunday morning playlist"
-OURS = [
-    sys.executable,
-    "-c",
-    "import sys; from redraft.cli import main; sys.exit(main())",
-    "run",
-    SENTENCE,
-    "--seed",
-    "0",
-]
+OURS = [*REDRAFT, "run", SENTENCE, "--seed", "0"]
 THEIRS = [
     sys.executable,
     "-c",
@@ -56,24 +46,19 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--before", type=Path, help="another checkout, in the place of transformers")
     arguments = parser.parse_args()
-    subjects = {"redraft": (OURS, SOURCE), "transformers": (THEIRS, SOURCE), "help": ([*OURS[:3], "--help"], SOURCE)}
+    subjects = {"redraft": (OURS, SOURCE), "transformers": (THEIRS, SOURCE), "help": ([*REDRAFT, "--help"], SOURCE)}
     if arguments.before is not None:
-        subjects = {"redraft": (OURS, SOURCE), "before": (OURS, arguments.before.resolve() / "src")}
+        subjects = {"redraft": (OURS, SOURCE), "before": (OURS, source_of(arguments.before))}
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     busy = others_share()
     for repetition in range(arguments.repetitions + 1):
-        # Neither is always the first.
-        order = list(subjects.items())[:: -1 if repetition % 2 else 1]
-        for name, (command, source) in order:
+        for name in in_turn(list(subjects), repetition):
             started = time.perf_counter()
-            environment = os.environ | {"PYTHONPATH": str(source)}
-            done = subprocess.run(command, capture_output=True, text=True, env=environment)
-            if done.returncode:
-                raise SystemExit(f"{name} failed: {done.stderr[-500:]}")
+            said = output(*subjects[name])
             if repetition:
                 seconds[name].append(time.perf_counter() - started)
             elif name != "help":
-                print(f"{name}: {done.stdout.strip()[:120]}", file=sys.stderr)
+                print(f"{name}: {said.strip()[:120]}", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     report = {
         "cpu": cpu_name(),
@@ -85,16 +70,9 @@ def main() -> None:
     if arguments.before is None:
         report["ratio"] = medians["transformers"] / medians["redraft"]
     else:
-        ratios = [one / other for one, other in zip(seconds["redraft"], seconds["before"], strict=True)]
-        report |= {"ratio_to_before": statistics.median(ratios), "interval_95": interval_of_median(ratios)}
+        found = compared(seconds["redraft"], seconds["before"])
+        report |= {name: found[name] for name in ("ratio_to_before", "interval_95")}
     print(json.dumps(report, indent=2))
-
-
-def interval_of_median(values: list[float]) -> tuple[float, float]:
-    """What holds the median in 95 of 100 cases: its spread over samples that are drawn again from these."""
-    generator = random.Random(0)
-    medians = sorted(statistics.median(generator.choices(values, k=len(values))) for _ in range(4000))
-    return medians[100], medians[-101]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """The server under one client and under many, side by side; what a request costs over the engine; an idle server.
 
-python benchmarks/serving.py --requests 40 --rounds 3 --out serving.json
+    python benchmarks/serving.py --requests 40 --rounds 3 --out serving.json
+    python benchmarks/serving.py --requests 40 --rounds 10 --before ../before   # against another checkout, turn about
 
 Requests are those of SNIPS' kind below, with seeds, so that every reply is checked against the engine's own. The client
-is a process of its own on the same machine: on few cores it takes its share of them.
+is a process of its own on the same machine: on few cores it takes its share of them. Of two checkouts both serve, one
+is asked at a time, and it gives the seconds of a request and the time to the first canvas of each pair of rounds as a
+ratio, with an interval that holds the median in 95 of 100 cases.
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ import os
 import re
 import statistics
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from turn_about import REDRAFT, SOURCE, compared, environment_of, in_turn, output, source_of
 
 import redraft
 
 KEY = "benchmark"
-REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())"]
 TEXTS = (
     "add the new Daft Punk album to my Sunday morning playlist",
     "what is the weather in Oslo tomorrow morning",
@@ -38,29 +43,67 @@ TEXTS = (
 
 
 def main() -> None:
-    """Starts a server of mini, measures, and writes what it found."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Starts a server of mini, or one of each checkout, measures, and writes what it found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=40, help="of each round and number of clients")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--before", type=Path, help="another checkout, whose server is asked in turn with this one's")
     arguments = parser.parse_args()
-    # A request has one thread there, too.
-    engine = redraft.load("mini", dtype="float32", threads=1)
-    expected = {seed: engine.generate(_text(seed), seed=seed) for seed in range(arguments.requests)}
-    command = [*REDRAFT, "serve", "--port", "0", "--api-key", KEY, "--dtype", "float32"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stderr is not None
-        found = re.search(r":(\d+)/#key=", next(line for line in server.stderr if "http://" in line))
-        assert found
-        measured = _measure(int(found[1]), server.pid, arguments, engine, expected)
-    finally:
-        server.terminate()
-        server.wait(60)
+    if arguments.before is not None:
+        measured = _both({"redraft": SOURCE, "before": source_of(arguments.before)}, arguments)
+    else:
+        # A request has one thread there, too.
+        engine = redraft.load("mini", dtype="float32", threads=1)
+        expected = {seed: engine.generate(_text(seed), seed=seed) for seed in range(arguments.requests)}
+        with _server(SOURCE) as (port, pid):
+            measured = _measure(port, pid, arguments, engine, expected)
     print(json.dumps(measured, indent=2))
     if arguments.out:
         arguments.out.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+
+
+def command_of(source: Path) -> list[str]:
+    """What starts a checkout's server. Requests declare no calls: mini is to make those that it knows by heart."""
+    command = [*REDRAFT, "serve", "--port", "0", "--api-key", KEY, "--dtype", "float32"]
+    return [*command, "--known-tools"] if "--known-tools" in output([*REDRAFT, "serve", "--help"], source) else command
+
+
+@contextmanager
+def _server(source: Path) -> Iterator[tuple[int, int]]:
+    """(port, process) of a checkout's server."""
+    server = subprocess.Popen(command_of(source), stderr=subprocess.PIPE, text=True, env=environment_of(source))
+    try:
+        assert server.stderr is not None
+        found = re.search(r":(\d+)/#key=", next((line for line in server.stderr if "http://" in line), ""))
+        if found is None:
+            raise SystemExit(f"{source.parent}: the server does not say where it listens")
+        yield int(found[1]), server.pid
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def _both(sources: dict[str, Path], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both servers in each round, with one client and with many; the other one waits."""
+    numbers, seeds = (1, arguments.clients), list(range(arguments.requests))
+    found: dict[str, dict[str, list[float]]] = {}
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(_server(source))[0] for name, source in sources.items()}
+        for port in ports.values():
+            _many(port, arguments.clients, seeds[: 2 * arguments.clients])
+        for number in range(arguments.rounds):
+            for clients in numbers:
+                for name in in_turn(list(ports), number):
+                    began = time.perf_counter()
+                    replies = _many(ports[name], clients, seeds)
+                    took = (time.perf_counter() - began) / len(replies)
+                    first = statistics.median(_first_canvas_s(reply) for _, reply in replies)
+                    for figure, value in (("seconds_per_request", took), ("time_to_first_canvas_s", first)):
+                        key = f"{figure}, {clients} client{'s' * (clients > 1)}"
+                        found.setdefault(key, {each: [] for each in sources})[name].append(value)
+    return {key: compared(values["redraft"], values["before"]) for key, values in found.items()}
 
 
 def _measure(port: int, pid: int, arguments: Any, engine: Any, expected: dict[int, Any]) -> dict[str, Any]:
@@ -74,7 +117,7 @@ def _measure(port: int, pid: int, arguments: Any, engine: Any, expected: dict[in
             rates.append(len(replies) / (time.perf_counter() - began))
             for seed, reply in replies:
                 assert reply["redraft"][0]["raw"] == expected[seed].raw, f"seed {seed} differs from the engine's own"
-                first[clients].append(reply["redraft"][0]["stats"]["time_to_first_canvas_s"])
+                first[clients].append(_first_canvas_s(reply))
     ratios = [many / one for one, many in zip(*rounds.values(), strict=True)]
     return {
         "requests_per_second": {str(clients): [round(rate, 2) for rate in rates] for clients, rates in rounds.items()},
@@ -138,6 +181,10 @@ def _ask(connection: http.client.HTTPConnection, seed: int) -> dict[str, Any]:
     data = json.loads(answer.read())
     assert answer.status == 200, data
     return data
+
+
+def _first_canvas_s(reply: dict[str, Any]) -> float:
+    return reply["redraft"][0]["stats"]["time_to_first_canvas_s"]
 
 
 def _text(seed: int) -> str:

@@ -31,13 +31,11 @@ RECIPE = {
     "ema": 0.9,
     "threads": 1,
 }
+PROPERTIES = {name: {"type": "string"} for name in ("device", "room", "state")}
 SET_DEVICE = {
     "type": "function",
-    "function": {
-        "name": "SetDevice",
-        "parameters": {"type": "object", "properties": {name: {"type": "string"} for name in ("device", "room", "state")}},
-    },
-}  # fmt: skip
+    "function": {"name": "SetDevice", "parameters": {"type": "object", "properties": PROPERTIES}},
+}
 
 
 def calling(text, name, arguments, **fields):
@@ -46,10 +44,10 @@ def calling(text, name, arguments, **fields):
 
 
 def own_tool(**fields):
+    every = (dict(zip(("device", "state", "room"), one, strict=True)) for one in product(DEVICES, STATES, ROOMS))
     return [
-        calling(f"turn {state} the {device} in the {room}", "SetDevice", dict(device=device, state=state, room=room), **fields)
-        for device, state, room in product(DEVICES, STATES, ROOMS)
-    ]  # fmt: skip
+        calling("turn {state} the {device} in the {room}".format(**one), "SetDevice", one, **fields) for one in every
+    ]
 
 
 def tuned(folder: Path, rows: list[dict], **changes) -> Path:

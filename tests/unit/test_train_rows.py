@@ -1,4 +1,4 @@
-"""Rows on their way into training: declared tools, fields that templates print, lengths, and what comes before a row."""
+"""Rows on their way into training: tools, fields that templates print, lengths, and what comes before a row."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from redraft.train.run import train
 
 # Prints everything that a row may say.
 TEMPLATE = """{{ bos_token }}{% for tool in tools or [] %}<|tool>{{ tool.function.name }}<tool|>{% endfor %}
-{%- for message in messages %}<|turn>{{ message.role }} {{ message.name or '' }}
+{%- for message in messages %}<|turn>{{ message.role }}{{ message.name or '' }}
 {% if message.reasoning_content %}<|channel>{{ message.reasoning_content }}<channel|>{% endif %}
 {%- for call in message.tool_calls or [] %}<|tool_call>call:{{ call.function.name }}{}<tool_call|>{% endfor %}
 {{- message.content or '' }}<turn|>
-{% endfor %}{% if add_generation_prompt %}<|turn>assistant 
-{% endif %}"""  # noqa: W291 - headers of turns with and without a name are alike
+{% endfor %}{% if add_generation_prompt %}<|turn>assistant
+{% endif %}"""
 
 
 def tool(name):
