@@ -81,3 +81,9 @@ def test_dropout_acts_on_training_passes_alone(directory):
     assert torch.equal(zeros, zeros[:, :1].expand_as(zeros)), "one mask a row"
     with torch.no_grad():
         torch.testing.assert_close(dropped[~zeros], 2 * norm(x)[~zeros])
+
+
+def test_a_request_never_becomes_blank():
+    rows = [request("Oslo", city="Oslo"), request("a b", city=" "), request("x  ", artist="y")]
+    augment, rng = Augmentation(rows, swap=1.0, word_noise=0.9), np.random.default_rng(4)
+    assert all(augment(row, rng).messages[0]["content"].strip() for row in rows for _ in range(100))

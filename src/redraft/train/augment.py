@@ -90,8 +90,12 @@ class Augmentation:
             if not isinstance(old, str) or rng.random() >= self.swap or not _once(text, old):
                 continue
             new = self._draw(slot, rng)
-            # A second occurrence would make the copy ambiguous.
-            if new in text or any(new in other or other in new for other in function["arguments"].values()):
+            # A second occurrence would make the copy ambiguous, and a request must say something.
+            if (
+                not new.strip()
+                or new in text
+                or any(new in other or other in new for other in function["arguments"].values())
+            ):
                 continue
             text = text.replace(old, new)
             function["arguments"][key] = new
@@ -105,7 +109,8 @@ class Augmentation:
                 words.append(word)
             elif self.words and rng.random() < 0.5:
                 words.append(self.words[rng.integers(len(self.words))])
-        return " ".join(words) or text
+        noised = " ".join(words)
+        return noised if noised.strip() else text
 
     def _draw(self, slot: tuple[str, str, str], rng: np.random.Generator) -> str:
         if slot in self.open and rng.random() < self.random_words:
