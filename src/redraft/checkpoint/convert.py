@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.formats.header_checks import METADATA
 from redraft.checkpoint.formats.headers import STEM, read_header
 from redraft.checkpoint.formats.sidecar import write_beside
 from redraft.checkpoint.formats.writer import write_safetensors
-from redraft.checkpoint.layout import CHECKSUMS, checksum, parts_of, quantization_config
+from redraft.checkpoint.layout import CHECKSUMS, checksum, checksums_of, parts_of, quantization_config
 from redraft.checkpoint.rounding import Recipe, rounded, rounded_bytes
 from redraft.checkpoint.save import copy_files
 from redraft.checkpoint.source import Source
@@ -156,9 +157,9 @@ def _write(
         if not path.exists():
             _write_file(path, _merged(parts(*item) for item in group))
         header, _ = read_header(path)
-        sums |= json.loads(header["__metadata__"][CHECKSUMS])
+        sums |= checksums_of(header, path)
         for tensor, fields in header.items():
-            if tensor != "__metadata__":
+            if tensor != METADATA:
                 weight_map[tensor] = name
                 total += fields["data_offsets"][1] - fields["data_offsets"][0]
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}

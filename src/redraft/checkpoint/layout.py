@@ -7,7 +7,6 @@ A matrix `X` of a checkpoint becomes `X.int4`, `X.int4_scale` and `X.row_scale`,
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.formats.header_checks import METADATA
 from redraft.checkpoint.formats.headers import Entry, read_header
 from redraft.checkpoint.formats.modules import plain
 from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
+from redraft.core.files import parse_object
 from redraft.kernels.matrices import Matrix
 from redraft.kernels.matrices.float8 import Float8Matrix
 from redraft.kernels.matrices.int4 import BYTES, COLUMNS, ROWS, Int4Matrix
@@ -151,6 +152,16 @@ def checksum(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
 
 
+def checksums_of(header: Mapping[str, Any], path: Path) -> dict[str, str]:
+    """The checksums that a file's header holds, by tensor; none in files of another layout.
+
+    Raises:
+        CheckpointError: what stands in their place is no JSON.
+    """
+    said = header.get(METADATA, {}).get(CHECKSUMS, "{}")
+    return parse_object(said, f"{CHECKSUMS} in {path}")
+
+
 def verify(paths: Iterable[Path]) -> None:
     """Reads every tensor of these files and compares it with the checksum beside it.
 
@@ -159,10 +170,10 @@ def verify(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         header, data = read_header(path)
-        sums = json.loads(header.get("__metadata__", {}).get(CHECKSUMS, "{}"))
+        sums = checksums_of(header, path)
         with path.open("rb") as file:
             for name, fields in header.items():
-                if name == "__metadata__":
+                if name == METADATA:
                     continue
                 if name not in sums:
                     raise CheckpointError(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from redraft.core.errors import CheckpointError
+
+# Of the published models no file that is read whole has a tenth of this, and none nests deeper than nine.
+_LARGEST_BYTES = 100 * 10**6
+_DEEPEST = 64
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -16,15 +21,80 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, is no JSON, or holds no object.
     """
+    path = Path(path)
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        if size > _LARGEST_BYTES:
+            raise CheckpointError(f"{path} has {size} bytes; a JSON file of a model has at most {_LARGEST_BYTES}")
+        value = parse_object(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist: a model directory needs it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from None
+    _check_nested(value, str(path))
     return value
+
+
+def parse_object(data: bytes | str, source: str) -> dict[str, Any]:
+    """The JSON object in these bytes; no name in it may be said twice. How deep it is and what its texts hold, whoever
+    does not know what belongs there has to check.
+
+    Raises:
+        CheckpointError: it is none; names the source.
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_each_once)
+    except RecursionError:
+        raise CheckpointError(f"{source} is not valid JSON: it is nested too deeply") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, _SaidTwice) as error:
+        raise CheckpointError(f"{source} is not valid JSON: {error}") from None
+    except ValueError:
+        raise CheckpointError(f"{source} is not valid JSON: a number has thousands of digits") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source} must hold a JSON object")
+    return value
+
+
+class _SaidTwice(ValueError):
+    pass
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = Counter(name for name, _ in pairs)
+        raise _SaidTwice(f"{names.most_common(1)[0][0]!r:.80} is said twice")
+    return found
+
+
+def _check_nested(value: dict[str, Any], source: str) -> None:
+    """Refuses what is nested beyond any use, and texts that are none: halves of a surrogate pair cannot be printed."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST):
+        texts = [part for part in level if isinstance(part, str)]
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError:
+            bad = next(text for text in texts if not _is_text(text))
+            raise CheckpointError(f"{source} is not valid JSON: {bad!r:.80} holds half a surrogate pair") from None
+        level = [
+            inner
+            for part in level
+            if isinstance(part, dict | list)
+            for inner in ((*part, *part.values()) if isinstance(part, dict) else part)
+        ]
+        if not level:
+            return
+    raise CheckpointError(f"{source} is not valid JSON: it is nested too deeply")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def cache_directory(name: str) -> Path:

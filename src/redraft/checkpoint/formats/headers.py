@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from redraft.checkpoint.formats.header_checks import LARGEST_HEADER_BYTES, METADATA, check_header
 from redraft.core.errors import CheckpointError
-from redraft.core.files import read_json
+from redraft.core.files import parse_object, read_json
 
+# (what a file's header says by tensor, where its data begins)
+Header = tuple[dict[str, Any], int]
 _LENGTH_BYTES = 8
+_LFS_POINTER = b"version https://git-lfs."
 # Where a product's operands begin; the last bits of its sums depend on it.
 CACHE_LINE = 64
 # What files in our own layout are called; those of other tools are called model.
@@ -38,35 +42,71 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class TensorFiles:
-    """The safetensors files of a directory and which of them holds each tensor."""
+    """The safetensors files of a directory.
+
+    Attributes:
+        directory: where they are.
+        file_of: which of them holds each tensor.
+        headers: of each file.
+    """
 
     directory: Path
     file_of: Mapping[str, str]
+    headers: Mapping[str, Header]
 
     @classmethod
     def of(cls, directory: Path) -> TensorFiles:
         """Reads headers only.
 
         Raises:
-            CheckpointError: no weights, a shard that is missing, or a file that is cut short.
+            CheckpointError: no weights, a shard that is missing or elsewhere, or a file that cannot be read.
         """
         own = directory / f"{STEM}.safetensors.index.json"
         index = own if own.exists() else directory / "model.safetensors.index.json"
-        if index.exists():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise CheckpointError(f"{index} has no weight_map")
-            names = sorted(set(weight_map.values()))
-        else:
-            weight_map, names = None, ["model.safetensors"]
+        weight_map = _weight_map(index) if index.exists() else {}
+        headers: dict[str, Header] = {}
         file_of: dict[str, str] = {}
-        for name in names:
-            header, _ = read_header(directory / name)
-            file_of.update(dict.fromkeys((key for key in header if key != "__metadata__"), name))
-        for tensor in weight_map or ():
+        for name in sorted(set(weight_map.values())) or ["model.safetensors"]:
+            headers[name] = read_header(directory / name)
+            for tensor in headers[name][0]:
+                if tensor == METADATA or weight_map.get(tensor, name) != name:
+                    continue
+                if tensor in file_of:
+                    raise CheckpointError(f"{directory}: tensor {tensor!r} is in {file_of[tensor]} and in {name}")
+                file_of[tensor] = name
+        for tensor, name in weight_map.items():
             if tensor not in file_of:
-                raise CheckpointError(f"{index} lists tensor {tensor!r}, which no file holds")
-        return cls(directory, file_of)
+                raise CheckpointError(f"{index} lists tensor {tensor!r}, which no file holds: {name} does not")
+        return cls(directory, file_of, headers)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which file holds each tensor, by an index whose files lie in its own directory.
+
+    The names are judged and not where they lead: the files of a Hub cache are links to elsewhere.
+    """
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map")
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or not name:
+            raise CheckpointError(f"{index} names no file for tensor {tensor!r}, but {name!r:.80}")
+    for name in set(weight_map.values()):
+        if not _stays_inside(name):
+            raise CheckpointError(f"{index} names the file {name!r:.80}, which is not in its directory")
+    return weight_map
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return (
+        name.isprintable()
+        and "\\" not in name
+        and not path.is_absolute()
+        and not PureWindowsPath(name).drive
+        and ".." not in path.parts
+        and bool(path.name)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,29 +155,26 @@ class Entry:
 
 
 def entries(files: TensorFiles, *, mapped: bool = True) -> dict[str, Entry]:
-    """The tensors of these files by name. Reads headers only; mapped files stay open as long as an entry lives.
+    """The tensors of these files by name. Reads nothing; mapped files stay open as long as an entry lives.
 
     Args:
         files: of a directory.
         mapped: whether tensors that begin at a cache line share memory with their files; without it, and for others,
             `read` copies, and takes no address space for what is not read.
-
-    Raises:
-        CheckpointError: a file whose header cannot be read.
     """
     found: dict[str, Entry] = {}
     for file_name in sorted(set(files.file_of.values())):
-        for entry in _entries_of(files.directory / file_name, mapped):
+        for entry in _entries_of(files.directory / file_name, files.headers[file_name], mapped):
             if files.file_of.get(entry.name) == file_name:
                 found[entry.name] = entry
     return found
 
 
-def _entries_of(path: Path, mapped: bool) -> Iterator[Entry]:
-    header, data = read_header(path)
+def _entries_of(path: Path, header_and_data: Header, mapped: bool) -> Iterator[Entry]:
+    header, data = header_and_data
     file = _Mapped(path)
     for name, fields in header.items():
-        if name == "__metadata__":
+        if name == METADATA:
             continue
         begin, end = fields["data_offsets"]
         entry = Entry(
@@ -154,26 +191,32 @@ def _entries_of(path: Path, mapped: bool) -> Iterator[Entry]:
         yield entry if shares or entry.dtype not in DTYPES else replace(entry, read=entry.copied)
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
+def read_header(path: Path) -> Header:
     """(the header of a safetensors file, where its data begins).
 
     Raises:
-        CheckpointError: it does not exist, is cut short, or is no safetensors file.
+        CheckpointError: it does not exist, is cut short, is no safetensors file, or says of a tensor what cannot be.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist: redraft reads safetensors checkpoints")
-    size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            size = os.fstat(file.fileno()).st_size
+            first = file.read(len(_LFS_POINTER))
+            if first == _LFS_POINTER:
+                raise CheckpointError(
+                    f"{path} is a Git LFS pointer, not the weights it stands for: fetch them with `git lfs pull`"
+                )
+            length = int.from_bytes(first[:_LENGTH_BYTES], "little")
             data = _LENGTH_BYTES + length
-            if data > size:
+            if len(first) < _LENGTH_BYTES or data > size:
                 raise ValueError("its header is longer than the file")
-            header = json.loads(file.read(length))
-        ends = [fields["data_offsets"][1] for name, fields in header.items() if name != "__metadata__"]
-        if data + max(ends, default=0) != size:
-            raise ValueError(f"its header speaks of {data + max(ends, default=0)} bytes, it has {size}")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if length > LARGEST_HEADER_BYTES:
+                raise ValueError(f"its header of {length} bytes is longer than {LARGEST_HEADER_BYTES}")
+            file.seek(_LENGTH_BYTES)
+            header = parse_object(file.read(length), f"the header of {path}")
+        check_header(header, size - data)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist: redraft reads safetensors checkpoints") from None
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): download or copy it again") from None
     return header, data
 
