@@ -23,6 +23,7 @@ from redraft.checkpoint.formats.headers import STEM, read_header
 from redraft.checkpoint.formats.sidecar import write_beside
 from redraft.checkpoint.formats.writer import write_safetensors
 from redraft.checkpoint.layout import CHECKSUMS, checksum, checksums_of, parts_of, quantization_config
+from redraft.checkpoint.locate import is_gguf
 from redraft.checkpoint.rounding import Recipe, rounded, rounded_bytes
 from redraft.checkpoint.save import copy_files
 from redraft.checkpoint.source import Source
@@ -228,7 +229,7 @@ def _write_beside(source: Source, directory: Path, described: dict[str, Any] | N
         config["quantization_config"] = described
     else:
         config["dtype"] = "bfloat16"
-    if source.path.suffix == ".gguf":
+    if is_gguf(source.path):
         write_beside(source.path, directory)
     else:
         copy_files(source, directory)

@@ -11,6 +11,11 @@ BUNDLED = Path(__file__).resolve().parent.parent / "models"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a path is that of a GGUF file, by its name."""
+    return path.suffix.lower() == ".gguf" and path.is_file()
+
+
 def locate(model: str | Path, revision: str | None = None) -> Path:
     """The directory of a model.
 
@@ -18,7 +23,7 @@ def locate(model: str | Path, revision: str | None = None) -> Path:
         ModelNotFoundError: there is none; says where was looked.
     """
     directory = Path(model).expanduser()
-    if directory.is_dir() or (directory.suffix == ".gguf" and directory.is_file()):
+    if directory.is_dir() or is_gguf(directory):
         return directory
     bundled = BUNDLED / str(model)
     if re.fullmatch(r"[\w.-]+", str(model)) and (bundled / "config.json").exists():

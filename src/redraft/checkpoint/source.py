@@ -13,6 +13,7 @@ import torch
 from redraft.checkpoint.formats.headers import Entry, TensorFiles, entries
 from redraft.checkpoint.formats.modules import stored_tensors
 from redraft.checkpoint.layout import METHOD, check_described, quantised_tensors
+from redraft.checkpoint.locate import is_gguf
 from redraft.checkpoint.names import Names, names_for
 from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError, ModelNotFoundError
@@ -55,7 +56,7 @@ class Source:
             CheckpointError: a file, a field or a tensor at fault, by name.
         """
         path = Path(path)
-        if path.suffix == ".gguf" and path.is_file():
+        if is_gguf(path):
             return cls._gguf(path)
         if not path.is_dir():
             raise ModelNotFoundError(f"{path} is not a directory")

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.checkpoint.formats.sidecar import sidecar
 from redraft.checkpoint.load import load_model
 from redraft.checkpoint.source import Source
 from redraft.checkpoint.stored import StoredTensor
@@ -53,7 +54,7 @@ def importance(path: Path, texts: Iterable[str]) -> dict[str, Float[Tensor, "E K
     Raises:
         OptionError: the checkpoint has no tokenizer, or there is no text.
     """
-    tokenizer = Tokenizer.from_directory(path)
+    tokenizer = Tokenizer.from_directory(sidecar(path))
     if tokenizer is None:
         raise OptionError(f"{path} has no tokenizer: texts cannot be read for calibration")
     lines = [text for text in texts if text.strip()]

@@ -101,7 +101,7 @@ def load(
     engine = LocalEngine(
         loaded,
         name=str(model),
-        directory=sidecar(path) if path.suffix == ".gguf" else path,
+        directory=sidecar(path),
         exact=exact,
         max_context=max_context,
         prefix_cache_bytes=prefix_cache_mb * 2**20,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from redraft.checkpoint.locate import is_gguf
 from redraft.checkpoint.offload import BUFFERS, available_bytes
 from redraft.checkpoint.source import Source
 from redraft.core.errors import OptionError
@@ -82,7 +83,7 @@ def streamed_layers(
 def _why_not(source: Source, form: Form, quantize: str | None, device: torch.device) -> str | None:
     """Why experts must stay where they are; None where they need not."""
     if device.type == "cpu":
-        if quantize is None and source.path.suffix != ".gguf":
+        if quantize is None and not is_gguf(source.path):
             return None
         return "experts stay on disk only in the form that they are multiplied in: run `redraft quantize` first"
     if device.type not in _WITH_HOST:

@@ -51,7 +51,7 @@ class Gguf:
         Raises:
             CheckpointError: a key that is missing or cannot be used.
         """
-        layers = self._of("block_count")
+        layers = self._count("block_count", most=1000)
         sliding = self._per_layer("attention.sliding_window_pattern", layers)
         heads = self._per_layer("attention.head_count_kv", layers)
         full = {
@@ -88,8 +88,8 @@ class Gguf:
             "pad_token_id": self._token("padding"),
             "eos_token_id": self._ends(_ENDS[:1]),
         }
-        if len({tuple(layer.values()) for layer in full.values()}) == 1:
-            shape = next(iter(full.values()))
+        shape = next(iter(full.values()), None)
+        if shape is not None and all(layer == shape for layer in full.values()):
             text |= {"global_head_dim": shape["head_dim"], "num_global_key_value_heads": shape["num_key_value_heads"]}
         try:
             return scratch_config(text, self.metadata.get("diffusion.canvas_length", _CANVAS_LENGTH)).raw
@@ -134,7 +134,7 @@ class Gguf:
     def _missing_encoder_scalars(self, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
         """The decoder's where the first converters left out the encoder's; they are equal as released."""
         added = {}
-        for layer in range(self._of("block_count")):
+        for layer in range(self._count("block_count", most=1000)):
             name = encoder_scalar(layer)
             twin = tensors.get(decoder_twin(name))
             if name not in tensors and twin is not None:
@@ -145,6 +145,14 @@ class Gguf:
                 stacklevel=3,
             )
         return added
+
+    def _count(self, key: str, most: int) -> int:
+        value = self._of(key)
+        if type(value) is not int or not 0 < value <= most:
+            raise CheckpointError(
+                f"{self.path}: key '{ARCHITECTURE}.{key}' must be a number from 1 to {most}, got {value!r:.60}"
+            )
+        return value
 
     def _of(self, key: str) -> Any:
         full = f"{ARCHITECTURE}.{key}"
@@ -176,6 +184,8 @@ class Gguf:
 
     def _ends(self, texts: Sequence[str]) -> list[int]:
         tokens = self.metadata.get("tokenizer.ggml.tokens", [])
+        if not isinstance(tokens, list):
+            raise CheckpointError(f"{self.path}: key 'tokenizer.ggml.tokens' must be a list, got {tokens!r:.60}")
         eos = self._token("eos")
         ends = [] if eos is None else [eos]
         return ends + [tokens.index(text) for text in texts if text in tokens and tokens.index(text) not in ends]
@@ -185,9 +195,16 @@ def open_gguf(path: Path) -> Gguf:
     """Opens a file; tensors are read when they are asked for.
 
     Raises:
-        CheckpointError: it does not exist, is no GGUF file, is cut short, or holds another model.
+        CheckpointError: it does not exist, is no GGUF file, is cut short, is one part of several, or holds another
+            model.
     """
     metadata, blocks = read_gguf(Path(path))
+    parts, part = metadata.get("split.count", 1), metadata.get("split.no", 0)
+    if parts != 1:
+        raise CheckpointError(
+            f"{path} is part {part + 1 if isinstance(part, int) else part!r:.20} of {parts!r:.20} of a split file: "
+            "join them with `llama-gguf-split --merge FIRST_PART WHOLE.gguf`, and give the whole one"
+        )
     architecture = metadata.get("general.architecture")
     if architecture != ARCHITECTURE:
         raise CheckpointError(f"{path}: general.architecture is {architecture!r}, redraft reads {ARCHITECTURE!r}")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from torch import Tensor
 
 from redraft.core.errors import CheckpointError
 
-_MAGIC = b"GGUF"
+T = TypeVar("T")
+MAGIC = b"GGUF"
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_ALIGNMENT = 32
+_ALIGNMENT, _LARGEST_ALIGNMENT = 32, 2**16
+# Of the published files no array holds arrays, and no tensor has more than three dimensions.
+_DEEPEST, _MOST_DIMENSIONS = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,27 +65,53 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Blocks]]:
     """(metadata, tensors by name) of a file.
 
     Raises:
-        CheckpointError: it does not exist, is no GGUF file, or is cut short; or `gguf` is not installed.
+        CheckpointError: it does not exist, is no GGUF file, is cut short, or says what cannot be; or `gguf` is not
+            installed.
     """
     _gguf()
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         cursor = _Cursor(mapped)
-        if cursor.take(4) != _MAGIC:
+        if cursor.take(4) != MAGIC:
             raise CheckpointError(f"{path} is no GGUF file")
         version, count, keys = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
         if version not in (2, 3):
             raise CheckpointError(f"{path}: GGUF version {version} is not supported")
-        metadata = {cursor.string(): cursor.value(cursor.number("I")) for _ in range(keys)}
-        headers = [cursor.tensor() for _ in range(count)]
+        metadata = _by_name((cursor.string(), cursor.value(cursor.number("I"))) for _ in range(keys))
+        headers = _by_name((header[0], header) for header in (cursor.tensor() for _ in range(count)))
+        start = _aligned(cursor.position, metadata.get("general.alignment", _ALIGNMENT))
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (OSError, ValueError, struct.error) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): download or copy it again") from None
-    alignment = metadata.get("general.alignment", _ALIGNMENT)
-    start = math.ceil(cursor.position / alignment) * alignment
-    return metadata, {header[0]: _blocks(path, mapped, start, *header) for header in headers}
+    found = {name: _blocks(path, mapped, start, *header) for name, header in headers.items()}
+    _refuse_overlaps(path, [(headers[name][3], blocks.data.nbytes, name) for name, blocks in found.items()])
+    return metadata, found
+
+
+def _by_name(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"{name!r:.60} is said twice")
+        found[name] = value
+    return found
+
+
+def _aligned(position: int, alignment: Any) -> int:
+    """Where the data begins: the next multiple of the alignment, which the format wants to be a power of two."""
+    if type(alignment) is not int or not 0 < alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
+        raise ValueError(f"general.alignment is {alignment!r:.60}")
+    return -(-position // alignment) * alignment
+
+
+def _refuse_overlaps(path: Path, spans: list[tuple[int, int, str]]) -> None:
+    end, before = 0, ""
+    for begin, nbytes, name in sorted(spans):
+        if begin < end:
+            raise CheckpointError(f"{path}: tensors {before!r} and {name!r} overlap: download or copy it again")
+        end, before = begin + nbytes, name
 
 
 def _blocks(
@@ -121,15 +151,17 @@ class _Cursor:
     def string(self) -> str:
         return self.take(self.number("Q")).decode("utf-8", "replace")
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, depth: int = 0) -> Any:
         if kind == _STRING:
             return self.string()
         if kind == _ARRAY:
+            if depth == _DEEPEST:
+                raise ValueError("its arrays are nested too deeply")
             kind, count = self.number("I"), self.number("Q")
             if kind in _NUMBERS:
                 code = _NUMBERS[kind]
                 return list(struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize(f"<{code}"))))
-            return [self.value(kind) for _ in range(count)]
+            return [self.value(kind, depth + 1) for _ in range(count)]
         if kind not in _NUMBERS:
             raise ValueError(f"a value of type {kind}")
         return self.number(_NUMBERS[kind])
@@ -137,7 +169,12 @@ class _Cursor:
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         """(name, shape, type, offset); files list the innermost dimension first."""
         name = self.string()
-        shape = tuple(self.number("Q") for _ in range(self.number("I")))[::-1]
+        dimensions = self.number("I")
+        if not 0 < dimensions <= _MOST_DIMENSIONS:
+            raise ValueError(f"tensor {name!r:.60} has {dimensions} dimensions")
+        shape = tuple(self.number("Q") for _ in range(dimensions))[::-1]
+        if 0 in shape:
+            raise ValueError(f"tensor {name!r:.60} is empty")
         return name, shape, self.number("I"), self.number("Q")
 
 

@@ -40,10 +40,17 @@ def write_tokenizer(metadata: Mapping[str, Any], directory: Path, source: str) -
     kind = metadata.get("tokenizer.ggml.model")
     tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
     if kind != _MODEL or not tokens or merges is None:
+        listed = (("tokens", tokens), ("merges", merges))
+        held = " and ".join(f"{len(part) if isinstance(part, list) else 0} {name}" for name, part in listed)
         raise CheckpointError(
-            f"{source}: tokenizer.ggml.model is {kind!r}, with {len(tokens or ())} tokens and {len(merges or ())} "
-            f"merges; redraft rebuilds {_MODEL!r}: put the model's tokenizer.json beside the file"
+            f"{source}: tokenizer.ggml.model is {kind!r:.60}, with {held}; redraft rebuilds {_MODEL!r} with both"
         )
+    types = metadata.get("tokenizer.ggml.token_type") or [0] * len(tokens)
+    for key, listed, kind in (("tokens", tokens, str), ("merges", merges, str), ("token_type", types, int)):
+        if not isinstance(listed, list) or not all(isinstance(entry, kind) for entry in listed):
+            raise CheckpointError(f"{source}: key 'tokenizer.ggml.{key}' is no list of what belongs there")
+    if len(types) != len(tokens):
+        raise CheckpointError(f"{source}: tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens")
     special = _special(metadata, tokens)
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -63,7 +70,6 @@ def write_tokenizer(metadata: Mapping[str, Any], directory: Path, source: str) -
     tokenizer.decoder = decoders.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    types = metadata.get("tokenizer.ggml.token_type") or [0] * len(tokens)
     tokenizer.add_tokens(
         [
             AddedToken(token, special=kind == _CONTROL or _MARK.fullmatch(token) is not None, normalized=False)

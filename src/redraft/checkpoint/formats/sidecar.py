@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from redraft.checkpoint.formats.gguf import open_gguf
+from redraft.checkpoint.locate import is_gguf
 from redraft.core.files import cache_directory
 
 
@@ -22,7 +23,10 @@ def write_beside(path: Path, directory: Path) -> None:
 
 
 def sidecar(path: Path) -> Path:
-    """A directory with those files and config.json, made once and kept under the user's cache."""
+    """The directory with what stands beside a model's weights: its own, or for a GGUF file one that is made of what the
+    file says, once, and kept under the user's cache."""
+    if not is_gguf(path):
+        return path
     stat = path.stat()
     said = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     directory = cache_directory("gguf") / hashlib.sha256(said.encode()).hexdigest()[:16]
