@@ -150,6 +150,7 @@ def _recipes() -> dict[str, Callable[[], Recipe]]:
         ),
         "mlx-4bit": partial(_mlx, _mlx_mixed, affine),
         "mlx-6bit": partial(_mlx, partial(_mlx_mixed, bits=6), {**affine, "bits": 6}),
+        "mlx-1bit": partial(_mlx, partial(_mlx_mixed, bits=1), {**affine, "bits": 1}),
         "mlx-switch-glu": partial(_mlx, _mlx_mixed, affine, experts="switch"),
         "mlx-mxfp4": partial(_mlx, lambda w, _: matrices.mlx_float(w, 4), {"group_size": 32, "mode": "mxfp4"}),
         "mlx-mxfp8": partial(_mlx, lambda w, _: matrices.mlx_float(w, 8), {"group_size": 32, "mode": "mxfp8"}),

@@ -33,6 +33,7 @@ LOSS = {
     "mlx-bf16": 0.003,
     "mlx-4bit": 0.11,
     "mlx-6bit": 0.03,
+    "mlx-1bit": 2.0,
     "mlx-switch-glu": 0.11,
     "mlx-mxfp4": 0.15,
     "mlx-mxfp8": 0.04,

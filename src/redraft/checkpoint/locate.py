@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from redraft.checkpoint.unread import what_file
 from redraft.core.errors import ModelNotFoundError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models"
@@ -17,32 +18,58 @@ def is_gguf(path: Path) -> bool:
 
 
 def locate(model: str | Path, revision: str | None = None) -> Path:
-    """The directory of a model.
+    """The directory of a model, or its GGUF file.
 
     Raises:
         ModelNotFoundError: there is none; says where was looked.
     """
-    directory = Path(model).expanduser()
-    if directory.is_dir() or is_gguf(directory):
-        return directory
-    bundled = BUNDLED / str(model)
-    if re.fullmatch(r"[\w.-]+", str(model)) and (bundled / "config.json").exists():
+    text = str(model)
+    try:
+        path = Path(model).expanduser()
+        if text and (path.is_dir() or is_gguf(path)):
+            return path
+        found = bool(text) and path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        # A name too long, a folder that may not be entered, no such user.
+        raise ModelNotFoundError(f"no model {text!r:.200}: {error}") from None
+    bundled = BUNDLED / text
+    if re.fullmatch(r"[\w.-]+", text) and (bundled / "config.json").exists():
         return bundled
-    if _HUB_ID.fullmatch(str(model)):
-        return _cached(str(model), revision)
+    if found:
+        raise ModelNotFoundError(f"{text} {what_file(path)}")
+    if isinstance(model, Path) or _is_path(text):
+        raise ModelNotFoundError(f"no model {text!r:.200}: there is no such directory or file")
+    if _HUB_ID.fullmatch(text):
+        return _cached(text, revision)
     names = ", ".join(sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))) or "none"
     raise ModelNotFoundError(
-        f"no model {str(model)!r}: not a directory, not a GGUF file, not a Hub id, not bundled ({names})"
+        f"no model {text!r:.200}: not a directory, not a GGUF file, not a Hub id, not bundled ({names})"
+    )
+
+
+def _is_path(text: str) -> bool:
+    """Whether a name can only be meant for a path: Hub ids have two parts, and neither is a step."""
+    parts = text.replace("\\", "/").split("/")
+    return (
+        (len(parts) != 2 and ("/" in text or "\\" in text))
+        or parts[0] in ("", ".", "..")
+        or text.startswith("~")
+        or text.lower().endswith((".gguf", ".uqff", ".safetensors"))
     )
 
 
 def _cached(hub_id: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    beginning = Path(hub_id).parent
+    here = f"there is no directory {hub_id!r}" + (f" in {beginning}, which exists" if beginning.is_dir() else "")
+    at = "" if revision is None else f" at revision {revision!r}"
     try:
         return Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         raise ModelNotFoundError(
-            f"{hub_id!r} is neither a directory nor in the local Hub cache: fetch it with `hf download {hub_id}`"
+            f"{here}, and no such model in the local Hub cache{at}: fetch it with `hf download {hub_id}`"
         ) from None
+    except HFValidationError:
+        raise ModelNotFoundError(f"{here}, and {hub_id!r} is no Hub id{at}") from None

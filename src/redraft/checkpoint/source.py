@@ -16,6 +16,7 @@ from redraft.checkpoint.layout import METHOD, check_described, quantised_tensors
 from redraft.checkpoint.locate import is_gguf
 from redraft.checkpoint.names import Names, names_for
 from redraft.checkpoint.stored import StoredTensor
+from redraft.checkpoint.unread import what_file, why_no_weights
 from redraft.core.errors import CheckpointError, ModelNotFoundError
 from redraft.core.files import read_json
 from redraft.model.config import ModelConfig
@@ -59,7 +60,9 @@ class Source:
         if is_gguf(path):
             return cls._gguf(path)
         if not path.is_dir():
-            raise ModelNotFoundError(f"{path} is not a directory")
+            raise ModelNotFoundError(f"{path} {what_file(path)}" if path.exists() else f"{path} does not exist")
+        if (reason := why_no_weights(path)) is not None:
+            raise CheckpointError(f"{path} {reason}")
         raw = read_json(path / "config.json")
         config = ModelConfig.from_directory(path)
         files = TensorFiles.of(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from redraft.core.errors import CheckpointError, OptionError
 from redraft.core.files import read_json
 from redraft.core.options import GenerationOptions
 from redraft.model.config import ModelConfig
+from redraft.model.fields import Reader
 from redraft.text.tokenizer import Tokenizer
 
 _NAMES = (
@@ -47,12 +47,16 @@ class Defaults:
         """
         path = Path(directory) / "generation_config.json"
         raw = read_json(path) if path.exists() else {}
+        said = Reader(raw, str(path), prefix="")
         known: dict[str, Any] = {name: raw[name] for name in _NAMES if raw.get(name) is not None}
-        sampler = raw.get("sampler_config") or {}
+        sampler = said.mapping("sampler_config", {})
         if sampler.get("entropy_bound") is not None:
             known["entropy_bound"] = sampler["entropy_bound"]
+        for name, value in known.items():
+            if isinstance(value, int) and value >= 2**31:
+                raise said.wrong(name, f"below {2**31}", value)
         if not config.has_canvas:
-            known |= _causal(raw if path.exists() else {"do_sample": True})
+            known |= _causal(said if path.exists() else Reader({"do_sample": True}, str(path), prefix=""))
         otherwise = None
         if (own := Path(directory) / "tools.json").exists():
             by_heart = read_json(own)
@@ -63,21 +67,33 @@ class Defaults:
                 raise CheckpointError(f"{own}: 'otherwise' must be a sentence")
         try:
             options = GenerationOptions(**known)
-        except OptionError as error:
+        except (OptionError, TypeError) as error:
             raise CheckpointError(f"{path}: {error}") from None
-        ends = raw.get("eos_token_id")
-        ends = config.eos_token_ids if ends is None else ends
-        end_ids = {ends} if isinstance(ends, int) else set(ends)
+        for name in ("bos_token_id", "pad_token_id"):
+            said.token_ids(name, config.vocab_size)
+        ends = said.token_ids("eos_token_id", config.vocab_size)
+        end_ids = set(config.eos_token_ids if raw.get("eos_token_id") is None else ends)
         if tokenizer is not None:
+            _check_tokenizer(directory, config, tokenizer)
             # Some re-saved configs keep one of the three.
             end_ids |= set(tokenizer.end_of_turn_ids())
         return cls(options=options, end_ids=frozenset(end_ids), otherwise=otherwise)
 
 
-def _causal(raw: Mapping[str, Any]) -> dict[str, Any]:
+def _check_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Refuses tokens that the embedding has no row for: their ids would be read from beyond it."""
+    if tokenizer.num_ids > config.vocab_size:
+        raise CheckpointError(
+            f"{Path(directory) / 'tokenizer.json'} has {tokenizer.num_ids} tokens, the model's embedding has "
+            f"{config.vocab_size} rows: remove the tokens that were added, or resize the embedding"
+        )
+
+
+def _causal(said: Reader) -> dict[str, Any]:
     """Those of a checkpoint without the canvas mode. A `top_k` in its file is ignored: there is no such option.
 
     Source: transformers' `generate`, which is greedy unless `do_sample` is true.
     """
-    sampling = {name: raw[name] for name in ("temperature", "top_p") if raw.get(name) is not None}
-    return {"mode": "autoregressive", **(sampling if raw.get("do_sample") else {"temperature": 0.0})}
+    sampling = {name: said.fields[name] for name in ("temperature", "top_p") if said.fields.get(name) is not None}
+    sampled = said.boolean("do_sample", False)
+    return {"mode": "autoregressive", **(sampling if sampled else {"temperature": 0.0})}

@@ -167,7 +167,7 @@ def _mlx(module: str, parts: Parts, settings: Settings) -> Layout:
     *rows, groups = scales.shape
     columns = groups * group_size
     bits, rest = divmod(32 * weight.shape[-1], columns)
-    if rest or bits not in ((4, 8) if floats else (2, 3, 4, 5, 6, 8)):
+    if rest or bits not in ((4, 8) if floats else (1, 2, 3, 4, 5, 6, 8)):
         raise CheckpointError(
             f"tensors {weight.name!r} and {scales.name!r} do not go together in groups of {group_size}: "
             "quantization_config must name the module's group_size"

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from redraft.checkpoint.formats.header_checks import LFS_POINTER, POINTER
+from redraft.checkpoint.unread import GGUF_MAGIC
 from redraft.core.errors import CheckpointError
 
 T = TypeVar("T")
-MAGIC = b"GGUF"
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _ALIGNMENT, _LARGEST_ALIGNMENT = 32, 2**16
@@ -73,8 +74,9 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, Blocks]]:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         cursor = _Cursor(mapped)
-        if cursor.take(4) != MAGIC:
-            raise CheckpointError(f"{path} is no GGUF file")
+        if cursor.take(4) != GGUF_MAGIC:
+            pointer = mapped[: len(LFS_POINTER)] == LFS_POINTER
+            raise CheckpointError(f"{path} is {POINTER if pointer else 'no GGUF file'}")
         version, count, keys = cursor.number("I"), cursor.number("Q"), cursor.number("Q")
         if version not in (2, 3):
             raise CheckpointError(f"{path}: GGUF version {version} is not supported")

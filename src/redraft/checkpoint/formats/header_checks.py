@@ -13,6 +13,8 @@ LARGEST_HEADER_BYTES = 100 * 10**6
 _LONGEST_NAME = 512
 _FIELDS = {"dtype", "shape", "data_offsets"}
 METADATA = "__metadata__"
+LFS_POINTER = b"version https://git-lfs."
+POINTER = "a Git LFS pointer, not the weights it stands for: fetch them with `git lfs pull`"
 # Bits of one number, of everything that the format knows.
 _BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64,

@@ -12,14 +12,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from redraft.checkpoint.formats.header_checks import LARGEST_HEADER_BYTES, METADATA, check_header
+from redraft.checkpoint.formats.header_checks import LARGEST_HEADER_BYTES, LFS_POINTER, METADATA, POINTER, check_header
 from redraft.core.errors import CheckpointError
 from redraft.core.files import parse_object, read_json
 
 # (what a file's header says by tensor, where its data begins)
 Header = tuple[dict[str, Any], int]
 _LENGTH_BYTES = 8
-_LFS_POINTER = b"version https://git-lfs."
 # Where a product's operands begin; the last bits of its sums depend on it.
 CACHE_LINE = 64
 # What files in our own layout are called; those of other tools are called model.
@@ -200,11 +199,9 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            first = file.read(len(_LFS_POINTER))
-            if first == _LFS_POINTER:
-                raise CheckpointError(
-                    f"{path} is a Git LFS pointer, not the weights it stands for: fetch them with `git lfs pull`"
-                )
+            first = file.read(len(LFS_POINTER))
+            if first == LFS_POINTER:
+                raise CheckpointError(f"{path} is {POINTER}")
             length = int.from_bytes(first[:_LENGTH_BYTES], "little")
             data = _LENGTH_BYTES + length
             if len(first) < _LENGTH_BYTES or data > size:
