@@ -5,6 +5,7 @@ How far the two are apart on an input is the spread of float32 itself, so it set
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from checkpoints import VOCAB, quiet
+from checkpoints import VISION_CONFIG, VOCAB, quiet
 
 TOLERANCE = 1e-4
 SPREADS = 5
@@ -34,9 +35,14 @@ def prefilled(model: Any, token_ids: Tensor, max_length: int = 128) -> Any:
 def load_reference(directory: Path, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
     """A `DiffusionGemmaForBlockDiffusion` in eval mode."""
     with quiet():
-        from transformers import DiffusionGemmaForBlockDiffusion
+        from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
-        model = DiffusionGemmaForBlockDiffusion.from_pretrained(directory, dtype=dtype, attn_implementation=attention)
+        # Where the checkpoint has no tower, one as small as they go, in the place of the default one.
+        tower = json.loads((directory / "config.json").read_text())["vision_config"]
+        config = DiffusionGemmaConfig.from_pretrained(directory, vision_config=tower or dict(VISION_CONFIG))
+        model = DiffusionGemmaForBlockDiffusion.from_pretrained(
+            directory, config=config, dtype=dtype, attn_implementation=attention
+        )
         # Weights mapped from a file lie at any address, and the matrix products' last bits depend on it.
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()

@@ -12,7 +12,8 @@ from reference import Reference, Story, load_reference, prefilled, random_ids
 from torch import Tensor
 
 import redraft
-from checkpoints import CANVAS, write_checkpoint
+from checkpoints import CANVAS, quiet, write_checkpoint
+from redraft.checkpoint.locate import BUNDLED
 from redraft.checkpoint.save import save_checkpoint
 
 
@@ -96,3 +97,14 @@ def test_the_tied_head_may_be_stored_as_well(model: Any, checkpoint: Path, tmp_p
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     assert_same_model(redraft.load_model(tmp_path), model)
+
+
+def test_transformers_reads_a_config_that_names_no_tower() -> None:
+    """It builds its default one then, of random weights that nothing runs through."""
+    with quiet():
+        from transformers import DiffusionGemmaForBlockDiffusion
+
+        theirs = DiffusionGemmaForBlockDiffusion.from_pretrained(BUNDLED / "mini", dtype=torch.float32)
+    ours = redraft.load_model(BUNDLED / "mini")
+    embedding = theirs.get_input_embeddings().weight
+    assert torch.equal(embedding, ours.backbone.embed_tokens.weight)

@@ -5,17 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from redraft.bench.memory import peak_bytes, reset_peak
 from redraft.bench.parts import PartTimer
+from redraft.core.files import read_json
 
 # Below any mean entropy: a run of fixed work never stops early. The reference refuses 0.
 NEVER_CONFIDENT = 1e-30
 # Of the causal mode.
 _TOKENS = 8
+# As small as transformers' vision tower goes. Without one in the config it would build its default of 168 million
+# parameters, which nothing runs through, and its memory would be counted.
+_SMALL_TOWER = {
+    "model_type": "gemma4_vision",
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "patch_size": 4,
+    "position_embedding_size": 4,
+    "pooling_kernel_size": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,14 +171,16 @@ class Transformers:
     """`DiffusionGemmaForBlockDiffusion.generate`, with one of its own settings."""
 
     def __init__(self, spec: Spec) -> None:
-        from transformers import DiffusionGemmaForBlockDiffusion
+        from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         torch.set_num_threads(spec.threads)
         chosen: dict[str, Any] = {} if spec.experts is None else {"experts_implementation": spec.experts}
+        tower = read_json(Path(spec.directory) / "config.json").get("vision_config")
+        config = DiffusionGemmaConfig.from_pretrained(spec.directory, vision_config=tower or dict(_SMALL_TOWER))
         self.model: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(
-            spec.directory, dtype=getattr(torch, spec.dtype), **chosen
+            spec.directory, config=config, dtype=getattr(torch, spec.dtype), **chosen
         ).eval()
         self.compiled = spec.compiled
         self.encode_s = 0.0

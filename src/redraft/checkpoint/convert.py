@@ -24,6 +24,7 @@ from redraft.checkpoint.formats.sidecar import write_beside
 from redraft.checkpoint.formats.writer import write_safetensors
 from redraft.checkpoint.layout import CHECKSUMS, checksum, checksums_of, parts_of, quantization_config
 from redraft.checkpoint.locate import is_gguf
+from redraft.checkpoint.names import without_absent_towers
 from redraft.checkpoint.rounding import Recipe, rounded, rounded_bytes
 from redraft.checkpoint.save import copy_files
 from redraft.checkpoint.source import Source
@@ -222,7 +223,7 @@ def _check_room(directory: Path, needed: int) -> None:
 
 def _write_beside(source: Source, directory: Path, described: dict[str, Any] | None) -> None:
     """Config, tokenizer and templates."""
-    config = source.config.to_dict()
+    config = without_absent_towers(source.config.to_dict(), source.passed_through())
     for name in ("quantization_config", "quantization"):
         config.pop(name, None)
     if described is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from redraft.model.config import ModelConfig
 
@@ -50,6 +51,20 @@ _INSIDE = "model.language_model."
 _TOWERS = ("model.vision_tower.", "model.embed_vision.", "model.audio_tower.", "model.embed_audio.")
 _GEMMA4 = Names(text=_INSIDE, causal=_INSIDE, passed_through=_TOWERS)
 _GEMMA4_TEXT = Names(text="model.", causal="model.", passed_through=_TOWERS)
+
+
+# Which parts of a checkpoint each of a config's towers is.
+_TOWER_PARTS = {
+    "vision_config": ("vision_tower", "embed_vision"),
+    "audio_config": ("audio_tower", "embed_audio"),
+}
+
+
+def without_absent_towers(config: Mapping[str, Any], stored: Iterable[str]) -> dict[str, Any]:
+    """A config that names no tower of which none of these tensors is: whoever builds what is named would miss it."""
+    parts = {part for name in stored for part in name.split(".")[:3]}
+    absent = [key for key, own in _TOWER_PARTS.items() if key in config and parts.isdisjoint(own)]
+    return {**config, **dict.fromkeys(absent)}
 
 
 def names_for(config: ModelConfig, stored: Iterable[str] = ()) -> Names:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from redraft.checkpoint.names import names_for
+from redraft.checkpoint.names import names_for, without_absent_towers
 from redraft.checkpoint.source import Source
 from redraft.core.errors import CheckpointError
 from redraft.model.model import DiffusionGemma
@@ -63,7 +63,7 @@ def save_checkpoint(
     if opened is not None:
         tensors.update({name: tensor.read() for name, tensor in opened.passed_through().items()})
         copy_files(opened, directory, same_weights=same_weights)
-    config = model.config.to_dict()
+    config = without_absent_towers(model.config.to_dict(), tensors)
     config.pop("quantization_config", None)
     config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

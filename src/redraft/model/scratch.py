@@ -10,21 +10,6 @@ from torch import nn
 from redraft.model.config import MODEL_TYPE, ModelConfig
 from redraft.model.model import DiffusionGemma
 
-# As small as transformers' vision tower goes: redraft does not run it, and without it transformers would build its
-# default tower of 27 layers.
-VISION = {
-    "model_type": "gemma4_vision",
-    "hidden_size": 8,
-    "intermediate_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 8,
-    "patch_size": 4,
-    "position_embedding_size": 4,
-    "pooling_kernel_size": 1,
-}
-
 
 def scratch_config(shape: dict[str, Any], canvas_length: int) -> ModelConfig:
     """The config of a text model of this shape.
@@ -45,12 +30,14 @@ def scratch_config(shape: dict[str, Any], canvas_length: int) -> ModelConfig:
         "model_type": MODEL_TYPE,
         "canvas_length": canvas_length,
         "tie_word_embeddings": True,
-        # The released ids, which lie beyond a small vocabulary: transformers' generate cannot do without one.
+        # The released ids, which lie beyond a small vocabulary: others read numbers here, and transformers' generate
+        # cannot do without one.
         "boi_token_id": 255999,
         "eoi_token_id": 258882,
         "image_token_id": 258880,
         "text_config": text,
-        "vision_config": VISION,
+        # No tower: where none is named others build none, and transformers a random one that nothing runs through.
+        "vision_config": None,
     }
     return ModelConfig.from_dict(raw, "shape")
 
