@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -15,9 +16,13 @@ from redraft.bench.memory import peak_bytes, reset_peak, resident_bytes
 from redraft.bench.report import machine_lines, subjects_table
 from redraft.bench.run import Measured, Plan, SubjectFailed, Worker, measure
 from redraft.bench.shapes import shape_config, shape_directory
-from redraft.bench.subjects import Spec
+from redraft.bench.subjects import Redraft, Spec, Work
+from redraft.checkpoint.convert import quantize
+from redraft.checkpoint.locate import BUNDLED
+from redraft.checkpoint.rounding import RECIPES
 from redraft.cli import main
 from redraft.core.errors import InputError
+from redraft.core.events import Commit
 
 MACHINE = Machine(
     cpu="a cpu",
@@ -206,3 +211,67 @@ def test_what_cannot_be_measured_is_refused(cache, changes, reason):
 def test_the_command_refuses_other_rivals(capsys):
     assert main(["bench", "--against", "vllm"]) == 2
     assert "vllm" in capsys.readouterr().err
+
+
+REFUSED = {
+    ("--settings", "all"): "--settings are those of transformers",
+    ("--prompt-tokens", "4", "--prompt", "hello"): "--prompt-tokens counts random ids",
+    ("--layers", "2"): "--layers cuts a --shape",
+    ("--model", "mini", "--shape", "tiny"): "exclude each other",
+    ("--shape", "tiny", "--prompt", "hello"): "no tokenizer",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
+def test_options_that_would_do_nothing_are_refused(cache, capsys, arguments):
+    assert main(["bench", *arguments, "--steps", "1", "--repetitions", "1"]) == 2
+    assert REFUSED[arguments] in capsys.readouterr().err
+
+
+def test_a_rival_that_is_not_installed_is_said_before_anything_is_made(cache, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert main(["bench", "--shape", "tiny", "--against", "transformers"]) == 2
+    assert "pip install transformers" in capsys.readouterr().err
+    assert list(cache.iterdir()) == []
+
+
+def test_if_nothing_could_be_measured_the_command_fails(cache, monkeypatch, capsys):
+    failed = Measured(spec=spec("mini"), failed="its process ended with code -9")
+    monkeypatch.setattr("redraft.bench.command.measure", lambda *_: [failed])
+    assert main(["bench", "--model", "mini", "--steps", "1"]) == 1
+    assert "its process ended with code -9" in capsys.readouterr().err
+
+
+def test_what_is_stored_in_a_form_of_ours_is_measured_in_it(cache, tmp_path, capsys):
+    quantize(BUNDLED / "mini", tmp_path / "int8", RECIPES["int8"])
+    fixed = ["--steps", "1", "--repetitions", "1", "--threads", "1", "--prompt-tokens", "4", "--json"]
+    assert main(["bench", "--model", str(tmp_path / "int8"), *fixed]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["dtype"] == "int8"
+    assert report["step_s"] > 0
+    assert main(["bench", "--model", str(tmp_path / "int8"), "--against", "transformers", *fixed]) == 2
+    assert "bench the model that this was made from" in capsys.readouterr().err
+
+
+class Clocked:
+    """An engine whose prompt takes ten seconds and each token one, whatever was cached."""
+
+    def __init__(self, monkeypatch, *replies: int) -> None:
+        self.now, self.replies, self.seeds = 0.0, list(replies), []
+        monkeypatch.setattr("redraft.bench.subjects.time.perf_counter", lambda: self.now)
+
+    def stream(self, prompt, *, seed, **options):
+        self.seeds.append(seed)
+        self.now += 10
+        for number in range(self.replies.pop(0)):
+            self.now += 1
+            yield Commit(canvas=number, token_ids=(5,), text="", denoising_steps=0)
+
+
+def test_a_token_is_timed_without_its_prompt(monkeypatch):
+    subject = Redraft.__new__(Redraft)
+    subject.engine = Clocked(monkeypatch, 1, 0, 8)
+    assert subject._token_s(Work(prompt=(3, 4), max_new_tokens=4, steps=1, seed=7)) == 1
+    assert subject.engine.seeds == [7, 8, 9]
+    subject.engine = Clocked(monkeypatch, 1, 1, 1, 1)
+    assert subject._token_s(Work(prompt=(3, 4), max_new_tokens=4, steps=1, seed=7)) is None

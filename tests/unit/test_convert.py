@@ -231,6 +231,22 @@ def test_what_cannot_work_is_said_at_once(tmp_path, quantised, monkeypatch, caps
         redraft.load_model(MINI, verify=True)
 
 
+def test_the_command_says_what_would_do_nothing_or_cannot_be_read(tmp_path, capsys):
+    texts, binary = tmp_path / "texts.txt", tmp_path / "binary.txt"
+    texts.write_text("play jazz\n")
+    binary.write_bytes(b"\xff\xfe")
+    target = str(tmp_path / "x")
+    for arguments, reason in (
+        (["--experts", "int8", "--calibrate", str(texts)], "it would change nothing"),
+        (["--calibrate", str(binary)], "cannot be read"),
+    ):
+        assert main(["quantize", "mini", target, *arguments]) == 2
+        assert reason in capsys.readouterr().err
+    for command in ("quantize", "export"):
+        assert main([command, "mini", str(texts)]) == 2
+        assert "cannot be made" in capsys.readouterr().err
+
+
 def test_calibration_spares_what_the_texts_use(tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("play the new album\nwhat is the weather in Paris tomorrow\n\n")

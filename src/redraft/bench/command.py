@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import torch
 
 from redraft.bench.machine import measure_machine, others_share
-from redraft.bench.report import build_report
+from redraft.bench.report import KINDS, build_report
 from redraft.bench.run import Plan, measure
 from redraft.bench.shapes import shape_directory
 from redraft.bench.subjects import Spec
-from redraft.checkpoint.locate import locate
-from redraft.core.errors import InputError
-from redraft.model.config import ModelConfig
+from redraft.checkpoint.formats.sidecar import sidecar
+from redraft.checkpoint.locate import is_gguf, locate
+from redraft.checkpoint.source import Source
+from redraft.core.errors import InputError, RedraftError
+from redraft.model.model import shapes_of
 from redraft.placement.device import auto_dtype
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
@@ -65,12 +68,23 @@ def bench(
         raise InputError("--layers cuts a --shape; a model has the layers it has")
     if threads is not None:
         torch.set_num_threads(threads)
+    # What is stored in a form of ours runs in it.
+    stored = shape is None and dtype == "auto"
     if dtype == "auto":
         # The released shape is meant to be run in int4; nothing else fits a machine of common size.
         dtype = "int4" if shape == "full" and against is None else _name(auto_dtype(torch.device("cpu")))
+    _check_rivals(against)
     directory = _directory(model, shape, layers, dtype, on_progress)
-    config = ModelConfig.from_directory(directory)
-    ids = None if prompt is None else _prompt_ids(directory, prompt)
+    source = Source.open(directory)
+    config = source.config
+    if not config.has_canvas:
+        raise InputError(f"{directory} has no canvas mode, and bench measures denoising steps")
+    if against is not None and (source.quantised or is_gguf(directory)):
+        raise InputError(f"--against {against}: it does not read {directory}; bench the model that this was made from")
+    source.parameters(shapes_of(config))
+    if stored and source.forms is not None and source.forms[0] in KINDS:
+        dtype = source.forms[0]
+    ids = None if prompt is None else _prompt_ids(sidecar(directory), prompt)
     plan = Plan(
         vocab_size=config.vocab_size,
         prompt_tokens=prompt_tokens,
@@ -86,9 +100,16 @@ def bench(
     if against is not None:
         specs += _theirs(directory, machine.threads, settings)
     found = measure(specs, plan, on_progress)
+    if not any(measured.results for measured in found if measured.spec.library == "redraft"):
+        raise RedraftError(f"{directory} could not be measured: {found[0].failed}")
     report = build_report(found, plan, machine, config, shape or model or "mini", dtype)
     report["machine"]["others_share_at_end"] = others_share()
     return report
+
+
+def _check_rivals(against: str | None) -> None:
+    if against is not None and importlib.util.find_spec(against) is None:
+        raise InputError(f"--against {against}: it is not installed: pip install {against}")
 
 
 def _prompt_ids(directory: Path, prompt: str) -> tuple[int, ...]:

@@ -29,13 +29,12 @@ from redraft.checkpoint.rounding import Recipe, rounded, rounded_bytes
 from redraft.checkpoint.save import copy_files
 from redraft.checkpoint.source import Source
 from redraft.checkpoint.stored import StoredTensor
+from redraft.checkpoint.unread import CONVERSION
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.core.files import read_json
 from redraft.model.model import shapes_of
 
 Progress = Callable[[str, int, int], None]
-# What a run writes down first: another one that finds something else here does not go on.
-_TASK = "redraft-conversion.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +190,12 @@ def _claim(directory: Path, task: dict[str, Any]) -> None:
     Raises:
         CheckpointError: it holds something else.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / _TASK
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be made: {error.strerror or error}") from None
+    # Another run that finds something else here does not go on.
+    path = directory / CONVERSION
     if path.exists():
         if read_json(path) != task:
             raise CheckpointError(f"{directory} holds part of another conversion: empty it or give another directory")

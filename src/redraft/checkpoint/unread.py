@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 GGUF_MAGIC = b"GGUF"
+# What a conversion writes down first.
+CONVERSION = "redraft-conversion.json"
 _PICKLE = "pickled weights, which can run code and are never opened: save them as safetensors"
 _BY_SUFFIX = {
     ".uqff": "a UQFF file of mistral.rs: give the checkpoint that it was made from",
@@ -47,6 +49,8 @@ def why_no_weights(directory: Path) -> str | None:
         names = sorted(path.name for path in directory.iterdir())
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
+    if CONVERSION in names and "config.json" not in names:
+        return "holds a conversion that was cut off, and no config.json yet: run the same command again, and it goes on"
     if any(name in names for name in _OWN_NAMES.split(" or ")) or "redraft.safetensors.index.json" in names:
         return None
     if "adapter_config.json" in names or any(name.startswith("adapter_model.") for name in names):

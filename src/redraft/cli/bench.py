@@ -14,19 +14,26 @@ Dtype = Annotated[str, typer.Option(help='"auto", "float32", "bfloat16", "int8" 
 
 
 def bench(
-    model: Annotated[str | None, typer.Option(help='"mini" (the default), a directory or a Hub id.')] = None,
+    model: Annotated[
+        str | None, typer.Option(help='"mini" (the default), a directory, a GGUF file or a Hub id.')
+    ] = None,
     shape: Annotated[str | None, typer.Option(help='Random weights: "tiny", "mid" or "full".')] = None,
     layers: Annotated[int | None, typer.Option(help="Layers of the shape, to make it fit.", min=1)] = None,
     steps: Annotated[
         int | None, typer.Option(help="Fixed work: so many denoising steps, no early stop.", min=1, metavar="N")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="The prompt; unset, random token ids.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(help="How many random ids.", min=1, metavar="N")] = 128,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(help="How many random ids; unset, 128.", min=1, metavar="N")
+    ] = None,
     dtype: Dtype = "auto",
     against: Annotated[str | None, typer.Option(help='Measure "transformers" beside redraft.')] = None,
     settings: Annotated[
-        str, typer.Option(help='Of transformers: "default", or "all" to try its other experts and its compiled step.')
-    ] = "all",
+        str | None,
+        typer.Option(
+            help='Of transformers: "default", or "all" (unset) to try its other experts and its compiled step.'
+        ),
+    ] = None,
     repetitions: Annotated[int, typer.Option(help="Measured generations of each.", min=1, metavar="N")] = 3,
     threads: Threads = None,
     memory: Memory = None,
@@ -42,8 +49,12 @@ def bench(
 
     if against not in (None, "transformers"):
         raise InputError(f"--against {against!r}: only 'transformers' is known")
-    if settings not in ("default", "all"):
+    if settings not in (None, "default", "all"):
         raise InputError(f"--settings {settings!r}: 'default' or 'all'")
+    if settings is not None and against is None:
+        raise InputError("--settings are those of transformers: add --against transformers, or leave it out")
+    if prompt_tokens is not None and prompt is not None:
+        raise InputError("--prompt-tokens counts random ids, and --prompt gives others: drop one of them")
     with show.stages("bench") as on_progress:
         report = run_bench(
             model=model,
@@ -51,10 +62,10 @@ def bench(
             layers=layers,
             steps=steps,
             prompt=prompt,
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=prompt_tokens or 128,
             dtype=dtype,
             against=against,
-            settings=settings,
+            settings=settings or "all",
             repetitions=repetitions,
             threads=threads,
             memory_gb=memory,

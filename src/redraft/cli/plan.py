@@ -11,7 +11,9 @@ from redraft.cli.options import Json
 
 
 def plan(
-    model: Annotated[str | None, typer.Option(help='"mini", a directory or a Hub id.', metavar="NAME")] = None,
+    model: Annotated[
+        str | None, typer.Option(help='"mini", a directory, a GGUF file or a Hub id.', metavar="NAME")
+    ] = None,
     shape: Annotated[
         str | None, typer.Option(help='"tiny", "mid" or "full" (the released model, the default).', metavar="NAME")
     ] = None,

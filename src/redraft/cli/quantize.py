@@ -49,6 +49,8 @@ def quantize(
         raise OptionError(f"--experts {experts!r}: 'int4', 'int8' or 'fp8'")
     if rest not in ("int8", "fp8"):
         raise OptionError(f"--rest {rest!r}: 'int8' or 'fp8'")
+    if calibrate is not None and experts != "int4":
+        raise OptionError(f"--calibrate is for int4 experts: with --experts {experts} it would change nothing")
     if threads is not None:
         torch.set_num_threads(threads)
     path = locate(source)
