@@ -18,6 +18,7 @@ from redraft.checkpoint.formats.sidecar import sidecar
 from redraft.checkpoint.locate import is_gguf, locate
 from redraft.checkpoint.source import Source
 from redraft.core.errors import InputError, RedraftError
+from redraft.engine.defaults import Defaults
 from redraft.model.model import shapes_of
 from redraft.placement.device import auto_dtype
 from redraft.text.chat import ChatTemplate
@@ -81,10 +82,14 @@ def bench(
         raise InputError(f"{directory} has no canvas mode, and bench measures denoising steps")
     if against is not None and (source.quantised or is_gguf(directory)):
         raise InputError(f"--against {against}: it does not read {directory}; bench the model that this was made from")
+    beside = sidecar(directory)
+    # What loading would refuse: said here, before processes are started.
     source.parameters(shapes_of(config))
+    ChatTemplate.from_directory(beside)
+    Defaults.of(beside, config, Tokenizer.from_directory(beside))
     if stored and source.forms is not None and source.forms[0] in KINDS:
         dtype = source.forms[0]
-    ids = None if prompt is None else _prompt_ids(sidecar(directory), prompt)
+    ids = None if prompt is None else _prompt_ids(beside, prompt)
     plan = Plan(
         vocab_size=config.vocab_size,
         prompt_tokens=prompt_tokens,

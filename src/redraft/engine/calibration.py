@@ -54,13 +54,13 @@ def importance(path: Path, texts: Iterable[str]) -> dict[str, Float[Tensor, "E K
     Raises:
         OptionError: the checkpoint has no tokenizer, or there is no text.
     """
+    source = Source.open(path)
     tokenizer = Tokenizer.from_directory(sidecar(path))
     if tokenizer is None:
         raise OptionError(f"{path} has no tokenizer: texts cannot be read for calibration")
     lines = [text for text in texts if text.strip()]
     if not lines:
         raise OptionError("calibration needs at least one line of text")
-    source = Source.open(path)
     streamed = streamed_layers(
         source,
         device=torch.device("cpu"),

@@ -36,9 +36,11 @@ def load_start(directory: Path, device: torch.device) -> DiffusionGemma:
     """The model to train.
 
     Raises:
-        CheckpointError: it has no canvas mode.
+        CheckpointError: it has no canvas mode, or is stored in a quantised form.
     """
     model = load_model(directory, device).requires_grad_(True)
+    if model.quantization is not None:
+        raise CheckpointError(f"{directory} is stored in {model.quantization}: give what it was made from as init")
     if not model.config.has_canvas:
         raise CheckpointError(f"{directory} has no canvas mode to train: init must be a DiffusionGemma checkpoint")
     return model
