@@ -17,7 +17,7 @@ from redraft.checkpoint.rounding import RECIPES
 
 # A form's error in the logits, relative to those of the unquantised model: by the bits of its experts. Random weights
 # have no outliers to spoil a scale, and no structure to forgive an error.
-LOSS = {"4": 0.35, "5": 0.15, "6": 0.1, "8": 0.1, "mx8": 0.15, "16": 0.02}
+LOSS = {"1": 0.9, "4": 0.35, "5": 0.15, "6": 0.1, "8": 0.1, "mx8": 0.15, "16": 0.02}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def bits_of(fmt: str) -> str:
     if fmt.endswith("bf16"):
         return "16"
     # Scales that are powers of two cost half a bit.
-    named = {"mxfp8": "mx8", "int8": "8", "fp8": "8", "q8": "8", "6bit": "6", "q6": "6", "q5": "5"}
+    named = {"mxfp8": "mx8", "int8": "8", "fp8": "8", "q8": "8", "1bit": "1", "6bit": "6", "q6": "6", "q5": "5"}
     return next((bits for name, bits in named.items() if name in fmt), "4")
 
 

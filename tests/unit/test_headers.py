@@ -189,7 +189,7 @@ def test_of_two_files_with_one_tensor_the_index_decides(path: Path) -> None:
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"a":' + b"9" * 5000 + b"}", "thousands of digits"),
         (b'{"a":1,"a":2}', "'a' is said twice"),
-        (b"\xef\xbb\xbf{}", "BOM"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
         (b'{"a":["\\ud800"]}', "half a surrogate"),
         (b'{"\\udfff":1}', "half a surrogate"),
         (b'{"a":\xff}', "not valid JSON"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections import Counter
@@ -42,6 +43,8 @@ def parse_object(data: bytes | str, source: str) -> dict[str, Any]:
     Raises:
         CheckpointError: it is none; names the source.
     """
+    if isinstance(data, bytes) and data.startswith(codecs.BOM_UTF8):
+        raise CheckpointError(f"{source} is not valid JSON: it begins with a byte order mark; save it as UTF-8 without")
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_each_once)
