@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +23,6 @@ from redraft.checkpoint.locate import BUNDLED
 from redraft.checkpoint.rounding import RECIPES
 from redraft.cli import main
 from redraft.core.errors import InputError
-from redraft.core.events import Commit
 
 MACHINE = Machine(
     cpu="a cpu",
@@ -254,24 +254,26 @@ def test_what_is_stored_in_a_form_of_ours_is_measured_in_it(cache, tmp_path, cap
 
 
 class Clocked:
-    """An engine whose prompt takes ten seconds and each token one, whatever was cached."""
+    """A model whose forward takes a second for each of its tokens."""
 
-    def __init__(self, monkeypatch, *replies: int) -> None:
-        self.now, self.replies, self.seeds = 0.0, list(replies), []
+    def __init__(self, monkeypatch) -> None:
+        self.now = 0.0
         monkeypatch.setattr("redraft.bench.subjects.time.perf_counter", lambda: self.now)
 
-    def stream(self, prompt, *, seed, **options):
-        self.seeds.append(seed)
-        self.now += 10
-        for number in range(self.replies.pop(0)):
-            self.now += 1
-            yield Commit(canvas=number, token_ids=(5,), text="", denoising_steps=0)
+    def new_cache(self):
+        return []
+
+    def encode(self, ids, cache):
+        self.now += ids.numel()
+        cache.extend(ids.flatten().tolist())
+        return ids.float()[:, :, None]
+
+    def logits(self, hidden):
+        return torch.zeros(*hidden.shape[:2], 9)
 
 
-def test_a_token_is_timed_without_its_prompt(monkeypatch):
+@pytest.mark.parametrize("length", [1, 500])
+def test_a_token_is_timed_without_its_prompt(monkeypatch, length):
     subject = Redraft.__new__(Redraft)
-    subject.engine = Clocked(monkeypatch, 1, 0, 8)
-    assert subject._token_s(Work(prompt=(3, 4), max_new_tokens=4, steps=1, seed=7)) == 1
-    assert subject.engine.seeds == [7, 8, 9]
-    subject.engine = Clocked(monkeypatch, 1, 1, 1, 1)
-    assert subject._token_s(Work(prompt=(3, 4), max_new_tokens=4, steps=1, seed=7)) is None
+    subject.engine = SimpleNamespace(model=Clocked(monkeypatch))
+    assert subject._token_s(Work(prompt=(3,) * length, max_new_tokens=4, steps=1, seed=7)) == 1
