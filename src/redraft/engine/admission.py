@@ -179,9 +179,7 @@ class Admission:
             raise PromptError("this model's directory has no tokenizer: give token ids")
         # What a model knows by heart stood in no prompt that it learned from.
         tools = None if options.tools is self.defaults.options.tools else options.tools
-        rendered = self.template.prompt(
-            self.tokenizer, messages, tools=tools, enable_thinking=options.enable_thinking
-        )
+        rendered = self.template.prompt(self.tokenizer, messages, tools=tools, enable_thinking=options.enable_thinking)
         return rendered.encode(self.tokenizer)
 
     def encoded(self, text: str) -> list[int]:
