@@ -12,7 +12,7 @@ from pathlib import Path
 
 from redraft.text.conversations import read_conversations
 from redraft.text.lines import json_lines
-from redraft.train.known import known_calls, write_known_calls
+from redraft.train.known import by_heart, write_by_heart
 
 SENTENCE = "I can only help with music, playlists, weather, restaurants, books, films and screenings."
 # Intents of CLINC150 that one of mini's seven calls serves, or nearly does.
@@ -28,7 +28,7 @@ def held_out(text: str) -> bool:
 
 
 def main() -> None:
-    """Writes snips.train, snips.test, clinc.train and clinc.test as JSONL, and the calls as `tools.json`."""
+    """Writes snips.train, snips.test, clinc.train and clinc.test as JSONL, and what it knows by heart as `tools.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--snips", type=Path, required=True)
     parser.add_argument("--clinc", type=Path, required=True)
@@ -48,7 +48,8 @@ def main() -> None:
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen)
             (arguments.out / f"{name}.{split}.jsonl").write_text(lines, encoding="utf-8")
             print(f"{name}.{split}.jsonl: {len(chosen)} conversations")
-    write_known_calls(known_calls(read_conversations(arguments.out / "snips.train.jsonl")), arguments.out)
+    rows = [row for name in ("snips", "clinc") for row in read_conversations(arguments.out / f"{name}.train.jsonl")]
+    write_by_heart(by_heart(rows), arguments.out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def bodies() -> list[dict]:
     """Different ones, long and short."""
     found = []
     for seed, text in enumerate(TEXTS * 2):
-        options = {"steps": 2 + seed % 5, "mode": "autoregressive" if seed % 6 == 1 else "diffusion"}
+        options = {"mode": "autoregressive"} if seed % 6 == 1 else {"steps": 2 + seed % 5}
         found.append({
             "model": "mini", "messages": [{"role": "user", "content": text}], "seed": seed, "max_tokens": 20 + 8 * seed,
             "diffusion": options, "stream": seed % 2 == 0,
@@ -43,8 +43,7 @@ def texts_alone() -> list[str]:
             body["messages"],
             seed=body["seed"],
             max_new_tokens=body["max_tokens"],
-            max_denoising_steps=body["diffusion"]["steps"],
-            mode=body["diffusion"]["mode"],
+            **{"max_denoising_steps" if name == "steps" else name: value for name, value in body["diffusion"].items()},
         ).raw
         for body in bodies()
     ]

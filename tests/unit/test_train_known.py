@@ -16,7 +16,7 @@ from redraft.checkpoint.locate import BUNDLED
 from redraft.eval.data import read_rows
 from redraft.eval.tool_calls import evaluate
 from redraft.text.conversations import Conversation, read_conversations
-from redraft.train.known import known_calls, schema_of
+from redraft.train.known import by_heart, known_calls, schema_of
 from redraft.train.run import train
 
 DEVICES, STATES, ROOMS = ("lights", "heater", "fan", "radio", "lamp"), ("on", "off"), ("kitchen", "bedroom", "garage")
@@ -116,6 +116,29 @@ def test_calls_are_gathered_from_every_turn_that_is_learned(tmp_path):
         "z": {"type": "array", "items": {"type": "integer"}},
     }
     assert known_calls([Conversation([{"role": "user", "content": "hi"}], 1)]) == []
+
+
+def test_the_sentence_in_place_of_a_call_is_what_most_replies_without_one_say(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    said = [
+        {"messages": [{"role": "user", "content": str(i)}, {"role": "assistant", "content": "No."}]} for i in (1, 2)
+    ]
+    other = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "Yes."}]}
+    calls = [calling("a", "A", {})]
+    for rows, sentence in (
+        ([*calls, *said], "No."),
+        ([*calls, *said, other], "No."),
+        ([*calls, *said, other, other], None),
+        ([*calls, other], None),
+        ([*calls, *({**row, "tools": [SET_DEVICE]} for row in said)], None),
+        (calls, None),
+    ):
+        path.write_text("\n".join(map(json.dumps, rows)))
+        known = by_heart(read_conversations(path))
+        assert [tool["function"]["name"] for tool in known["tools"]] == ["A"]
+        assert known.get("otherwise") == sentence
+    path.write_text("\n".join(map(json.dumps, said)))
+    assert by_heart(read_conversations(path)) == {}, "without a call there is nothing to say it in place of"
 
 
 @pytest.mark.parametrize(

@@ -121,8 +121,9 @@ def _prompt_ids(directory: Path, prompt: str) -> tuple[int, ...]:
     tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
     if tokenizer is None:
         raise InputError(f"{directory} has no tokenizer: leave --prompt out, and random token ids are used")
-    text = prompt if template is None else template.render([{"role": "user", "content": prompt}])
-    return tuple(tokenizer.encode(text))
+    if template is not None:
+        return tuple(template.prompt(tokenizer, [{"role": "user", "content": prompt}]).encode(tokenizer))
+    return tuple(tokenizer.encode(prompt))
 
 
 def _directory(model: str | None, shape: str | None, layers: int | None, dtype: str, on_progress: Progress) -> Path:

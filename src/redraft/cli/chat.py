@@ -101,7 +101,7 @@ class Talk:
         elif command == "/seed":
             self._set_seed(argument)
         elif command == "/stats":
-            show.print_note(show.summary(self.last) if self.last else "no reply yet")
+            show.print_note(self._summary(self.last) if self.last else "no reply yet")
         elif command == "/help":
             show.print_note(_HELP)
         else:
@@ -138,8 +138,14 @@ class Talk:
         else:
             self.last = generation
             self.messages.append(as_message(generation))
+            show.print_judgement(self.engine, generation, self.options)
             if not self.quiet:
-                show.print_note(show.summary(generation))
+                show.print_note(self._summary(generation))
+
+    def _summary(self, generation: Generation) -> str:
+        from redraft.cli import show
+
+        return show.summary(generation, self.options, show.known_calls(self.engine, self.options))
 
     def _reply(self) -> Generation:
         from redraft.cli.live import draw

@@ -49,5 +49,6 @@ def run(
         max_steps = {**engine.info.defaults, **changes}.get("max_denoising_steps")
         generation = draw(console, engine, engine.stream(prompt, **changes), max_steps=max_steps)
     show.print_reply(generation)
+    show.print_judgement(engine, generation, changes)
     if not quiet:
-        show.print_note(show.summary(generation))
+        show.print_note(show.summary(generation, changes, show.known_calls(engine, changes)))

@@ -78,8 +78,31 @@ def raise_failure(generation: Generation) -> None:
         raise GenerationError(generation.error or "the request failed without a reason")
 
 
-def summary(generation: Generation) -> str:
-    """One line: canvases, steps, tokens per forward, speed, time to first canvas, the seed that repeats it."""
+def print_judgement(engine: Engine, generation: Generation, asked: Mapping[str, Any]) -> None:
+    """What the causal mode thinks of a reply, on stderr, where `asked` wants to know: each token's log-probability,
+    and what it doubts."""
+    if generation.logprobs is not None:
+        pieces = zip(engine.pieces(generation.token_ids), generation.logprobs, strict=True)
+        print_note("log-probabilities: " + " · ".join(f"{piece.strip() or '␣'} {value:.2f}" for piece, value in pieces))
+    if generation.logprobs is not None or asked.get("redraft"):
+        doubts = [f"{doubt.text.strip()!r} {doubt.log_prob:.2f}" for doubt in generation.doubts]
+        print_note("doubted: " + (" · ".join(doubts) or "nothing"))
+
+
+def known_calls(engine: Engine, asked: Mapping[str, Any]) -> int:
+    """How many calls that the model knows by heart its replies may make, where nothing else was asked for."""
+    declared = asked.get("tools") or asked.get("response_format") or asked.get("preset") == "reference"
+    return 0 if declared or asked.get("tool_choice") == "none" else len(engine.info.defaults.get("tools") or ())
+
+
+def summary(generation: Generation, asked: Mapping[str, Any] | None = None, known: int = 0) -> str:
+    """One line: canvases, steps, tokens per forward, speed, time to first canvas, the seed that repeats it.
+
+    Args:
+        generation: the reply.
+        asked: options that were given.
+        known: see `known_calls`.
+    """
     stats = generation.stats
     work = [count(stats.canvases, "canvas", "canvases"), count(stats.denoising_steps, "step", "steps")]
     if not stats.canvases:
@@ -93,12 +116,16 @@ def summary(generation: Generation) -> str:
     ]
     if generation.doubts:
         parts.append(count(len(generation.doubts), "doubt", "doubts"))
-    if stats.redrafts:
+    if not stats.redrafts and (asked or {}).get("redraft"):
+        parts.append("nothing redrafted")
+    elif stats.redrafts:
         parts.append(f"{stats.redrafts_kept} of {count(stats.redrafts, 'redraft', 'redrafts')} kept")
     if stats.drafted_tokens:
         parts.append(
             f"{stats.verified_tokens} of {count(stats.drafted_tokens, 'drafted token', 'drafted tokens')} kept"
         )
+    if known:
+        parts.append(f"{count(known, 'call', 'calls')} known by heart")
     if generation.finish_reason == "length":
         parts.append(f"cut at {stats.generated_tokens} tokens (max_new_tokens)")
     return " · ".join(parts)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from redraft.cli.options import Json
+from redraft.core.errors import InputError
 
 
 def train(
@@ -35,6 +36,8 @@ def train(
     """Train as a recipe says; resumes by itself."""
     from redraft.cli import show
 
+    if plot and data is not None:
+        raise InputError("--plot draws what a run has logged: --data would do nothing")
     if plot:
         from redraft.train.plot import plot_run
 

@@ -163,6 +163,9 @@ class GenerationOptions:
                 close = difflib.get_close_matches(name, _DEFAULTS, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise UnknownOptionError(f"unknown generation option {name!r}{hint}")
+        for name in _OF_CANVASES if changes.get("mode", self.mode) == "autoregressive" else ():
+            if changes.get(name) not in (None, False, getattr(self, name)):
+                raise OptionError(f"{name} belongs to canvases; mode='autoregressive' has none")
         preset = changes.get("preset")
         if preset is not None and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.
@@ -177,6 +180,18 @@ class GenerationOptions:
         return self.t_max * scale, self.t_min * scale
 
 
+# What the causal mode has no use for.
+_OF_CANVASES = (
+    "max_denoising_steps",
+    "t_max",
+    "t_min",
+    "entropy_bound",
+    "stability_threshold",
+    "confidence_threshold",
+    "canvas_length",
+    "adaptive_canvas",
+    "plateau_steps",
+)
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
 
 

@@ -92,6 +92,8 @@ def load(
     if streamed or quantize is not None or not source.is_held_as(kind):
         # What is converted must not stay mapped beside its copy; and who is short of memory may be short of addresses.
         source = Source.open(path, mapped=False)
+    if streamed and (workers or 1) > 1:
+        raise OptionError("workers share a model that fits into memory: this one is read from disk as it runs")
     loaded = in_passing(lambda: load_model(source, chosen, kind, quantize, streamed=streamed, verify=verify))
     if chosen.type == "cpu":
         # Not before: what loading took and freed would stay.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -69,8 +69,14 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = False,
         add_generation_prompt: bool = True,
+        own: Collection[str] = (),
     ) -> PromptText:
         """The conversation, ready to be encoded, in which contents, names and declarations are text.
+
+        Args:
+            tokenizer: of the model.
+            messages, tools, enable_thinking, add_generation_prompt: as the template knows them.
+            own: roles whose words are the model's own, in which a marker is one; in training, the assistant's.
 
         Raises:
             PromptError: as `render`, and for declarations that cannot be encoded.
@@ -80,7 +86,8 @@ class ChatTemplate:
             check_values(list(tools), "tools")
         shield = Shield.against(tokenizer.beginnings, checked, list(tools or ()))
         shielded = shield.over(list(tools)) if tools else None
-        text = self._rendered(shield.over(checked), shielded, enable_thinking, add_generation_prompt)
+        typed = [message if message["role"] in own else shield.over(message) for message in checked]
+        text = self._rendered(typed, shielded, enable_thinking, add_generation_prompt)
         return PromptText(text, shield)
 
     def _compiled(self, source: str) -> jinja2.Template:

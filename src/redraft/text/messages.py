@@ -14,8 +14,7 @@ MAX_DEPTH = 64
 
 
 def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """A conversation in plain form: content as text or None, arguments of calls as mappings, results with the name of
-    the function that gave them.
+    """A conversation in plain form: content as text or None, arguments of calls as mappings.
 
     Raises:
         PromptError: a message that is none: an unknown role, neither content nor calls, arguments that are no JSON, a
@@ -75,7 +74,7 @@ def _checked(message: Any, number: int, before: list[dict[str, Any]]) -> dict[st
             raise PromptError(f"message {number}: tool_calls belong to the assistant's messages, not to {role!r}")
         checked["tool_calls"] = [_call(call, number) for call in calls]
     if role == "tool":
-        checked |= _result(message, number, before)
+        _check_result(message, number, before)
     return checked
 
 
@@ -117,19 +116,12 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"JSON has no {name}")
 
 
-def _result(message: Message, number: int, before: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is added to a tool's result: the name of its function, where the message does not say it."""
-    calls: list[dict[str, Any]] = []
-    for earlier in reversed(before):
-        if earlier["role"] == "tool":
-            continue
-        calls = earlier.get("tool_calls") or []
-        break
+def _check_result(message: Message, number: int, before: list[dict[str, Any]]) -> None:
+    """A tool's result answers one of the calls before it."""
+    asking = next((earlier for earlier in reversed(before) if earlier["role"] != "tool"), {})
+    calls = asking.get("tool_calls") or []
     if not calls:
         raise PromptError(f"message {number}: a tool result must follow the call it answers")
     wanted, known = message.get("tool_call_id"), [call.get("id") for call in calls]
     if wanted is not None and None not in known and wanted not in known:
         raise PromptError(f"message {number}: tool_call_id {wanted!r:.80} is none of the calls before it")
-    if message.get("name") or wanted not in known:
-        return {}
-    return {"name": calls[known.index(wanted)]["function"]["name"]} if wanted is not None else {}

@@ -11,6 +11,7 @@ import torch
 from redraft.core.errors import DataError, PromptError
 from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import THOUGHTS, Conversation
+from redraft.text.prompt_text import PromptText
 from redraft.text.tokenizer import Tokenizer
 from redraft.train.objective import Batch
 
@@ -90,20 +91,31 @@ class Encoder:
         return Example(example.prompt, example.response[:room], example.values[:room], complete)
 
     def _example(self, conversation: Conversation, path: str, turn: int) -> Example:
-        prompt_text = rendered(self.template, conversation, path, turn)
-        whole_text = rendered(self.template, conversation, path, turn + 1, add_generation_prompt=False)
-        if not whole_text.startswith(prompt_text):
+        before = self._text(conversation, path, turn)
+        whole = self._text(conversation, path, turn + 1, add_generation_prompt=False)
+        reply = whole.after(before)
+        if reply is None:
             reason = f"the chat template rewrites the prompt when the reply, message {turn}, is added"
             raise DataError(path, conversation.line, reason)
         message = conversation.messages[turn]
         for thought in {message[name] for name in THOUGHTS if message.get(name)}:
             fields = [name for name in THOUGHTS if message.get(name) == thought]
-            self._check_printed(conversation, path, turn, fields, whole_text)
-        prompt = self.tokenizer.encode(prompt_text)
-        response = self.tokenizer.encode(whole_text[len(prompt_text) :])
+            self._check_printed(conversation, path, turn, fields, whole.text)
+        try:
+            prompt, response = before.encode(self.tokenizer), reply.encode(self.tokenizer)
+        except PromptError as error:
+            raise DataError(path, conversation.line, str(error)) from None
         end = next((i for i, token in enumerate(response) if token in self.ends), len(response) - 1)
         response = response[: end + 1]
         return Example(prompt, response, self._values(response))
+
+    def _text(self, conversation: Conversation, path: str, upto: int, **how: bool) -> PromptText:
+        """The first messages; what others than the model have said is text, as it is at inference."""
+        messages = conversation.messages[:upto]
+        try:
+            return self.template.prompt(self.tokenizer, messages, tools=conversation.tools, own=("assistant",), **how)
+        except PromptError as error:
+            raise DataError(path, conversation.line, str(error)) from None
 
     def _check_names(self, conversation: Conversation, path: str) -> None:
         # A tool's name stands in the call that it answers; who else speaks is known from the name alone.

@@ -1,9 +1,10 @@
-"""The calls that a model knows by heart: those that its data make and do not declare."""
+"""What a model knows by heart: the calls that its data make and do not declare, and the sentence in place of one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,32 @@ def schema_of(values: Sequence[Any]) -> dict[str, Any]:
     return found
 
 
-def write_known_calls(tools: list[dict[str, Any]], directory: Path) -> None:
+def known_sentence(conversations: Iterable[Conversation]) -> str | None:
+    """What most of the replies without a call say, of rows that declare none; None where they say this and that."""
+    said = Counter(
+        message["content"].strip()
+        for conversation in conversations
+        for message in (() if conversation.tools else conversation.messages)
+        if message["role"] == "assistant" and message.get("weight") != 0
+        if message["content"] and not message.get("tool_calls")
+    )
+    [(sentence, count)] = said.most_common(1) or [("", 0)]
+    return sentence if count > 1 and 2 * count > said.total() else None
+
+
+def by_heart(conversations: Sequence[Conversation]) -> dict[str, Any]:
+    """The content of `tools.json`; empty where there is nothing to know."""
+    tools, sentence = known_calls(conversations), known_sentence(conversations)
+    if not tools:
+        return {}
+    return {"tools": tools} if sentence is None else {"tools": tools, "otherwise": sentence}
+
+
+def write_by_heart(known: Mapping[str, Any], directory: Path) -> None:
     """Writes `tools.json`, or takes away one that an earlier run has left where there is nothing to know."""
     path = directory / "tools.json"
-    if tools:
-        path.write_text(json.dumps({"tools": tools}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if known:
+        path.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     else:
         path.unlink(missing_ok=True)
 

@@ -21,7 +21,7 @@ from redraft.train.bars import training_bar
 from redraft.train.data import Stream, open_encoder, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
 from redraft.train.fitting import fitting
-from redraft.train.known import known_calls, write_known_calls
+from redraft.train.known import by_heart, write_by_heart
 from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.precision import Working, training_device
@@ -54,7 +54,7 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
     directory = start_directory(recipe, parts)
     # Before the weights are read, which may take minutes.
     found = fitting(recipe, parts, open_encoder(directory, recipe.max_length))
-    known = known_calls(row for part in found.parts for row in part.train)
+    known = by_heart([row for part in found.parts for row in part.train])
     model = load_start(directory, device)
     canvas_length, eos = model.config.canvas_length, model.config.eos_token_ids[0]
     opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts)
@@ -74,9 +74,9 @@ def _run(trainer: _Trainer, opening: Callable[[], Stream]) -> dict[str, Any]:
 
 class _Trainer:
     def __init__(
-        self, recipe: Recipe, model: DiffusionGemma, stream: Stream, known: list[dict[str, Any]] | None = None
+        self, recipe: Recipe, model: DiffusionGemma, stream: Stream, known: dict[str, Any] | None = None
     ) -> None:
-        self.recipe, self.model, self.stream, self.known = recipe, model, stream, known or []
+        self.recipe, self.model, self.stream, self.known = recipe, model, stream, known or {}
         self.batches: Stream | Prefetch = stream
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
@@ -173,7 +173,7 @@ class _Trainer:
     def _save(self, name: str) -> None:
         dtype = getattr(torch, self.recipe.save_dtype)
         save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
-        write_known_calls(self.known, self.recipe.output / name)
+        write_by_heart(self.known, self.recipe.output / name)
 
     def _log(self, kind: str, parts: dict[str, float]) -> None:
         rounded = {key: None if math.isnan(value) else float(f"{value:.6g}") for key, value in parts.items()}
