@@ -28,7 +28,7 @@ def held_out(text: str) -> bool:
 
 
 def main() -> None:
-    """Writes snips.train, snips.test, clinc.train and clinc.test as JSONL, and what it knows by heart as `tools.json`."""
+    """Writes snips.train, snips.test, clinc.train and clinc.test as JSONL, and `tools.json`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--snips", type=Path, required=True)
     parser.add_argument("--clinc", type=Path, required=True)

@@ -19,6 +19,7 @@ from redraft.checkpoint.save import save_checkpoint
 from redraft.cli import main
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.core.options import GenerationOptions
+from redraft.engine.stops import Stops
 
 LENGTH = 40
 REFUSAL = 'this checkpoint is autoregressive (gemma4); use mode="autoregressive"'
@@ -156,6 +157,7 @@ def test_the_reply_ends_where_the_references_ends(engine: Any, theirs: Any, soun
 
 def test_a_second_turn_reuses_the_first(engine: Any, theirs: Any) -> None:
     prompt = random_ids(1, 30, seed=8)
+    engine.admission.stops = Stops(canvas_length=0, opening=tuple(prompt[0, -2:].tolist()))
     first = engine.generate(prompt[0].tolist(), max_new_tokens=9)
     longer = torch.cat([prompt, torch.tensor([first.token_ids]), random_ids(1, 6, seed=9)], dim=1)
     second = engine.generate(longer[0].tolist(), max_new_tokens=LENGTH)

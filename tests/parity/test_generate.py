@@ -15,6 +15,7 @@ from torch import Tensor
 
 import redraft
 from checkpoints import CANVAS, VOCAB, edit_json, quiet, write_checkpoint
+from redraft.engine.stops import Stops
 from redraft.kernels.head import inverse_cdf
 from redraft.sampler import noise
 from redraft.sampler.noise import Stream
@@ -215,6 +216,7 @@ def test_going_on_from_an_earlier_turn(reply_of: Callable[..., Outcome], engine_
     """A second turn that reuses the first one's cache says what it would have said without it."""
     options = dict(max_new_tokens=2 * CANVAS, max_denoising_steps=STEPS, entropy_bound=1.0, seed=7)
     engine = engine_with(eos_token_id=NEVER)
+    engine.admission.stops = Stops(canvas_length=CANVAS, opening=tuple(prompt_of(12)[-2:]))
     first = engine.generate(prompt_of(12), **options)
     engine.generate(prompt_of(20), **options)  # a longer conversation of someone else's
     prompt = prompt_of(12) + list(first.token_ids) + prompt_of(4)

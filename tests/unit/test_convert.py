@@ -238,7 +238,7 @@ def test_the_command_says_what_would_do_nothing_or_cannot_be_read(tmp_path, caps
     target = str(tmp_path / "x")
     for arguments, reason in (
         (["--experts", "int8", "--calibrate", str(texts)], "it would change nothing"),
-        (["--calibrate", str(binary)], "cannot be read"),
+        (["--calibrate", str(binary)], "is not UTF-8 text"),
     ):
         assert main(["quantize", "mini", target, *arguments]) == 2
         assert reason in capsys.readouterr().err

@@ -245,7 +245,11 @@ def test_what_is_not_finite_shows_in_the_entropy(form, kind, value):
     others = torch.arange(9) != 4
     torch.testing.assert_close(found[others], clean[others])
     # In floating point an infinite logit only saturates.
-    assert bool(found[4].isfinite()) == (math.isinf(value) and kind != torch.int8)
+    saturates = math.isinf(value) and kind != torch.int8
+    assert bool(found[4].isfinite()) == saturates
+    greedy = run(*narrow(kind, spoiled, embedding)[:2], temperature * 0, uniform).entropy
+    assert greedy[others].tolist() == [0.0] * 8
+    assert bool(greedy[4].isfinite()) == saturates
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.int8])

@@ -118,7 +118,7 @@ def test_a_template_that_runs_too_deep_names_the_row(plain):
     value: list = []
     for _ in range(2000):
         value = [value]
-    with pytest.raises(DataError, match="line 1: nests too deeply"):
+    with pytest.raises(DataError, match="line 1: message 1: nested deeper than 64 levels"):
         plain.examples(calling("hi", "A", None, x=value), "rows.jsonl")
 
 

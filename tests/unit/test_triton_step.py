@@ -117,6 +117,8 @@ def test_what_is_not_finite_shows_in_the_entropy():
     hidden[3, 2] = float("nan")
     found = run_head(fast_head.head_triton, hidden, embedding, temperature, uniform, config=SMALL_HEAD)
     assert found.entropy.isnan().tolist() == [False, False, False, True, False]
+    greedy = run_head(fast_head.head_triton, hidden, embedding, temperature * 0, uniform, config=SMALL_HEAD)
+    assert greedy.entropy.isnan().tolist() == [False, False, False, True, False]
     assert 0 <= int(found.sample.min()) <= int(found.sample.max()) < 70
 
 

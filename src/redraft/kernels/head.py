@@ -110,7 +110,9 @@ def head(
         best = found.argmax
         rows = embedding.rows(best, soft.dtype) if isinstance(embedding, Int8Matrix) else embedding[best]
         sample = torch.where(greedy, best, sample)
-        entropy, log_prob, dropped = (torch.where(greedy, 0.0, x) for x in (entropy, log_prob, dropped))
+        # No constant: what is not a number stays none.
+        entropy = torch.where(greedy, 0.0 * entropy, entropy)
+        log_prob, dropped = (torch.where(greedy, 0.0, x) for x in (log_prob, dropped))
         soft = torch.where(greedy[:, None], rows, soft)
     return HeadStats(
         argmax=found.argmax,
@@ -175,7 +177,7 @@ def _tile(
     # A device is not asked, which would mean to wait for it.
     if logits.device.type != "cpu" or greedy.any():
         sample = torch.where(greedy, argmax, sample)
-        entropy = torch.where(greedy, 0.0, entropy)
+        entropy = torch.where(greedy, 0.0 * entropy, entropy)
         log_prob = torch.where(greedy, 0.0, log_prob)
         soft = torch.where(greedy[:, None], embedding[argmax] * embed_scale, soft)
     return argmax, sample, entropy, log_prob, soft

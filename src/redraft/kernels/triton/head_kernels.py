@@ -134,7 +134,7 @@ def finish_kernel(
     log_prob = tl.where(log_prob > 0, 0.0, log_prob)
     tl.store(argmaxes + n, argmax)
     tl.store(samples + n, tl.where(degree == 0, argmax, sample))
-    tl.store(entropies + n, tl.where(degree == 0, 0.0, entropy))
+    tl.store(entropies + n, tl.where(degree == 0, 0.0 * entropy, entropy))
     tl.store(log_probs + n, tl.where(degree == 0, 0.0, log_prob))
     tl.store(row_tops + n, top)
     tl.store(row_masses + n, mass)
