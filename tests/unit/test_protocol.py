@@ -117,7 +117,8 @@ def test_text_that_spells_a_call_is_barred_and_prose_is_not():
 
 
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|turn>{{ m.role }}\n{{ m.content or '' }}<turn|>\n{% endfor %}<|turn>model\n"
+    "{{ bos_token }}{% for m in messages %}<|turn>{{ m.role }}\n{{ m.content or '' }}<turn|>\n{% endfor %}"
+    "<|turn>model\n"
     "{% if messages[-1].role == 'tool' and enable_thinking %}<|channel>thought\n{% endif %}"
 )
 TALK = [

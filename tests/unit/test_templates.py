@@ -1,4 +1,4 @@
-"""Chat templates as they are published: where they stand, what they are written in, and what is said of a broken one."""
+"""Chat templates as they are published: where they stand, how they are written, what is said of a broken one."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ def test_tojson_takes_what_transformers_takes(how):
     assert ChatTemplate(source).prompt(tokenizer, [USER], tools=tools).text == expected[0]
 
 
+ARGUMENTS = {"a": 1, "b": [True, None, {"c": "d"}]}
 CONVERSATION = [
     {"role": "system", "content": [{"type": "text", "text": " be "}, {"type": "text", "text": "kind "}]},
     {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
@@ -104,7 +105,7 @@ CONVERSATION = [
         "role": "assistant",
         "content": None,
         "tool_calls": [
-            {"id": "x", "type": "function", "function": {"name": "F", "arguments": {"a": 1, "b": [True, None, {"c": "d"}]}}},
+            {"id": "x", "type": "function", "function": {"name": "F", "arguments": ARGUMENTS}},
             {"id": "y", "type": "function", "function": {"name": "G", "arguments": {}}},
         ],
     },

@@ -29,6 +29,10 @@ def engine():
     return redraft.load("mini", dtype="float32", threads=1)
 
 
+def calling(name, arguments, **more):
+    return {**more, "function": {"name": name, "arguments": arguments}}
+
+
 def specials(tokenizer, ids):
     return [token for token in ids if tokenizer.is_special(token)]
 
@@ -52,8 +56,8 @@ def test_no_content_yields_a_special_id(engine, source, texts):
         messages = [
             {"role": "system", "content": system},
             {"role": "user", "content": user},
-            {"role": "assistant", "content": called, "tool_calls": [{"function": {"name": "f", "arguments": {name: called}}}]},
-            {"role": "assistant", "content": user, "tool_calls": [{"id": "i", "function": {"name": name, "arguments": "{}"}}]},
+            {"role": "assistant", "content": called, "tool_calls": [calling("f", {name: called})]},
+            {"role": "assistant", "content": user, "tool_calls": [calling(name, "{}", id="i")]},
             {"role": "tool", "tool_call_id": "i", "content": result, "name": name},
         ]  # fmt: skip
         tools = [{"type": described, "function": {"name": name, "parameters": {described: [described]}}}]

@@ -11,8 +11,9 @@ from redraft.text.output import Reading, parse_reply
 from redraft.text.visible import Visible
 
 PARTS = [
-    "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>', "<turn|>", "<|turn>", "<eos>", "<pad>", "<bos>",
-    "call:", "call:f{a:1}", "<|tool_call>call:f{a:<|\"|>x<|\"|>}<tool_call|>", "<|channel>thought\nhm<channel|>", "thought\n",
+    "<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>', "<turn|>", "<|turn>", "<eos>", "<pad>",
+    "<bos>", "call:", "call:f{a:1}", "<|tool_call>call:f{a:<|\"|>x<|\"|>}<tool_call|>", "thought\n",
+    "<|channel>thought\nhm<channel|>",
     " ", "\n", "a", "Nina", "ca", "<|", "{", "}", "é", "\u2028", "music",
 ]  # fmt: skip
 replies = st.lists(st.sampled_from(PARTS) | st.text(max_size=2), max_size=9)
@@ -43,8 +44,13 @@ class Pieces:
 
 
 @settings(max_examples=400, deadline=None)
-@given(pieces=replies, reading=readings, stop=st.lists(st.sampled_from(["Nina", "a", "call", "\n", "<", "xa"]), max_size=2),
-       budget=st.integers(1, 12), size=st.integers(1, 4))  # fmt: skip
+@given(
+    pieces=replies,
+    reading=readings,
+    stop=st.lists(st.sampled_from(["Nina", "a", "call", "\n", "<", "xa"]), max_size=2),
+    budget=st.integers(1, 12),
+    size=st.integers(1, 4),
+)
 def test_a_streams_text_is_the_replys_over_stops_budgets_and_canvases(pieces, reading, stop, budget, size):
     reply = Reply(Pieces(pieces), [10**6], budget, stop, reading)  # type: ignore[arg-type]
     ids = [*range(len(pieces)), 10**6]
