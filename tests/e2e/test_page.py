@@ -23,7 +23,8 @@ TEXT = "play something by Nina Simone on Spotify"
 
 @pytest.fixture(scope="module")
 def port():
-    with serving("--threads", "1") as (_, port):
+    # Without the flag: what the model knows by heart, the page asks for itself.
+    with serving("--threads", "1", known_tools=False) as (_, port):
         yield port
 
 
@@ -171,6 +172,21 @@ def test_settings_reach_the_server_and_errors_the_reader(page):
     settings(page, schema="{")
     page.find_element(By.ID, "text").send_keys(TEXT, Keys.ENTER)
     until(page, lambda: [e for e in all_of(page, ".turn .error") if "no JSON" in e.text])
+
+
+def test_the_page_uses_what_the_model_knows_by_heart_and_says_so(page):
+    known = page.find_element(By.ID, "known")
+    until(page, lambda: known.text == "knows 7 calls by heart")
+    assert "PlayMusic" in known.get_attribute("title")
+    say(page)
+    assert "PlayMusic(" in all_of(page, ".calls")[0].text
+
+
+@pytest.mark.parametrize("seed", [str(2**53 - 1), "7326286665462268123", str(2**64 - 1)])
+def test_a_seed_stays_the_number_that_was_typed(page, seed):
+    settings(page, seed=seed)
+    say(page)
+    assert f"seed {seed}" in all_of(page, ".reply > .numbers")[0].text
 
 
 def test_doubts_are_underlined(page):

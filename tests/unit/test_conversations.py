@@ -62,6 +62,8 @@ def test_a_byte_order_mark_and_windows_line_ends_are_no_text(file):
         (row({"function_call": {"name": "A"}}), "'function_call'"),
         (row({"tool_call_id": "1"}), "'tool_call_id'"),
         (row({"weight": 2}), "weight"),
+        (row({"reasoning_content": ["a"]}), "reasoning_content must be text"),
+        (row({"name": 3}), "name must be text"),
         (row({"content": [{"type": "text", "text": "a", "cache_control": {}}]}), "'cache_control'"),
         (calling(name="B"), "'name'"),
         (calling(type="custom"), "'custom'"),

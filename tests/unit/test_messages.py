@@ -23,7 +23,7 @@ def calling(arguments, **more):
         ([USER, calling('{"a": "\\ud800"}')], "half of a surrogate pair"),
         ([USER, calling({"a\udfff": 1})], "half of a surrogate pair"),
         ([{"role": "user", "content": "\ud800"}], "half of a surrogate pair"),
-        ([USER, calling("[" * 100_000)], "deeper"),
+        ([USER, calling("[" * 100_000)], "deep"),
         ([USER, calling('{"a":' * 100 + "1" + "}" * 100)], "deeper"),
         ([USER, calling('{"a": ' + "9" * 5000 + "}")], "no JSON"),
         ([USER, calling('{"a": NaN}')], "no JSON"),

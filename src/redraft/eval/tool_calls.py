@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redraft.core.engine import Engine, Request
+from redraft.core.options import exact
 from redraft.core.results import Generation, ToolCall
 from redraft.eval.data import Row
 
@@ -157,7 +158,7 @@ def _report(row: Row, reply: Generation) -> dict[str, Any]:
     if reply.error is not None:
         got["error"] = reply.error
     expected = {"text": row.text, "calls": _plain(row.calls)}
-    return {"prompt": list(row.prompt), "expected": expected, "got": got, "seed": reply.seed}
+    return {"prompt": list(row.prompt), "expected": expected, "got": got, "seed": exact(reply.seed)}
 
 
 def _plain(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from redraft.core.errors import DataError, OptionError, PromptError
 from redraft.text.call_pattern import argument_names
-from redraft.text.lines import json_lines, read_value
+from redraft.text.lines import json_lines
 from redraft.text.markers import NAME
 from redraft.text.messages import checked_messages
 
@@ -96,6 +96,9 @@ def _check_fields(message: dict[str, Any], where: str) -> None:
     _refuse_others(message, _OF_MESSAGE | _OF_ROLE.get(str(role), frozenset()), f"{where}, which is from {role!r},")
     if "weight" in message and message["weight"] not in (0, 1):
         raise ValueError(f"{where}: weight is 0, which leaves the turn unlearned, or 1, got {message['weight']!r:.40}")
+    for name in ("name", "tool_call_id", *THOUGHTS):
+        if not isinstance(message.get(name, ""), str):
+            raise ValueError(f"{where}: {name} must be text, got {message[name]!r:.40}")
     content, calls = message.get("content"), message.get("tool_calls")
     for part in content if isinstance(content, list) else ():
         if isinstance(part, dict) and part.get("type") == "text":
@@ -107,15 +110,6 @@ def _check_fields(message: dict[str, Any], where: str) -> None:
         _refuse_others(_named(call["function"]), _OF_FUNCTION, f"the function of a call of {where}")
         if call.get("type", "function") != "function":
             raise ValueError(f"{where}: a call of type {call['type']!r:.40} cannot be written")
-        if isinstance(arguments := call["function"].get("arguments"), str) and arguments:
-            _check_json(arguments, where)
-
-
-def _check_json(arguments: str, where: str) -> None:
-    try:
-        read_value(arguments)
-    except ValueError as error:
-        raise ValueError(f"{where}: the arguments of a call are no JSON: {error}") from None
 
 
 def _named(fields: Mapping[str, Any]) -> dict[str, Any]:

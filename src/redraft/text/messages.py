@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redraft.core.errors import PromptError
+from redraft.text.lines import read_value
 
 Message = Mapping[str, Any]
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -103,17 +103,11 @@ def _call(call: Any, number: int) -> dict[str, Any]:
 def _read(text: str, where: str) -> Any:
     """A text of JSON inside a message."""
     try:
-        value = json.loads(text or "{}", parse_constant=_refuse_constant)
-    except RecursionError:
-        raise PromptError(f"{where}: nested deeper than {MAX_DEPTH} levels") from None
+        value = read_value(text or "{}")
     except ValueError as error:
         raise PromptError(f"{where} are no JSON: {error}") from None
     check_values(value, where)
     return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"JSON has no {name}")
 
 
 def _check_result(message: Message, number: int, before: list[dict[str, Any]]) -> None:
