@@ -18,6 +18,7 @@ from pathlib import Path
 from turn_about import REDRAFT, SOURCE, compared, in_turn, output, source_of
 
 from redraft.bench.machine import cpu_name, others_share
+from redraft.bench.subjects import SMALL_TOWER
 from redraft.checkpoint.locate import BUNDLED
 
 SENTENCE = "add the new Daft Punk album to my Sunday morning playlist"
@@ -27,10 +28,12 @@ THEIRS = [
     "-c",
     f"""
 import torch
-from transformers import AutoTokenizer, DiffusionGemmaForBlockDiffusion
+from transformers import AutoTokenizer, DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 path = {str(BUNDLED / "mini")!r}
 tokenizer = AutoTokenizer.from_pretrained(path)
-model = DiffusionGemmaForBlockDiffusion.from_pretrained(path)
+# Without one it would build its default tower, 168 million random parameters.
+config = DiffusionGemmaConfig.from_pretrained(path, vision_config={SMALL_TOWER!r})
+model = DiffusionGemmaForBlockDiffusion.from_pretrained(path, config=config)
 ids = tokenizer.apply_chat_template([{{"role": "user", "content": {SENTENCE!r}}}], add_generation_prompt=True,
                                     tokenize=True, return_tensors="pt", return_dict=True)["input_ids"]
 torch.manual_seed(0)

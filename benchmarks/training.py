@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from redraft.bench.machine import cpu_name, others_share
+from redraft.bench.subjects import SMALL_TOWER
 from redraft.checkpoint.load import load_model
 from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
@@ -58,9 +59,11 @@ class Theirs:
     """The same objective with `DiffusionGemmaForBlockDiffusion`."""
 
     def __init__(self, directory: Path) -> None:
-        from transformers import DiffusionGemmaForBlockDiffusion
+        from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
-        self.model: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(directory, dtype=torch.float32).train()
+        config = DiffusionGemmaConfig.from_pretrained(directory, vision_config=dict(SMALL_TOWER))
+        model = DiffusionGemmaForBlockDiffusion.from_pretrained(directory, config=config, dtype=torch.float32)
+        self.model: Any = model.train()
         self.parameters = [p for name, p in self.model.named_parameters() if "vision" not in name]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
 

@@ -20,7 +20,7 @@ NEVER_CONFIDENT = 1e-30
 _TOKENS = 8
 # As small as transformers' vision tower goes. Without one in the config it would build its default of 168 million
 # parameters, which nothing runs through, and its memory would be counted.
-_SMALL_TOWER = {
+SMALL_TOWER = {
     "model_type": "gemma4_vision",
     "hidden_size": 8,
     "intermediate_size": 8,
@@ -186,7 +186,7 @@ class Transformers:
         torch.set_num_threads(spec.threads)
         chosen: dict[str, Any] = {} if spec.experts is None else {"experts_implementation": spec.experts}
         tower = read_json(Path(spec.directory) / "config.json").get("vision_config")
-        config = DiffusionGemmaConfig.from_pretrained(spec.directory, vision_config=tower or dict(_SMALL_TOWER))
+        config = DiffusionGemmaConfig.from_pretrained(spec.directory, vision_config=tower or dict(SMALL_TOWER))
         self.model: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(
             spec.directory, config=config, dtype=getattr(torch, spec.dtype), **chosen
         ).eval()

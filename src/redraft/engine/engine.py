@@ -182,7 +182,8 @@ class LocalEngine:
         wanted = {"type": "regex", "pattern": pattern}
         prepared = self.prepare(prompt, options, **{**changes, "response_format": wanted})
         prepared.sequence.pieces = pieces
-        prepared.sequence.reply.reading = Reading(bare_calls=False)
+        # What stands around the holes may be a call or a thought.
+        prepared.sequence.reply.read_as(Reading(bare_calls=False))
         return prepared
 
     def running(self) -> Running:

@@ -42,13 +42,16 @@ class Reply:
         self.end_ids = frozenset(end_ids)
         self.max_new_tokens = max_new_tokens
         self.stop = tuple(stop) if tokenizer is not None else ()
-        self.reading = reading or Reading()
         self.token_ids: list[int] = []
         self.text = ""
         self.finish: FinishReason | None = None
         self._skip_special_tokens = skip_special_tokens
         self._sent = 0
-        self._visible = Visible(**dataclasses.asdict(self.reading))
+        self.read_as(reading or Reading())
+
+    def read_as(self, reading: Reading) -> None:
+        """Reads the reply in another way, before it has begun."""
+        self.reading, self._visible = reading, Visible(**dataclasses.asdict(reading))
 
     @property
     def end(self) -> End:

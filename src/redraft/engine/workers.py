@@ -52,7 +52,7 @@ class _Worker:
         self._process.kill()
 
     def shared(self, prompt: list[int]) -> int:
-        """Tokens of the longest prompt here that this one goes on from; a prefix is reused whole or not at all."""
+        """Tokens of the longest prompt here that this one goes on from."""
         return max((len(met) for met in self.met if prompt[: len(met)] == met), default=0)
 
 
