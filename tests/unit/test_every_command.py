@@ -35,7 +35,7 @@ MACHINE = Machine(
     others_share=0.0,
 )
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
-SHORT = ["--threads", "1", "--max-new-tokens", "4", "--max-denoising-steps", "1", "--seed", "1"]
+SHORT = ["--threads", "1", "--max-new-tokens", "4", "--seed", "1"]
 
 
 @pytest.fixture(scope="module")

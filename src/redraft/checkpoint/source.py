@@ -19,7 +19,7 @@ from redraft.checkpoint.stored import StoredTensor
 from redraft.checkpoint.unread import what_file, why_no_weights
 from redraft.core.errors import CheckpointError, ModelNotFoundError
 from redraft.core.files import read_json
-from redraft.model.config import ModelConfig
+from redraft.model.config import ModelConfig, check_model_type
 
 _PLAIN = ("bfloat16", "float16", "float32", "float64")
 # Tied weights that were rounded apart differ by about their rounding; more than this is another tensor.
@@ -61,10 +61,13 @@ class Source:
             return cls._gguf(path)
         if not path.is_dir():
             raise ModelNotFoundError(f"{path} {what_file(path)}" if path.exists() else f"{path} does not exist")
+        said = path / "config.json"
         if (reason := why_no_weights(path)) is not None:
+            if said.exists() and "model_type" in (named := read_json(said)):
+                # Another model is named as such, whatever its weights are stored in.
+                check_model_type(named, str(said))
             raise CheckpointError(f"{path} {reason}")
-        raw = read_json(path / "config.json")
-        config = ModelConfig.from_directory(path)
+        raw, config = read_json(said), ModelConfig.from_directory(path)
         files = TensorFiles.of(path)
         described = raw.get("quantization_config") or raw.get("quantization")
         quantised = isinstance(described, Mapping) and described.get("quant_method") == METHOD

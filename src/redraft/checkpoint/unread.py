@@ -66,4 +66,5 @@ def why_no_weights(directory: Path) -> str | None:
         )
     if found:
         return f"holds {found[0]}, but no {_OWN_NAMES}, which would say what belongs to the model"
-    return f"holds no weights: neither {_OWN_NAMES} nor a GGUF file"
+    missing = "" if "config.json" in names else ", and no config.json"
+    return f"holds no weights: neither {_OWN_NAMES} nor a GGUF file{missing}"

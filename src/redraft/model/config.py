@@ -124,12 +124,22 @@ class ModelConfig:
         return raw
 
 
-def _readers(raw: Mapping[str, Any], source: str) -> tuple[Reader, Reader]:
-    """The fields of the text model and those at the top; the same where the text model is all there is."""
+def check_model_type(raw: Mapping[str, Any], source: str) -> str:
+    """The kind of model that a config is of.
+
+    Raises:
+        CheckpointError: none that is read here.
+    """
     model_type = raw.get("model_type")
     if model_type not in _READ:
         known = ", ".join(map(repr, _READ))
         raise CheckpointError(f"{source}: model_type is {model_type!r}, redraft reads {known}")
+    return model_type
+
+
+def _readers(raw: Mapping[str, Any], source: str) -> tuple[Reader, Reader]:
+    """The fields of the text model and those at the top; the same where the text model is all there is."""
+    model_type = check_model_type(raw, source)
     top = Reader(raw, source, prefix="")
     if model_type == GEMMA4_TEXT:
         return top, top
