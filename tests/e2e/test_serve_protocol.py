@@ -177,8 +177,23 @@ CHAT = {
     "diffusion.canvas_length": [{"diffusion": {"canvas_length": 10**6}}],
     "max_tokens": [{"tools": TOOLS, "tool_choice": "required", "max_tokens": 1}],
 }
+KNOWN = {"known_tools": True}
 WRONG = [("chat/completions", {"messages": JAZZ, **body}, param) for param, bodies in CHAT.items() for body in bodies]
 WRONG += [
+    ("chat/completions", {"messages": JAZZ, "tool_choice": 5}, "tool_choice"),
+    ("chat/completions", {"messages": JAZZ, "stop": [1]}, "stop"),
+    ("chat/completions", {"messages": JAZZ, "diffusion": {"drafts": True}}, "diffusion.drafts"),
+    ("chat/completions", {"messages": JAZZ, "stream_options": {"include_usage": True}}, "stream_options"),
+    ("chat/completions", {"messages": JAZZ, "user": "\ud800"}, "user"),
+    ("chat/completions", {"messages": JAZZ, "diffusion": {"speed": 1}}, "diffusion.speed"),
+    (
+        "chat/completions",
+        {"messages": JAZZ, "tools": TOOLS, "diffusion": {"known_tools": True}},
+        "diffusion.known_tools",
+    ),
+    ("completions", {"prompt": None}, "prompt"),
+    ("completions", {"prompt": "x", "diffusion": KNOWN}, "diffusion.known_tools"),
+    ("infill", {"text": "abc", "span": [7, 4]}, "span"),
     ("completions", {"prompt": "word " * 3000}, "prompt"),
     ("completions", {"prompt": [10**9]}, "prompt"),
     ("infill", {"text": "no hole"}, "text"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ import redraft
 from redraft.checkpoint.locate import BUNDLED
 from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
+from redraft.engine.defaults import OTHERWISE
 from redraft.text.bare_calls import without_bare_calls
 from redraft.text.byte_automaton import symbols
 from redraft.text.constraint import FREE_TEXT
@@ -107,13 +109,57 @@ def test_text_that_spells_a_call_is_barred_and_prose_is_not():
         "call: Bob (my friend)",
         "recall:f{",
         "call f{",
-        "é call:é",
         "callcall:f{",
         "call:{",
         "call:\n\nf x{",
         "a{b}(c)",
     ):
         assert takes(text), text
+
+
+ZEBRA = [{"type": "function", "function": {"name": "get_zebra", "parameters": {"type": "object", "properties": {}}}}]
+
+
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_beside_declared_tools_a_call_of_another_is_the_sentence(mini, options):
+    got = mini.generate("play some jazz", seed=0, tools=ZEBRA, **options)
+    assert not any(sign in got.text for sign in SYNTAX)
+    assert all(call.name == "get_zebra" for call in got.tool_calls)
+    if "mode" not in options:
+        assert got.text == SENTENCE
+    declared = [tool for tool in mini.defaults.options.tools if tool["function"]["name"] == "PlayMusic"]
+    both = mini.generate("play some jazz", seed=0, tools=[*ZEBRA, *declared], **options)
+    assert [call.name for call in both.tool_calls] == ["PlayMusic"]
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_what_is_said_instead_may_be_drafted_again(mini, rounds):
+    for text in REQUESTS:
+        got = mini.generate(text, seed=0, tool_choice="none", redraft=rounds)
+        assert (got.text, got.finish_reason, got.error) == (SENTENCE, "stop", None)
+
+
+def test_short_canvases_spell_no_call_either(mini):
+    got = mini.generate("what is the weather", seed=0, canvas_length=4)
+    assert not any(sign in got.text for sign in SYNTAX)
+
+
+def test_a_model_without_a_sentence_of_its_own_says_ours(tmp_path):
+    shutil.copytree(BUNDLED / "mini", tmp_path, dirs_exist_ok=True)
+    known = json.loads((tmp_path / "tools.json").read_text())
+    (tmp_path / "tools.json").write_text(json.dumps({"tools": known["tools"]}))
+    got = redraft.load(tmp_path, dtype="float32", threads=1).generate("play some jazz", seed=0, tool_choice="none")
+    assert (got.text, got.tool_calls) == (OTHERWISE, ())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"preset": "fast"}, {"retry_empty": False}, {"max_denoising_steps": 3}, {"adaptive_canvas": True}],
+    ids=str,
+)
+def test_options_of_canvases_are_refused_where_there_are_none(mini, options):
+    with pytest.raises(OptionError, match=next(iter(options))):
+        mini.generate("hi", mode="autoregressive", **options)
 
 
 TEMPLATE = (

@@ -42,6 +42,8 @@ def run(
         show.print_json(generation.to_dict())
         show.raise_failure(generation)
         return
+    if engine.info.has_tokenizer and not engine.info.has_chat_template:
+        show.print_note("this model has no chat template: the text is encoded as it stands")
     console = console_for_drawing(live)
     if console is None:
         generation = engine.generate(prompt, **changes)

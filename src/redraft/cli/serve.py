@@ -68,4 +68,11 @@ def serve(
         log_prompts=log_prompts,
     )
     engine = show.load(model, loading or {}, prefix_cache_mb=prefix_cache)
+    known = len(engine.info.defaults.get("tools") or ())
+    if known_tools and not known:
+        raise OptionError("--known-tools: this model knows no calls by heart")
+    if known and not known_tools:
+        show.print_note(
+            f"{known} calls are known by heart: --known-tools lets requests without tools be answered with them"
+        )
     run(engine, settings, announce=show.print_note)

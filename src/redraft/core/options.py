@@ -164,9 +164,11 @@ class GenerationOptions:
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise UnknownOptionError(f"unknown generation option {name!r}{hint}")
         for name in _OF_CANVASES if changes.get("mode", self.mode) == "autoregressive" else ():
-            if changes.get(name) not in (None, False, getattr(self, name)):
+            if changes.get(name) is not None and changes[name] != getattr(self, name):
                 raise OptionError(f"{name} belongs to canvases; mode='autoregressive' has none")
         preset = changes.get("preset")
+        if preset not in (None, "reference") and changes.get("mode", self.mode) == "autoregressive":
+            raise OptionError(f"preset={preset!r} is of canvases; mode='autoregressive' has none")
         if preset is not None and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.
             changes = {**PRESETS[preset], **changes, "preset": None}
@@ -191,6 +193,7 @@ _OF_CANVASES = (
     "canvas_length",
     "adaptive_canvas",
     "plateau_steps",
+    "retry_empty",
 )
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
 

@@ -22,6 +22,7 @@ from redraft.model.cache import SequenceCache
 from redraft.model.gemma4 import NO_CANVAS
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.noise import as_int64
+from redraft.text.call_pattern import function_names
 from redraft.text.chat import ChatTemplate
 from redraft.text.constraint import Constraint, ConstraintFactory
 from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE, TURN_OPEN
@@ -87,6 +88,7 @@ class Admission:
             constraint=constraint,
             constraint_state=0 if constraint is None else constraint.automaton.start,
             strict=resolved.response_format is not None or resolved.tool_choice not in ("auto", "none"),
+            wanted_calls=called_names(resolved),
             instead=tuple(found for found in instead if found is not None),
         )
         self._lay_out(sequence)
@@ -123,13 +125,21 @@ class Admission:
         if not steered:
             return [None]
         made = partial(self.constraints.of, thinking=thinking)
-        told = self.defaults.otherwise
-        if told is None or options.tool_choice != "none" or options.response_format is not None:
-            return [made(options)]
+        own, told, known = made(options), self.defaults.otherwise, self.defaults.options.tools
+        declared = called_names(options)
+        free = options.response_format is None and options.tool_choice in ("auto", "none")
+        if not free or told is None or (options.tools is known and options.tool_choice == "auto"):
+            return [own]
+        if declared and options.mode == "autoregressive":
+            # There a call's name is known only when the call has begun.
+            return [own]
         # What calls a model knows by heart, it would spell in pieces where it may not make them whole.
-        known = options.with_changes(tools=self.defaults.options.tools, tool_choice="auto")
+        more = [
+            tool for tool, name in zip(known or (), function_names(known or ()), strict=True) if name not in declared
+        ]
+        tools = [*(options.tools or () if declared else ()), *more]
         instead = options.with_changes(response_format={"type": "choice", "choices": [told]})
-        return [made(known), made(instead), made(options)]
+        return [made(options.with_changes(tools=tools, tool_choice="auto")), made(instead), own]
 
     def _opens_thought(self, ids: list[int]) -> bool:
         """Whether a prompt ends inside a thought."""
@@ -145,7 +155,14 @@ class Admission:
         assert self.tokenizer is not None
         config, ends = self.model.config, self.defaults.end_ids
         fill = next((token for token in config.eos_token_ids if token in ends), min(ends))
-        return ConstraintFactory(self.tokenizer, ends, config.pad_token_id, fill, config.vocab_size)
+        return ConstraintFactory(
+            self.tokenizer,
+            ends,
+            config.pad_token_id,
+            fill,
+            config.vocab_size,
+            spells_calls=bool(self.defaults.options.tools),
+        )
 
     def _lay_out(self, sequence: Sequence) -> None:
         """Lays the initial canvas and what is pinned of it over the reply's positions."""
@@ -194,6 +211,13 @@ class Admission:
             if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
                 raise PromptError(f"token id {token_id!r} at position {position} is not in 0..{vocab_size - 1}")
         return ids
+
+
+def called_names(options: GenerationOptions) -> frozenset[str]:
+    """Names of the functions that a reply may call."""
+    if not options.tools or options.tool_choice == "none":
+        return frozenset()
+    return frozenset(function_names(options.tools))
 
 
 def _has_parts(options: GenerationOptions, thinking: bool) -> bool:

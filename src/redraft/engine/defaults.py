@@ -23,6 +23,9 @@ _NAMES = (
 )
 
 
+OTHERWISE = "I can only answer this with a call, and none of mine may be made here."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
     """What applies when the caller sets nothing.
@@ -30,7 +33,7 @@ class Defaults:
     Attributes:
         options: from `generation_config.json`; what it leaves unset or null has redraft's own default. `tools` are
             those of a `tools.json`: calls that the model knows by heart, to which its replies are held.
-        otherwise: what a model that knows calls by heart says where it may make none, from the same file.
+        otherwise: what a model that knows calls by heart says where it may make none: from that file, or `OTHERWISE`.
         end_ids: ids that end a reply; what follows them in a canvas is padding.
     """
 
@@ -63,7 +66,8 @@ class Defaults:
             known["tools"], otherwise = by_heart.get("tools"), by_heart.get("otherwise")
             if not isinstance(known["tools"], list):
                 raise CheckpointError(f"{own}: 'tools' must be a list of declarations")
-            if otherwise is not None and not (isinstance(otherwise, str) and otherwise):
+            otherwise = OTHERWISE if otherwise is None else otherwise
+            if not (isinstance(otherwise, str) and otherwise.strip()):
                 raise CheckpointError(f"{own}: 'otherwise' must be a sentence")
         try:
             options = GenerationOptions(**known)

@@ -80,7 +80,8 @@ class Sequence:
         constraint: what the reply must match.
         constraint_state: where that stands behind the committed canvases.
         strict: whether the reply must be whole within its budget; else it may be cut off there.
-        instead: constraints of which the first that can still be kept takes over where a canvas would make a call.
+        wanted_calls: functions that the reply may call.
+        instead: constraints of which the first that can still be kept takes over where a canvas would call another.
         initial: token ids that the reply's canvases start from, -1 where they start from noise.
         pinned: token ids that never change, -1 elsewhere.
         canvas: None between canvases.
@@ -103,6 +104,7 @@ class Sequence:
     constraint: Constraint | None = None
     constraint_state: int = 0
     strict: bool = True
+    wanted_calls: frozenset[str] = frozenset()
     instead: tuple[Constraint, ...] = ()
     initial: list[int] = field(default_factory=list)
     pinned: list[int] = field(default_factory=list)

@@ -114,6 +114,9 @@ class Settle:
         self._take_back(sequence, judged)
         sequence.costs.redrafts += 1
         held = [-1 if place in places else token for place, token in enumerate(canvas)]
+        if len(judged.token_ids) - 1 in places and judged.token_ids[-1] in sequence.reply.end_ids:
+            # Where its end is in doubt, what stands behind it holds nothing: it would bar the end.
+            held = held[: len(judged.token_ids)]
         threshold = sequence.options.stability_threshold
         fresh = new_canvas(self._noise(sequence, state), threshold, initial=[], pinned=held, drawn=state.steps)
         fresh.step = max(0, sequence.options.max_denoising_steps - REDRAFT_STEPS)

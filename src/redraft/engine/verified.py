@@ -38,7 +38,9 @@ def verify(model: DiffusionGemma, sequence: Sequence, state: CanvasState) -> Com
     assert sequence.last_hidden is not None
     if calls(sequence, state.argmax.tolist()):
         say_instead(sequence)
-        # What the causal mode keeps of the draft is decided under what the reply is held to now.
+        # A new draft, under what the reply is held to now; what was decided may have been the call's beginning.
+        sequence.pinned, sequence.initial, sequence.canvas = [], [], None
+        return None
     costs, started = sequence.costs, time.perf_counter()
     draft = cut_at_end(state.argmax.tolist(), sequence.reply.end_ids, sequence.budget - sequence.committed)
     decided = sum(token >= 0 for token in sequence.pinned[:1])

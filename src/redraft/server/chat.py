@@ -22,6 +22,7 @@ from redraft.server.choices import (
     usage_of,
     without_calls,
 )
+from redraft.server.errors import ApiError
 from redraft.server.flight import FlightResponse, Server
 from redraft.server.frames import Frames
 from redraft.server.schema import ChatRequest
@@ -37,6 +38,8 @@ def routes(server: Server) -> APIRouter:
         server.check_model(body.model)
         options = options_of(body)
         calls = bool(body.tools)
+        if calls and body.diffusion is not None and body.diffusion.known_tools is not None:
+            raise ApiError(400, "give either tools or known_tools", param="diffusion.known_tools")
         if not calls:
             more = server.undeclared(body)
             calls = "tool_choice" not in more and bool(server.known_tools)

@@ -28,6 +28,8 @@ def routes(server: Server) -> APIRouter:
     async def completions(request: Request, body: CompletionRequest) -> Any:
         server.check_model(body.model)
         prompts, count = _prompts(body), body.n or 1
+        if body.diffusion is not None and body.diffusion.known_tools is not None:
+            raise ApiError(400, "calls belong to chat completions", param="diffusion.known_tools")
         if body.best_of not in (None, count):
             raise ApiError(400, "best_of must equal n: nothing is left out here", param="best_of")
         if len(prompts) * count > MAX_CHOICES:

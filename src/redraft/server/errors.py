@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from redraft.core.errors import ContextLengthError, InputError, PromptError, SchemaError
-from redraft.server.schema import ChatRequest, Diffusion
+from redraft.server.schema import ChatRequest, CompletionRequest, Diffusion, InfillRequest
 
 _log = logging.getLogger(__name__)
 # What the engine's options are called in a request, where that is something else.
@@ -24,6 +24,9 @@ _FIELDS = {
     "initial_canvas": "prediction",
     "enable_thinking": "chat_template_kwargs.enable_thinking",
 }
+_KNOWN = {*ChatRequest.model_fields, *CompletionRequest.model_fields, *InfillRequest.model_fields}
+# Fields that hold fields.
+_NESTED = ("diffusion", "stream_options", "chat_template_kwargs", "prediction")
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -68,7 +71,7 @@ def api_error(error: Exception, path: str = "") -> ApiError:
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param=_prompt_field(path), code="context_length_exceeded")
     if isinstance(error, PromptError):
-        return ApiError(400, str(error), param=_prompt_field(path))
+        return ApiError(400, str(error), param=_named(str(error)) or _prompt_field(path))
     if isinstance(error, SchemaError):
         return ApiError(400, str(error), param=error.option, code="invalid_schema")
     if isinstance(error, InputError):
@@ -100,7 +103,7 @@ def _named(message: str) -> str | None:
         return _FIELDS[name]
     if name in Diffusion.model_fields:
         return f"diffusion.{name}"
-    return name if name in ChatRequest.model_fields else None
+    return name if name.split(".")[0] in _KNOWN else None
 
 
 def _prompt_field(path: str) -> str:
@@ -109,13 +112,16 @@ def _prompt_field(path: str) -> str:
 
 def _invalid(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"] if part != "body")
+    place = [str(part) for part in first["loc"] if part != "body"]
+    # Behind a field of its own the library names the types that it has tried.
+    path = ".".join(place[: 2 if place[:1] and place[0] in _NESTED else 1])
     if first["type"] == "extra_forbidden":
         return ApiError(400, f"{path}: there is no such option", param=path, code="unknown_option")
     if first["type"] == "json_invalid":
         return ApiError(400, "the body is no JSON", code="invalid_json")
     reason = str(first["msg"]).removeprefix("Value error, ")
-    return ApiError(400, f"{path or 'the body'}: {reason}", param=path or None, code="invalid_value")
+    field = path or _named(reason)
+    return ApiError(400, f"{path}: {reason}" if path else reason, param=field, code="invalid_value")
 
 
 def sse_error(error: ApiError) -> str:

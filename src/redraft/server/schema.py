@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from redraft.core.errors import PromptError
 from redraft.core.options import EXACT_BITS
+from redraft.text.messages import check_values
 
-MAX_DEPTH = 64
 MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 
@@ -21,9 +22,11 @@ def _read_seed(value: Any) -> Any:
         raise ValueError("a seed is a number")
     if isinstance(value, int) and value >= 2**EXACT_BITS:
         raise ValueError(f"numbers from 2**{EXACT_BITS} on lose digits in JSON: send the seed as text")
-    if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) <= 20):
-        raise ValueError("a seed that is text has decimal digits, 20 at most")
-    return int(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if not (value.isascii() and value.isdecimal() and len(value) <= 20 and int(value) < 2**64):
+        raise ValueError("a seed that is text has decimal digits alone, and is below 2**64")
+    return int(value)
 
 
 Seed = Annotated[
@@ -43,24 +46,13 @@ class Body(BaseModel):
     @classmethod
     def _sane(cls, value: Any) -> Any:
         """No text that is no text, and nothing nested so deep that reading it costs more than it can be worth."""
-        level = [value]
-        for _ in range(MAX_DEPTH):
-            for item in level:
-                if isinstance(item, str) and not item.isascii():
-                    _check_text(item)
-            maps = [item for item in level if isinstance(item, dict)]
-            for key in (key for item in maps for key in item):
-                _check_text(key)
-            lists = [item for item in level if isinstance(item, list)]
-            level = [part for item in maps for part in item.values()] + [part for item in lists for part in item]
-            if not level:
-                return value
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-
-
-def _check_text(text: Any) -> None:
-    if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("a text holds half of a surrogate pair, which is no character")
+        for name, part in value.items() if isinstance(value, dict) else ():
+            try:
+                check_values(part, str(name))
+                check_values(name, "the body")
+            except PromptError as error:
+                raise ValueError(str(error)) from None
+        return value
 
 
 class Diffusion(Body):

@@ -24,6 +24,8 @@ def routes(server: Server) -> APIRouter:
     async def infill(request: Request, body: InfillRequest) -> Any:
         server.check_model(body.model)
         options = options_of(body)
+        if body.diffusion is not None and body.diffusion.known_tools is not None:
+            raise ApiError(400, "calls belong to chat completions", param="diffusion.known_tools")
         if body.diffusion is not None and body.diffusion.drafts:
             raise ApiError(400, "drafts belong to streams, and an infill is none", param="diffusion.drafts")
         if body.span is None:

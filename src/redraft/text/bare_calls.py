@@ -11,7 +11,9 @@ from redraft.text.byte_automaton import BYTES, SYMBOLS, ByteAutomaton, product
 
 _WORD = b"call"
 _SPACES = b" \t\n\r\v\f"
-_NOTHING, _BEGUN, _NAMED, _BEHIND = range(4)
+_NOTHING, _BEGUN, _PARTED, _NAMED, _BEHIND = range(5)
+# Behind a mark: what stands there is a call, or within one.
+_MARKED = 5
 
 
 class _State(NamedTuple):
@@ -22,7 +24,8 @@ class _State(NamedTuple):
 
 
 def without_bare_calls(automaton: ByteAutomaton) -> ByteAutomaton:
-    """The texts of an automaton that hold no `call:NAME{` and no `call:NAME(`, which readers take for a call."""
+    """The texts of an automaton that hold no `call:NAME`, and no `call: NAME{` or `call: NAME(` either: readers take
+    them for calls, or for the beginning of one. Behind the first mark all is as it was."""
     states = {_State(): 0}
     rows = []
     for state in (queue := [_State()]):
@@ -38,16 +41,18 @@ def without_bare_calls(automaton: ByteAutomaton) -> ByteAutomaton:
 
 
 def _follow(state: _State, symbol: int) -> _State | None:
-    if symbol >= BYTES:
-        return _State()
+    if symbol >= BYTES or state.found == _MARKED:
+        return _State(-1, _MARKED)
     if symbol == ord(":") and state.spelled == len(_WORD):
         return _State(0, _BEGUN)
     # Bytes of longer characters count as letters, as most of them are.
     if symbol >= 0x80 or chr(symbol).isalnum() or symbol in b"_.-":
+        if state.found == _BEGUN:
+            return None
         on = 0 <= state.spelled < len(_WORD) and symbol == _WORD[state.spelled]
-        return _State(state.spelled + 1 if on else -1, _NAMED if state.found in (_BEGUN, _NAMED) else _NOTHING)
+        return _State(state.spelled + 1 if on else -1, _NAMED if state.found in (_PARTED, _NAMED) else _NOTHING)
     if symbol in {_NAMED: b"{(", _BEHIND: b"{"}.get(state.found, b""):
         return None
     if symbol in _SPACES and state.found != _NOTHING:
-        return _State(0, _BEGUN if state.found == _BEGUN else _BEHIND)
+        return _State(0, _PARTED if state.found in (_BEGUN, _PARTED) else _BEHIND)
     return _State()

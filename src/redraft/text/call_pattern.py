@@ -59,6 +59,11 @@ class _Function:
     strict: bool
 
 
+def function_names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The name of each declaration, in their order."""
+    return list(_functions(tools))
+
+
 def argument_names(tools: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
     """(arguments, required ones) of each function whose arguments come in any order."""
     found = {}

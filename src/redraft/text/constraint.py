@@ -83,10 +83,18 @@ class ConstraintFactory:
     """Makes the constraints of one model, and keeps those that were asked for lately."""
 
     def __init__(
-        self, tokenizer: Tokenizer, end_ids: Iterable[int], pad_id: int | None, fill: int, vocab_size: int
+        self,
+        tokenizer: Tokenizer,
+        end_ids: Iterable[int],
+        pad_id: int | None,
+        fill: int,
+        vocab_size: int,
+        *,
+        spells_calls: bool = False,
     ) -> None:
-        """`fill` stands behind the end of a reply, as in training; `vocab_size` is the model's, padding included."""
-        self.vocab_size = vocab_size
+        """`fill` stands behind the end of a reply, as in training; `vocab_size` is the model's, padding included;
+        `spells_calls`: whether it knows calls by heart, and would spell them in text where it cannot make them."""
+        self.vocab_size, self._spells_calls = vocab_size, spells_calls
         self.tokenizer = tokenizer
         self.end_ids, self.pad_id, self.fill = sorted(end_ids), pad_id, fill
         self.marks = marks_of(tokenizer, MARKED)
@@ -131,6 +139,8 @@ class ConstraintFactory:
             language = either(compiled(wanted), compiled(calls))
         else:
             language = compiled(f"{FREE_TEXT}(?:{calls})?")
+            if self._spells_calls:
+                language = without_bare_calls(language)
         if thinking:
             language = behind(compile_pattern(FREE_TEXT + self._mark(CHANNEL_CLOSE)), language)
         elif options.enable_thinking:

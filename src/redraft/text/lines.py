@@ -65,6 +65,11 @@ def read_value(text: str) -> Any:
         raise ValueError("it nests too deeply") from None
     except UnicodeEncodeError as error:
         raise ValueError(f"half of a surrogate pair, {error.object[error.start]!a}, is no text") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        # Python's own words are about a setting of Python's.
+        raise ValueError("a number has thousands of digits") if "integer string" in str(error) else error from None
     return value
 
 
