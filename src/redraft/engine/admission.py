@@ -125,7 +125,10 @@ class Admission:
         if not steered:
             return [None]
         made = partial(self.constraints.of, thinking=thinking)
-        own, told, known = made(options), self.defaults.otherwise, self.defaults.options.tools
+        told, known = self.defaults.otherwise, self.defaults.options.tools
+        # Where it may make its own calls, in canvases that hold them, it does.
+        cramped = options.canvas_length is not None
+        own = made(options, spells_calls=bool(known) and (cramped or options.tools is not known))
         declared = called_names(options)
         free = options.response_format is None and options.tool_choice in ("auto", "none")
         if not free or told is None or (options.tools is known and options.tool_choice == "auto"):
@@ -139,7 +142,8 @@ class Admission:
         ]
         tools = [*(options.tools or () if declared else ()), *more]
         instead = options.with_changes(response_format={"type": "choice", "choices": [told]})
-        return [made(options.with_changes(tools=tools, tool_choice="auto")), made(instead), own]
+        union = options.with_changes(tools=tools, tool_choice="auto")
+        return [made(union, spells_calls=cramped), made(instead), own]
 
     def _opens_thought(self, ids: list[int]) -> bool:
         """Whether a prompt ends inside a thought."""
@@ -161,7 +165,6 @@ class Admission:
             config.pad_token_id,
             fill,
             config.vocab_size,
-            spells_calls=bool(self.defaults.options.tools),
         )
 
     def _lay_out(self, sequence: Sequence) -> None:

@@ -89,12 +89,9 @@ class ConstraintFactory:
         pad_id: int | None,
         fill: int,
         vocab_size: int,
-        *,
-        spells_calls: bool = False,
     ) -> None:
-        """`fill` stands behind the end of a reply, as in training; `vocab_size` is the model's, padding included;
-        `spells_calls`: whether it knows calls by heart, and would spell them in text where it cannot make them."""
-        self.vocab_size, self._spells_calls = vocab_size, spells_calls
+        """`fill` stands behind the end of a reply, as in training; `vocab_size` is the model's, padding included."""
+        self.vocab_size = vocab_size
         self.tokenizer = tokenizer
         self.end_ids, self.pad_id, self.fill = sorted(end_ids), pad_id, fill
         self.marks = marks_of(tokenizer, MARKED)
@@ -107,12 +104,16 @@ class ConstraintFactory:
         """The vocabulary's bytes, read once."""
         return token_bytes(self.tokenizer, self.marks, self.vocab_size)
 
-    def of(self, options: GenerationOptions, *, thinking: bool = False) -> Constraint | None:
+    def of(
+        self, options: GenerationOptions, *, thinking: bool = False, spells_calls: bool = False
+    ) -> Constraint | None:
         """What these options ask for; None when a reply may be anything.
 
         Args:
             options: of the request.
             thinking: whether the prompt ends inside a thought, which the reply has to close first.
+            spells_calls: whether the model would spell calls in text that it cannot make, which is barred then: that
+                takes a tenth more edges.
 
         Raises:
             OptionError: a schema, pattern or tool that cannot be used, or marks that this tokenizer does not have.
@@ -123,10 +124,20 @@ class ConstraintFactory:
             calls = calls_pattern(options.tools, options.tool_choice, self.marks, options.parallel_tool_calls)
         if wanted is None and calls is None and options.tool_choice != "none":
             return None
-        key = (wanted, calls, options.tool_choice, options.enable_thinking, thinking, self._rules(options))
-        return self._cached(key, lambda: self._of(wanted, calls, options, thinking))
+        key = (
+            wanted,
+            calls,
+            options.tool_choice,
+            options.enable_thinking,
+            thinking,
+            spells_calls,
+            self._rules(options),
+        )
+        return self._cached(key, lambda: self._of(wanted, calls, options, thinking, spells_calls))
 
-    def _of(self, wanted: str | None, calls: str | None, options: GenerationOptions, thinking: bool) -> Constraint:
+    def _of(
+        self, wanted: str | None, calls: str | None, options: GenerationOptions, thinking: bool, spells_calls: bool
+    ) -> Constraint:
         strange = has_patterns(options.response_format) or has_patterns(options.tools)
         compiled = compile_guarded if strange else compile_pattern
         if calls is None and wanted is None:
@@ -139,7 +150,7 @@ class ConstraintFactory:
             language = either(compiled(wanted), compiled(calls))
         else:
             language = compiled(f"{FREE_TEXT}(?:{calls})?")
-            if self._spells_calls:
+            if spells_calls:
                 language = without_bare_calls(language)
         if thinking:
             language = behind(compile_pattern(FREE_TEXT + self._mark(CHANNEL_CLOSE)), language)
