@@ -167,7 +167,7 @@ class GenerationOptions:
             if changes.get(name) is not None and changes[name] != getattr(self, name):
                 raise OptionError(f"{name} belongs to canvases; mode='autoregressive' has none")
         preset = changes.get("preset")
-        if preset not in (None, "reference") and changes.get("mode", self.mode) == "autoregressive":
+        if preset not in (None, "reference") and changes.get("mode") == "autoregressive":
             raise OptionError(f"preset={preset!r} is of canvases; mode='autoregressive' has none")
         if preset is not None and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.
