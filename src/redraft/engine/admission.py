@@ -118,10 +118,8 @@ class Admission:
     def _constraints_of(self, options: GenerationOptions, thinking: bool) -> list[Constraint | None]:
         """What the reply is held to, and what it is held to once it would make a call where none is wanted."""
         steered = options.response_format is not None or options.tools or options.tool_choice != "auto"
-        if self.tokenizer is None:
-            if steered:
-                raise OptionError("response_format and tools need a tokenizer, and this model's directory has none")
-            return [None]
+        if steered and self.tokenizer is None:
+            raise OptionError("response_format and tools need a tokenizer, and this model's directory has none")
         if not steered:
             return [None]
         made = partial(self.constraints.of, thinking=thinking)
@@ -159,13 +157,7 @@ class Admission:
         assert self.tokenizer is not None
         config, ends = self.model.config, self.defaults.end_ids
         fill = next((token for token in config.eos_token_ids if token in ends), min(ends))
-        return ConstraintFactory(
-            self.tokenizer,
-            ends,
-            config.pad_token_id,
-            fill,
-            config.vocab_size,
-        )
+        return ConstraintFactory(self.tokenizer, ends, config.pad_token_id, fill, config.vocab_size)
 
     def _lay_out(self, sequence: Sequence) -> None:
         """Lays the initial canvas and what is pinned of it over the reply's positions."""

@@ -11,9 +11,8 @@ from redraft.text.byte_automaton import BYTES, SYMBOLS, ByteAutomaton, product
 
 _WORD = b"call"
 _SPACES = b" \t\n\r\v\f"
-_NOTHING, _BEGUN, _PARTED, _NAMED, _BEHIND = range(5)
-# Behind a mark: what stands there is a call, or within one.
-_MARKED = 5
+# What a call has so far; behind a mark, what stands there is a call or within one.
+_NOTHING, _BEGUN, _PARTED, _NAMED, _BEHIND, _MARKED = range(6)
 
 
 class _State(NamedTuple):
