@@ -43,6 +43,11 @@ class Prepared(Protocol):
 class Running(Protocol):
     """Requests under way together. One thread owns it."""
 
+    @property
+    def moved(self) -> int:
+        """Grows with every step that has ended; any thread may ask."""
+        ...
+
     def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
         """The request takes part from the next step on; its drafts come only where someone looks at them."""
         ...

@@ -44,6 +44,7 @@ class RunningRequests:
     ) -> None:
         self._loop, self._begin, self._result = loop, begin, result
         self._requests: dict[int, PreparedRequest] = {}
+        self.moved = 0
 
     def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
         """The request takes part from the next step on; its drafts come only where someone looks at them."""
@@ -70,6 +71,7 @@ class RunningRequests:
         for prepared in [prepared for prepared in self._requests.values() if prepared.sequence.finished]:
             del self._requests[id(prepared.sequence)]
             events.append((prepared, self._result(prepared.sequence)))
+        self.moved += 1
         return events
 
     def _moved(self, sequences: list[Sequence]) -> list[Emitted]:

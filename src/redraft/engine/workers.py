@@ -63,7 +63,7 @@ class RunningWorkers:
         """`make` makes the engine once more, in each of `count` processes: a function that can be named there."""
         self._engine, self._make, self._count = engine, make, count
         self._workers: list[_Worker] = []
-        self._number = self._constraints = 0
+        self._number = self._constraints = self.moved = 0
         self._ended: list[tuple[Prepared, Event]] = []
         atexit.register(self.close)
 
@@ -138,6 +138,7 @@ class RunningWorkers:
             worker.end()
 
     def _taken(self, worker: _Worker, news: list[tuple[int, Event]]) -> list[tuple[Prepared, Event]]:
+        self.moved += 1
         events: list[tuple[Prepared, Event]] = []
         for number, event in news:
             if number in worker.requests:

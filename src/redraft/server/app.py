@@ -66,6 +66,8 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     async def ready() -> JSONResponse:
         if scheduler.draining:
             return JSONResponse({"status": "draining"}, 503)
+        if scheduler.stands_still:
+            return JSONResponse({"status": "standing still"}, 503)
         return JSONResponse({"status": "ready"})
 
     @app.get("/metrics", summary="For Prometheus")

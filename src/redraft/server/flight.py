@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
-import anyio
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -17,13 +16,11 @@ from starlette.types import Receive, Scope, Send
 from redraft.core.engine import Engine, Prepared
 from redraft.core.results import Generation
 from redraft.server.errors import ApiError
+from redraft.server.jobs import Inbox, Job
 from redraft.server.prompt_log import PromptLog
-from redraft.server.scheduler import Inbox, Job, Scheduler
+from redraft.server.scheduler import Scheduler
 from redraft.server.schema import ChatRequest
 from redraft.server.settings import Settings
-
-# Requests that are prepared at once; those with a schema apart, which take a core for a second or more.
-_PLAIN, _STEERED = 8, 2
 
 
 class Server:
@@ -33,7 +30,6 @@ class Server:
         self.engine, self.settings, self.scheduler = engine, settings, scheduler
         self.started = int(time.time())
         self.log = None if settings.log_prompts is None else PromptLog(settings.log_prompts)
-        self._plain, self._steered = anyio.CapacityLimiter(_PLAIN), anyio.CapacityLimiter(_STEERED)
 
     def check_model(self, name: str) -> None:
         """Raises ApiError unless this is the model that is served."""
@@ -63,6 +59,10 @@ class Server:
             raise ApiError(400, f"tool_choice={body.tool_choice!r} needs tools", param="tool_choice")
         return {"tool_choice": "none"}
 
+    def deadline(self) -> float:
+        """Of a request that comes now, by `time.monotonic`."""
+        return time.monotonic() + self.settings.request_timeout_s
+
     async def flight(
         self,
         request_id: str,
@@ -72,21 +72,22 @@ class Server:
         drafts: bool,
         steered: bool,
     ) -> Flight:
-        """Takes places, prepares and submits.
+        """Takes places, prepares and submits; all of it within the time that a request has.
 
         Raises:
-            ApiError: no place.
+            ApiError: no place, or no time.
             InputError: a request that cannot work.
         """
+        deadline = self.deadline()
         self.scheduler.reserve(len(prepares))
         done = None if self.log is None else partial(self.log.reply, request_id)
         flight = Flight(self.scheduler, len(prepares), done)
         try:
-            limiter = self._steered if steered else self._plain
-            prepared = [await anyio.to_thread.run_sync(prepare, limiter=limiter) for prepare in prepares]
+            run = partial(self.scheduler.preparation.run, steered=steered, deadline=deadline)
+            prepared = [await run(prepare) for prepare in prepares]
             if self.log is not None:
                 self.log.request(request_id, body)
-            flight.submit(prepared, drafts, time.monotonic() + self.settings.request_timeout_s)
+            flight.submit(prepared, drafts, deadline)
         except BaseException:
             flight.close()
             raise

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
+import sys
+import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
 from redraft.core.engine import Engine
 from redraft.core.errors import OptionError
 from redraft.server.app import create_app
+from redraft.server.connections import Connection, Lobby, raise_descriptor_limit
 from redraft.server.scheduler import Scheduler
 from redraft.server.settings import Settings
+
+# For answers that are on their way when all is over.
+LAST_WORDS_S = 2
 
 
 def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> None:
@@ -23,19 +33,25 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
         OptionError: the address cannot be listened on.
     """
     app = create_app(engine, settings)
-    bound = listening(settings)
+    lobby = Lobby(settings, raise_descriptor_limit())
+    bound = listening(settings, lobby.backlog)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, date_header=False, timeout_keep_alive=30,
-        lifespan="on",
+        app, http=partial(Connection, lobby=lobby), ws="none", lifespan="on", log_level="warning", access_log=False,  # type: ignore[arg-type]
+        server_header=False, date_header=False, backlog=lobby.backlog, timeout_keep_alive=settings.idle_s,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=LAST_WORDS_S,
     )  # fmt: skip
     port = bound.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     fragment = "" if settings.api_key is None else f"#key={settings.api_key}"
     announce(f"{settings.model}: http://{host}:{port}/{fragment}  (OpenAI's API under /v1)")
-    _Server(config, app.state.scheduler, settings.drain_s).run(sockets=[bound])
+    scheduler = app.state.scheduler
+    _Server(config, scheduler, settings.drain_s).run(sockets=[bound])
+    if scheduler.hangs:
+        # The interpreter would wait for that thread.
+        _leave(0)
 
 
-def listening(settings: Settings) -> socket.socket:
+def listening(settings: Settings, backlog: int = 256) -> socket.socket:
     """A socket that listens where the settings say.
 
     Raises:
@@ -48,11 +64,19 @@ def listening(settings: Settings) -> socket.socket:
     try:
         bound.bind((settings.host, settings.port))
         # From here on nobody is turned away, though the answer may take the moment until all is up.
-        bound.listen(256)
+        bound.listen(backlog)
     except OSError as error:
         bound.close()
         raise OptionError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
     return bound
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process, whatever still runs in it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 class _Server(uvicorn.Server):
@@ -80,6 +104,10 @@ class _Server(uvicorn.Server):
             self._end(sig, frame)
             return
         self._scheduler.draining = True
+        # Should even the event loop hang.
+        last = threading.Timer(self._drain_s + 5 * LAST_WORDS_S, _leave, (1,))
+        last.daemon = True
+        last.start()
         self._events.call_soon_threadsafe(self._begin, sig, frame)
 
     def _begin(self, sig: int, frame: FrameType | None) -> None:

@@ -9,66 +9,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from redraft.core.engine import Engine, Prepared, Running
-from redraft.core.events import Draft, Event
-from redraft.core.results import Generation, GenerationStats
+from redraft.core.events import Event
+from redraft.core.results import Generation
 from redraft.server.errors import ApiError
+from redraft.server.jobs import Job, lost
+from redraft.server.preparation import Preparation
 from redraft.server.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-
-class Inbox:
-    """Where events of one HTTP request arrive. Of drafts that nobody has taken yet, the last one stays."""
-
-    def __init__(self) -> None:
-        self._events: deque[tuple[int, Event]] = deque()
-        self._arrived = asyncio.Event()
-        self.dropped = 0
-
-    def put(self, number: int, event: Event) -> None:
-        """Adds an event of choice `number`."""
-        if isinstance(event, Draft):
-            waiting = [item for item in self._events if item[0] == number and isinstance(item[1], Draft)]
-            for item in waiting:
-                self._events.remove(item)
-                self.dropped += 1
-        self._events.append((number, event))
-        self._arrived.set()
-
-    async def get(self) -> tuple[int, Event]:
-        """The next one."""
-        while not self._events:
-            self._arrived.clear()
-            await self._arrived.wait()
-        return self._events.popleft()
-
-
-@dataclass(eq=False)
-class Job:
-    """One reply that is wanted.
-
-    Attributes:
-        prepared: for the engine.
-        deliver: takes its events, in the event loop's thread.
-        drafts: whether drafts are wanted.
-        deadline: of `time.monotonic`.
-        late: whether the deadline ended it.
-        queued: since when it waits, `time.monotonic`.
-    """
-
-    prepared: Prepared
-    deliver: Callable[[Event], None]
-    drafts: bool
-    deadline: float
-    late: bool = False
-    queued: float = field(default_factory=time.monotonic)
+# A request ends with its deadline in the engine, unless that stands still: then it ends so much later without it.
+_GRACE_S = 2.0
+# How much longer than the longest one a step may take before the engine counts as standing still.
+_PATIENCE = 5
 
 
 class Scheduler:
-    """Places for requests, a queue before them, and the engine's thread behind them."""
+    """Places for requests, their preparation, a queue before them, and the engine's thread behind them."""
 
     def __init__(
         self, engine: Engine, settings: Settings, on_event: Callable[[Job, Event], None] = lambda job, event: None
@@ -76,16 +34,20 @@ class Scheduler:
         """`on_event` sees every event, in the event loop's thread."""
         self.engine, self.settings, self._on_event = engine, settings, on_event
         self.draining = False
+        self.preparation = Preparation()
         self._reserved = 0
+        self._open: set[Job] = set()
         self._commands: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._jobs: dict[Prepared, Job] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._moved = _Moved()
 
     def start(self) -> None:
         """Starts the thread; events are delivered to the running event loop."""
         self._loop = asyncio.get_running_loop()
+        self._watching = self._loop.create_task(self._watch())
         self._thread.start()
 
     @property
@@ -97,6 +59,17 @@ class Scheduler:
     def running(self) -> int:
         """Requests that take part in the steps."""
         return len(self._jobs)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing moves though there is something to do."""
+        seconds = self.settings.still_s
+        return self.preparation.stands_still(seconds) or (bool(self._jobs) and self._moved.stands_still(seconds))
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a thread is at something still, though nobody waits for it."""
+        return self.preparation.is_at_work or self._thread.is_alive()
 
     def reserve(self, count: int) -> None:
         """Takes places for `count` replies, to be given back by `release`.
@@ -120,7 +93,8 @@ class Scheduler:
         self._reserved -= count
 
     def submit(self, job: Job) -> None:
-        """Queues a job; its events end with a `Generation`."""
+        """Queues a job; its events end with a `Generation`, whatever becomes of the engine."""
+        self._open.add(job)
         self._commands.put(("add", job))
 
     def cancel(self, job: Job) -> None:
@@ -134,13 +108,21 @@ class Scheduler:
         while self._reserved and time.monotonic() < end:
             await asyncio.sleep(0.05)
         self._commands.put(("cancel", None))
-        while self._reserved and time.monotonic() < end + 2:
+        self.preparation.give_up()
+        while self._reserved and time.monotonic() < end + _GRACE_S:
             await asyncio.sleep(0.05)
+        for job in list(self._open):
+            self._end(job)
+        # Those answers are on their way.
+        await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
-        """Ends the thread."""
+        """Ends the thread, unless that hangs."""
+        self._watching.cancel()
         self._commands.put(("stop", None))
-        await asyncio.to_thread(self._thread.join, 10)
+        end = time.monotonic() + _GRACE_S
+        while self._thread.is_alive() and time.monotonic() < end:
+            await asyncio.sleep(0.01)
 
     def _run(self) -> None:
         running = self.engine.running()
@@ -154,14 +136,16 @@ class Scheduler:
                     self._waiting.append(job)
                 else:
                     self._cancel(running, job)
+                self._moved.begin()
             try:
                 self._admit(running)
                 self._late(running)
                 events: list[tuple[Job, Event]] = [(self._jobs[one], event) for one, event in running.step()]
+                self._moved.see(running.moved)
             except Exception:
                 # What cannot be laid at the door of one request; those under way are lost, the next ones are not.
                 _log.exception("the engine failed")
-                events = [(job, _failed(job)) for job in self._jobs.values()]
+                events = [(job, lost(job, "error")) for job in self._jobs.values()]
                 running = self.engine.running()
             for job, event in events:
                 if isinstance(event, Generation):
@@ -200,21 +184,52 @@ class Scheduler:
 
         def hand_over() -> None:
             for job, event in events:
-                self._on_event(job, event)
-                job.deliver(event)
+                self._hand_over(job, event)
 
         # The loop may be gone while the process ends.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(hand_over)
 
+    def _hand_over(self, job: Job, event: Event) -> None:
+        if job.ended:
+            return
+        if isinstance(event, Generation):
+            job.ended = True
+            self._open.discard(job)
+        self._on_event(job, event)
+        job.deliver(event)
 
-def _failed(job: Job) -> Generation:
-    nothing = GenerationStats(
-        prompt_tokens=job.prepared.prompt_tokens, cached_tokens=0, generated_tokens=0, canvases=0, denoising_steps=0,
-        encode_passes=0, tokens_per_forward=0.0, time_to_first_canvas_s=0.0, encode_s=0.0, denoise_s=0.0, total_s=0.0,
-        tokens_per_second=0.0,
-    )  # fmt: skip
-    return Generation(
-        text="", reasoning=None, tool_calls=(), token_ids=(), finish_reason="error",
-        seed=job.prepared.options.seed or 0, stats=nothing, error="the engine failed",
-    )  # fmt: skip
+    async def _watch(self) -> None:
+        """Ends jobs whose deadline the engine has not kept."""
+        while True:
+            await asyncio.sleep(_GRACE_S / 2)
+            now = time.monotonic()
+            for job in [job for job in self._open if now > job.deadline + _GRACE_S]:
+                job.late = True
+                self._end(job)
+
+    def _end(self, job: Job) -> None:
+        """Ends a job without the engine."""
+        self.cancel(job)
+        self._hand_over(job, lost(job, "cancelled"))
+
+
+class _Moved:
+    """When the engine has last ended a step, and how long the longest has taken."""
+
+    def __init__(self) -> None:
+        self._count, self._at, self._longest = -1, time.monotonic(), 0.0
+
+    def begin(self) -> None:
+        """There is something to do, or to do anew."""
+        self._at = time.monotonic()
+
+    def see(self, count: int) -> None:
+        """So many steps have ended."""
+        if count != self._count:
+            now = time.monotonic()
+            self._longest = max(self._longest, now - self._at)
+            self._count, self._at = count, now
+
+    def stands_still(self, seconds: float) -> bool:
+        return time.monotonic() - self._at > max(seconds, _PATIENCE * self._longest)

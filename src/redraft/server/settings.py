@@ -9,6 +9,10 @@ from pathlib import Path
 from redraft.core.errors import OptionError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ABOVE_0 = (
+    *("max_body_bytes", "max_running", "max_waiting", "request_timeout_s"),
+    *("head_s", "body_s", "idle_s", "still_s"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +28,11 @@ class Settings:
         max_body_bytes: of a request.
         max_running: requests that take part in each step.
         max_waiting: requests that wait for a place; one more is refused.
-        request_timeout_s: after which a request ends with an error.
+        request_timeout_s: after which a request ends with an error, its preparation included.
         drain_s: how long running requests may take once the server is told to stop.
+        head_s, body_s: in which a request's head and then its body must be there.
+        idle_s: after which a connection without a request is closed.
+        still_s: after which a server that does not move says that it is not ready.
         known_tools: whether a request without tools may be answered with a call that the model knows by heart.
         log_prompts: the file that requests and replies are written to, one JSON document a line; None writes none.
     """
@@ -41,6 +48,10 @@ class Settings:
     max_waiting: int = 128
     request_timeout_s: float = 600.0
     drain_s: float = 30.0
+    head_s: float = 10.0
+    body_s: float = 30.0
+    idle_s: float = 30.0
+    still_s: float = 30.0
     known_tools: bool = False
     log_prompts: Path | None = None
 
@@ -49,7 +60,16 @@ class Settings:
             raise OptionError(f"a server without a key must listen on 127.0.0.1, not on {self.host}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             raise OptionError("the API key must be printable ASCII")
-        for name in ("max_body_bytes", "max_running", "max_waiting", "request_timeout_s"):
+        for name in (
+            "max_body_bytes",
+            "max_running",
+            "max_waiting",
+            "request_timeout_s",
+            "head_s",
+            "body_s",
+            "idle_s",
+            "still_s",
+        ):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
 

@@ -6,7 +6,6 @@ import secrets
 from functools import partial
 from typing import Any
 
-import anyio
 from fastapi import APIRouter, Request
 
 from redraft.server.choices import extras_of, options_of, usage_of
@@ -55,10 +54,8 @@ def routes(server: Server) -> APIRouter:
         server.check_model(body.model)
         if (body.text is None) == (body.messages is None):
             raise ApiError(400, "give either text or messages", param="text")
-        if body.text is not None:
-            ids = await anyio.to_thread.run_sync(engine.encode, body.text)
-        else:
-            ids = await anyio.to_thread.run_sync(engine.tokenize, body.messages or [])
+        work = partial(engine.tokenize, body.messages or []) if body.text is None else partial(engine.encode, body.text)
+        ids = await server.scheduler.preparation.run(work, steered=False, deadline=server.deadline())
         return {"object": "tokens", "model": server.settings.model, "tokens": ids, "count": len(ids)}
 
     return router

@@ -1,0 +1,76 @@
+"""A reply on its way: what is wanted of the engine, and where its events arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redraft.core.engine import Prepared
+from redraft.core.events import Draft, Event
+from redraft.core.results import FinishReason, Generation, GenerationStats
+
+
+class Inbox:
+    """Where events of one HTTP request arrive. Of drafts that nobody has taken yet, the last one stays."""
+
+    def __init__(self) -> None:
+        self._events: deque[tuple[int, Event]] = deque()
+        self._arrived = asyncio.Event()
+        self.dropped = 0
+
+    def put(self, number: int, event: Event) -> None:
+        """Adds an event of choice `number`."""
+        if isinstance(event, Draft):
+            waiting = [item for item in self._events if item[0] == number and isinstance(item[1], Draft)]
+            for item in waiting:
+                self._events.remove(item)
+                self.dropped += 1
+        self._events.append((number, event))
+        self._arrived.set()
+
+    async def get(self) -> tuple[int, Event]:
+        """The next one."""
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._events.popleft()
+
+
+@dataclass(eq=False)
+class Job:
+    """One reply that is wanted.
+
+    Attributes:
+        prepared: for the engine.
+        deliver: takes its events, in the event loop's thread.
+        drafts: whether drafts are wanted.
+        deadline: of `time.monotonic`.
+        late: whether the deadline ended it.
+        ended: whether its last event was delivered.
+        queued: since when it waits, `time.monotonic`.
+    """
+
+    prepared: Prepared
+    deliver: Callable[[Event], None]
+    drafts: bool
+    deadline: float
+    late: bool = False
+    ended: bool = False
+    queued: float = field(default_factory=time.monotonic)
+
+
+def lost(job: Job, finish_reason: FinishReason) -> Generation:
+    """The result of a job that the engine has not ended."""
+    nothing = GenerationStats(
+        prompt_tokens=job.prepared.prompt_tokens, cached_tokens=0, generated_tokens=0, canvases=0, denoising_steps=0,
+        encode_passes=0, tokens_per_forward=0.0, time_to_first_canvas_s=0.0, encode_s=0.0, denoise_s=0.0, total_s=0.0,
+        tokens_per_second=0.0,
+    )  # fmt: skip
+    error = "the engine failed" if finish_reason == "error" else None
+    return Generation(
+        text="", reasoning=None, tool_calls=(), token_ids=(), finish_reason=finish_reason,
+        seed=job.prepared.options.seed or 0, stats=nothing, error=error,
+    )  # fmt: skip
