@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -20,12 +23,12 @@ import redraft
 from redraft.server.run import run
 from redraft.server.settings import Settings
 
-descriptors, settings, before = json.loads(sys.argv[1])
+descriptors, settings, model, before = json.loads(sys.argv[1])
 if descriptors:
     import resource
     soft, hard = descriptors
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard or resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-engine = redraft.load("mini", dtype="float32", threads=1)
+engine = redraft.load(model, dtype="float32", threads=1)
 exec(before)
 run(engine, Settings(**settings), announce=lambda text: print(text, file=sys.stderr, flush=True))
 """
@@ -35,7 +38,7 @@ class Served(subprocess.Popen[str]):
     """A process that serves; `said` is what it has written to stderr so far, line by line."""
 
     def __init__(self, command: list[str]) -> None:
-        super().__init__(command, stderr=subprocess.PIPE, text=True)
+        super().__init__(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         self.said: list[str] = []
         # A server whose log nobody reads would wait for a reader.
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -44,7 +47,8 @@ class Served(subprocess.Popen[str]):
     def port(self) -> int:
         """Where it listens, as soon as it says so."""
         wait_until(lambda: self._found() or not self._reader.is_alive(), 60)
-        assert (found := self._found()), self.said
+        found = self._found()
+        assert found, self.said
         return int(found[1])
 
     def _found(self) -> re.Match[str] | None:
@@ -55,7 +59,9 @@ class Served(subprocess.Popen[str]):
         self.said.extend(self.stderr)
 
     def end(self) -> None:
-        self.kill()
+        """Ends it and whatever it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.wait()
         self._reader.join()
         assert self.stderr is not None
@@ -73,16 +79,17 @@ def serving(*arguments: str, port: int = 0, known_tools: bool = True) -> Iterato
 
 @contextmanager
 def serving_with(
-    before: str = "", *, descriptors: tuple[int, int | None] | None = None, **settings
+    before: str = "", *, served: str = "mini", descriptors: tuple[int, int | None] | None = None, **settings
 ) -> Iterator[tuple[Served, int]]:
     """(process, port) of a server with these settings.
 
     Args:
         before: Python that does something to `engine` first.
+        served: the model.
         descriptors: that the process may have, and up to how many it may raise that; None is as here.
         settings: of the server.
     """
-    arguments = json.dumps([descriptors, {"port": 0, "api_key": KEY, **settings}, before])
+    arguments = json.dumps([descriptors, {"port": 0, "api_key": KEY, **settings}, served, before])
     with _ready(Served([sys.executable, "-c", _WITH_SETTINGS, arguments])) as served:
         yield served
 

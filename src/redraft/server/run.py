@@ -45,10 +45,16 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     fragment = "" if settings.api_key is None else f"#key={settings.api_key}"
     announce(f"{settings.model}: http://{host}:{port}/{fragment}  (OpenAI's API under /v1)")
     scheduler = app.state.scheduler
-    _Server(config, scheduler, settings.drain_s).run(sockets=[bound])
-    if scheduler.hangs:
-        # The interpreter would wait for that thread.
-        _leave(0)
+    status = 0
+    try:
+        _Server(config, scheduler, settings.drain_s).run(sockets=[bound])
+    except KeyboardInterrupt:
+        status = 130
+        raise
+    finally:
+        if scheduler.hangs:
+            # The interpreter would wait for that thread.
+            _leave(status)
 
 
 def listening(settings: Settings, backlog: int = 256) -> socket.socket:
@@ -120,4 +126,5 @@ class _Server(uvicorn.Server):
     def _end(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         if self._events is not None:
+            self._events.call_soon_threadsafe(self._scheduler.give_up)
             self._events.call_soon_threadsafe(self._ended.set)

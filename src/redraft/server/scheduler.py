@@ -111,10 +111,13 @@ class Scheduler:
         self.preparation.give_up()
         while self._reserved and time.monotonic() < end + _GRACE_S:
             await asyncio.sleep(0.05)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Answers all who still wait: nothing more comes. In the event loop's thread."""
+        self.preparation.give_up()
         for job in list(self._open):
             self._end(job)
-        # Those answers are on their way.
-        await asyncio.sleep(0.05)
 
     async def stop(self) -> None:
         """Ends the thread, unless that hangs."""

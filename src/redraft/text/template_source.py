@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from redraft.core.errors import CheckpointError
 from redraft.core.files import read_json
 
 DEFAULT, TOOL_USE = "default", "tool_use"
+# The published ones have a few thousand.
+_LARGEST_BYTES = 10**6
+_BUNDLED = Path(__file__).parents[1] / "models" / "mini" / "chat_template.jinja"
 
 
 def template_sources(directory: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -41,6 +45,16 @@ def template_sources(directory: Path) -> tuple[dict[str, str], dict[str, str]]:
     return sources, {name: text for name, text in special.items() if text is not None}
 
 
+@functools.cache
+def _bundled() -> str:
+    return _text(_BUNDLED)
+
+
+def is_bundled(source: str) -> bool:
+    """Whether this is the template of the model that ships with the package."""
+    return source == _bundled()
+
+
 def _named(value: Any, path: Path) -> dict[str, str]:
     if isinstance(value, str):
         return {DEFAULT: value}
@@ -54,6 +68,8 @@ def _named(value: Any, path: Path) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
+    if (size := path.stat().st_size) > _LARGEST_BYTES:
+        raise CheckpointError(f"{path} has {size} bytes; a chat template has at most {_LARGEST_BYTES}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -1,0 +1,94 @@
+"""Renders a stranger's chat template in a process of its own, which has bounds of time, memory and output.
+
+A template is a program: loops in loops need no more than two lines to run for years, `'x' * 3000000000` one, and
+neither can be interrupted from outside. The process is kept between prompts; what passes its bounds ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from redraft.core.errors import PromptError
+from redraft.text.template import Template
+
+TIMEOUT_S = 10.0
+MOST_BYTES = 2 * 2**30
+# Several times what the longest context holds.
+MOST_CHARACTERS = 32 * 2**20
+_PROCESS = "redraft.text.template_process"
+# Python has to start, and the machine may be busy.
+_START_S = 60.0
+
+
+class GuardedTemplate:
+    """One template and its process, which starts with the first prompt. Any thread may render."""
+
+    def __init__(self, template: Template) -> None:
+        self._start = {"sources": template.sources, "special_tokens": template.special_tokens}
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """As `Template.render`.
+
+        Raises:
+            PromptError: also where it passes its bounds.
+        """
+        with self._lock:
+            if self._process is None:
+                self._process = process = subprocess.Popen(
+                    [sys.executable, "-m", _PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                )
+                self._end = weakref.finalize(self, _end, process)
+                self._asked(self._start, _START_S)
+            return self._asked(values, TIMEOUT_S)
+
+    def _asked(self, question: Mapping[str, Any], seconds: float) -> str:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+            # A character has six of JSON's at most, and two of them beyond the first 65,536.
+            line = process.stdout.readline(12 * MOST_CHARACTERS)
+        except OSError:
+            line = b""
+        finally:
+            timer.cancel()
+        if line.endswith(b"\n"):
+            answer = json.loads(line)
+            if "error" in answer:
+                raise PromptError(answer["error"])
+            return answer.get("text", "")
+        self._end()
+        self._process = None
+        if late.is_set():
+            raise PromptError(f"the chat template ran for {seconds:g} s with these messages, and was stopped")
+        raise PromptError("the chat template took too much memory with these messages, and was stopped")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            assert pipe is not None
+            pipe.close()
+    process.wait()
