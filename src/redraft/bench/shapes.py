@@ -97,7 +97,6 @@ def shape_directory(
 def _check_room(name: str, count: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     folder = cache_directory("shapes")
-    folder.mkdir(parents=True, exist_ok=True)
     needed, disk = 4 * count, shutil.disk_usage(folder).free
     if needed > 0.8 * memory:
         raise InputError(

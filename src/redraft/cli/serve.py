@@ -16,7 +16,18 @@ def serve(
     host: Annotated[str, typer.Option(help="Where to listen.", metavar="ADDRESS")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Where to listen; 0 takes a free one.", min=0, max=65535)] = 8000,
     api_key: Annotated[
-        str | None, typer.Option(help="What clients must bring; unset, one is made and printed.", metavar="KEY")
+        str | None,
+        typer.Option(
+            help="What clients must bring; REDRAFT_API_KEY hides it from this machine's other users. Unset, one is "
+            "made and printed.",
+            metavar="KEY",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the key; made with a new one if it is not there, for each start.", metavar="FILE"
+        ),
     ] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="No key; only on 127.0.0.1.")] = False,
     allow_host: Annotated[
@@ -44,19 +55,22 @@ def serve(
     loading: dict[str, Any] | None = None,
 ) -> None:
     """Serve a model over HTTP, to OpenAI's clients and to a page."""
-    import secrets
+    import os
 
     from redraft.cli import show
     from redraft.core.errors import OptionError
+    from redraft.server.keys import find_key
     from redraft.server.run import run
     from redraft.server.settings import Settings
 
-    if no_auth and api_key is not None:
-        raise OptionError("--no-auth and --api-key exclude each other: drop one of them")
+    if no_auth and (api_key is not None or api_key_file is not None):
+        raise OptionError("--no-auth and a key exclude each other: drop one of them")
+    key, is_new = find_key(api_key, api_key_file, os.environ)
     settings = Settings(
         host=host,
         port=port,
-        api_key=None if no_auth else api_key or secrets.token_urlsafe(24),
+        api_key=None if no_auth else key,
+        print_key=is_new,
         model=served_name or Path(model).name,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),

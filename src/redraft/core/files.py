@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from redraft.core.errors import CheckpointError
+from redraft.core.errors import CheckpointError, OptionError
 
 # Of the published models no file that is read whole has a tenth of this, and none nests deeper than nine.
 _LARGEST_BYTES = 100 * 10**6
@@ -101,6 +101,32 @@ def _is_text(text: str) -> bool:
 
 
 def cache_directory(name: str) -> Path:
-    """Where redraft keeps what it can make again, under the user's cache; it may not exist yet."""
+    """Where redraft keeps what it can make again, under the user's cache; made where it is not there yet. What lies in
+    it is run, or read without another look, so nobody else may write there.
+
+    Raises:
+        OptionError: it cannot be made, is someone else's, or others may write to it.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "redraft" / name
+    own = (Path(base) if base else Path.home() / ".cache") / "redraft"
+    try:
+        own.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (own, own / name):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if os.name == "posix":
+                _claim(folder)
+    except OSError as error:
+        reason = f"{own} cannot be made or used ({error.strerror or error})"
+        raise OptionError(f"{reason}: name another place with XDG_CACHE_HOME") from None
+    return own / name
+
+
+def _claim(folder: Path) -> None:
+    found = folder.stat()
+    way_out = f"remove {folder}, or name another place with XDG_CACHE_HOME"
+    if found.st_uid != os.getuid():
+        raise OptionError(f"{folder} belongs to another user, who could change what is run from it: {way_out}")
+    if found.st_mode & 0o022:
+        raise OptionError(f"others may write to {folder}, and could change what is run from it: {way_out}")
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)

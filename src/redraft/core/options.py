@@ -128,8 +128,11 @@ class GenerationOptions:
         _at_least(self, "top_p", 0.0, float)
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
-        if self.top_p != 1 and self.mode == "diffusion":
-            raise OptionError(f"top_p={self.top_p!r} belongs to mode='autoregressive'; a canvas has no nucleus")
+        if self.top_p < _WIDE and self.mode == "diffusion":
+            raise OptionError(
+                f"top_p={self.top_p!r} belongs to mode='autoregressive'; a canvas has no nucleus, and ignores one from "
+                f"{_WIDE} on"
+            )
 
     def _check_steering(self) -> None:
         if not isinstance(self.tool_choice, str) or not self.tool_choice:
@@ -175,6 +178,11 @@ class GenerationOptions:
         return dataclasses.replace(self, **changes)
 
     @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of options that were given and have no effect."""
+        return ("top_p",) if self.top_p != 1 and self.mode == "diffusion" else ()
+
+    @property
     def schedule(self) -> tuple[float, float]:
         """(t_max, t_min) after `temperature` has scaled them. A draft that is verified has the plain schedule:
         temperature is the causal mode's there, and 0 makes poor drafts."""
@@ -182,6 +190,8 @@ class GenerationOptions:
         return self.t_max * scale, self.t_min * scale
 
 
+# Of `top_p`: clients send such a one whether they mean it or not.
+_WIDE = 0.9
 # What the causal mode has no use for.
 _OF_CANVASES = (
     "max_denoising_steps",

@@ -103,6 +103,7 @@ class Generation:
         logprobs: nats, the causal mode's log-probability of each of `token_ids`; None where nobody asked.
         doubts: what it would hardly have written; empty where nobody asked.
         filled: what the holes of `infill` and `edit` got.
+        ignored: options that were given and had no effect.
     """
 
     text: str
@@ -117,6 +118,7 @@ class Generation:
     logprobs: tuple[float, ...] | None = None
     doubts: tuple[Doubt, ...] = ()
     filled: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The reply as JSON values, in the order of the fields; a seed of more than 53 bits is a text."""

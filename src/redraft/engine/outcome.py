@@ -31,4 +31,5 @@ def outcome(sequence: Sequence, tokenizer: Tokenizer | None) -> Generation:
         logprobs=tuple(sequence.logprobs[: len(reply.token_ids)]) if options.logprobs else None,
         doubts=spans(reply.token_ids, places, sequence.logprobs, tokenizer),
         filled=filled(reply.text, sequence.pieces) if sequence.pieces else (),
+        ignored=options.ignored,
     )

@@ -18,6 +18,7 @@ from redraft.server import chat, completions, errors, texts
 from redraft.server.doors import Doors
 from redraft.server.flight import Server
 from redraft.server.metrics import Metrics
+from redraft.server.request_log import RequestLog
 from redraft.server.scheduler import Scheduler
 from redraft.server.settings import Settings
 
@@ -80,6 +81,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
 
     app.mount("/static", StaticFiles(directory=PAGE), name="static")
     app.add_middleware(Doors, settings=settings)
+    app.add_middleware(RequestLog)
     return app
 
 

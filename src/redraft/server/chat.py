@@ -53,7 +53,7 @@ def routes(server: Server) -> APIRouter:
         steered = body.response_format is not None or bool(body.tools)
         seen = (lambda generation: generation) if calls else without_calls
         request_id = f"chatcmpl-{secrets.token_hex(12)}"
-        flight = await server.flight(request_id, body, prepares, drafts=drafts, steered=steered)
+        flight = await server.flight(request, request_id, body, prepares, drafts=drafts, steered=steered)
         envelope = {
             "id": request_id,
             "object": "chat.completion.chunk" if body.stream else "chat.completion",

@@ -29,8 +29,7 @@ def options_of(body: ChatRequest | CompletionRequest | InfillRequest) -> dict[st
     }
     if not isinstance(body, InfillRequest):
         wanted["stop"] = body.stop or None
-        # 1 is what OpenAI's clients send for "no nucleus", and a canvas has none.
-        wanted["top_p"] = None if body.top_p == 1 else body.top_p
+        wanted["top_p"] = body.top_p
     if isinstance(body, ChatRequest):
         wanted |= _of_chat(body)
     if body.diffusion is not None:
@@ -130,6 +129,7 @@ def extras_of(generation: Generation) -> dict[str, Any]:
     return {
         "seed": exact(generation.seed),
         "finish_reason": generation.finish_reason,
+        "ignored": list(generation.ignored),
         "stats": asdict(generation.stats),
         "doubts": [asdict(doubt) for doubt in generation.doubts],
         "raw": generation.raw,

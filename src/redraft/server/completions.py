@@ -51,7 +51,7 @@ def routes(server: Server) -> APIRouter:
         ]
         drafts = body.diffusion is not None and body.diffusion.drafts
         request_id = f"cmpl-{secrets.token_hex(12)}"
-        flight = await server.flight(request_id, body, prepares, drafts=drafts, steered=False)
+        flight = await server.flight(request, request_id, body, prepares, drafts=drafts, steered=False)
         envelope = {
             "id": request_id,
             "object": "text_completion",

@@ -79,6 +79,7 @@ class Doors:
                 401, "no API key, or a wrong one: send it as a bearer token", code="invalid_api_key",
                 headers={"www-authenticate": "Bearer"},
             )  # fmt: skip
+        scope.setdefault("state", {})["key"] = self.settings.key_id
 
     def _limited(self, headers: Headers, receive: Receive) -> Callable[[], Awaitable[Message]]:
         most = self.settings.max_body_bytes

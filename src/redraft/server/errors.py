@@ -88,12 +88,27 @@ def install(app: FastAPI, on_error: Callable[[int], None]) -> None:
     """Makes an app answer errors so; `on_error` is told each status."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, HTTPException) and error.status_code in (404, 405):
+            error = _nowhere(request, error)
         told = api_error(error, request.url.path)
         on_error(told.status)
         return told.response()
 
     for kind in (ApiError, InputError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)
+
+
+def _nowhere(request: Request, error: HTTPException) -> ApiError:
+    """What there is, for who asked for what there is not."""
+    routes: dict[str, list[str]] = {}
+    for path, operations in request.app.openapi()["paths"].items():
+        routes.setdefault(path, []).extend(method.upper() for method in operations)
+    path, method = request.url.path, request.method
+    if error.status_code == 405 and path in routes:
+        message = f"{path} takes {' and '.join(routes[path])}, not {method}"
+        return ApiError(405, message, code="method_not_allowed", headers=error.headers)
+    there = ", ".join(f"{' and '.join(methods)} {path}" for path, methods in routes.items() if path.startswith("/v1/"))
+    return ApiError(error.status_code, f"there is no {method} {path[:100]} here; there is {there}", code="not_found")
 
 
 def _named(message: str) -> str | None:

@@ -65,6 +65,7 @@ class Server:
 
     async def flight(
         self,
+        request: Request,
         request_id: str,
         body: BaseModel,
         prepares: Sequence[Callable[[], Prepared]],
@@ -82,6 +83,7 @@ class Server:
         self.scheduler.reserve(len(prepares))
         done = None if self.log is None else partial(self.log.reply, request_id)
         flight = Flight(self.scheduler, len(prepares), done)
+        request.state.tokens = flight.tokens
         try:
             run = partial(self.scheduler.preparation.run, steered=steered, deadline=deadline)
             prepared = [await run(prepare) for prepare in prepares]
@@ -110,6 +112,13 @@ class Flight:
             job = Job(one, partial(self.inbox.put, number), drafts, deadline)
             self.jobs.append(job)
             self._scheduler.submit(job)
+
+    def tokens(self) -> tuple[int | str, int | str]:
+        """(of the prompt, generated) so far."""
+        if not self.jobs:
+            return "-", "-"
+        generated = sum(generation.stats.generated_tokens for generation in self.done.values())
+        return self.jobs[0].prepared.prompt_tokens, generated
 
     def check(self, number: int, generation: Generation) -> None:
         """Takes note of a result.

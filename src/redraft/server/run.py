@@ -19,6 +19,7 @@ from redraft.core.engine import Engine
 from redraft.core.errors import OptionError
 from redraft.server.app import create_app
 from redraft.server.connections import Connection, Lobby, raise_descriptor_limit
+from redraft.server.request_log import log_to_stderr
 from redraft.server.scheduler import Scheduler
 from redraft.server.settings import Settings
 
@@ -32,6 +33,7 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     Raises:
         OptionError: the address cannot be listened on.
     """
+    log_to_stderr()
     app = create_app(engine, settings)
     lobby = Lobby(settings, raise_descriptor_limit())
     bound = listening(settings, lobby.backlog)
@@ -42,7 +44,7 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     )  # fmt: skip
     port = bound.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    fragment = "" if settings.api_key is None else f"#key={settings.api_key}"
+    fragment = f"#key={settings.api_key}" if settings.print_key and settings.api_key else ""
     announce(f"{settings.model}: http://{host}:{port}/{fragment}  (OpenAI's API under /v1)")
     scheduler = app.state.scheduler
     status = 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 from redraft.core.errors import OptionError
 
+# Short ones can be tried out from elsewhere.
+SHORTEST_KEY = 16
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ABOVE_0 = (
     *("max_body_bytes", "max_running", "max_waiting", "request_timeout_s"),
@@ -22,6 +25,7 @@ class Settings:
     Attributes:
         host, port: where it listens.
         api_key: what a client must bring as a bearer token; None lets everyone in.
+        print_key: whether the link that is printed holds the key: one that someone gave is for them to keep.
         model: the name that clients ask for.
         allowed_hosts: names, beside those of `host`, that a request's Host header may have.
         allowed_origins: origins of pages elsewhere that may ask; none by default.
@@ -40,6 +44,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
+    print_key: bool = False
     model: str = "mini"
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
@@ -60,6 +65,11 @@ class Settings:
             raise OptionError(f"a server without a key must listen on 127.0.0.1, not on {self.host}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             raise OptionError("the API key must be printable ASCII")
+        if self.api_key is not None and len(self.api_key) < SHORTEST_KEY and self.host not in LOOPBACK:
+            raise OptionError(
+                f"the API key has {len(self.api_key)} characters; beyond this machine it needs {SHORTEST_KEY}: "
+                "give none, and one is made"
+            )
         for name in (
             "max_body_bytes",
             "max_running",
@@ -72,6 +82,11 @@ class Settings:
         ):
             if getattr(self, name) <= 0:
                 raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+
+    @property
+    def key_id(self) -> str:
+        """What stands for the key in a log."""
+        return "-" if self.api_key is None else hashlib.sha256(self.api_key.encode()).hexdigest()[:8]
 
     def is_host(self, name: str) -> bool:
         """Whether a request may call the server so. A page elsewhere can make its own name lead here (DNS rebinding),

@@ -37,7 +37,7 @@ def routes(server: Server) -> APIRouter:
             instruction = body.instruction or "Write this part anew."
             prepare = partial(engine.prepare_edit, body.text, body.span, instruction, **options)
         request_id = f"infill-{secrets.token_hex(12)}"
-        flight = await server.flight(request_id, body, [prepare], drafts=False, steered=True)
+        flight = await server.flight(request, request_id, body, [prepare], drafts=False, steered=True)
         done = await flight.results(request)
         return {
             "id": request_id,

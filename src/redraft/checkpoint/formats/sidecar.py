@@ -32,7 +32,6 @@ def sidecar(path: Path) -> Path:
     directory = cache_directory("gguf") / hashlib.sha256(said.encode()).hexdigest()[:16]
     if directory.exists():
         return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
         fresh = Path(folder) / "fresh"
         fresh.mkdir()

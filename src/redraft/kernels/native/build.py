@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from redraft.core.errors import OptionError
 from redraft.core.files import cache_directory
 
 _HERE = Path(__file__).parent
@@ -36,7 +37,7 @@ def library(name: str) -> ctypes.CDLL | None:
         if not path.exists():
             _compile(compiler, source, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, OptionError, subprocess.SubprocessError) as error:
         reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
         first = next(iter((reason or "").strip().splitlines()), type(error).__name__)
         warnings.warn(f"kernel {name!r} could not be built, its torch form runs instead ({first})", stacklevel=2)
@@ -60,7 +61,6 @@ def _cpu() -> str:
 
 
 def _compile(compiler: str, source: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         fresh = Path(folder) / path.name
         command = [compiler, *_FLAGS, "-o", str(fresh), str(source)]

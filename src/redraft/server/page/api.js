@@ -13,7 +13,7 @@ const headers = () => {
 
 const checked = async (response) => {
   if (response.ok) return response;
-  if (response.status === 401) throw new Error("This page needs the key: open the link that the server printed.");
+  if (response.status === 401) throw new Error("This page needs the key: open the link that the server printed, or add #key=… to its address.");
   const body = await response.json().catch(() => null);
   throw new Error(body?.error?.message ?? `the server answered ${response.status}`);
 };
