@@ -39,6 +39,14 @@ def serve(
     served_name: Annotated[str | None, typer.Option(help="The model's name for clients.", metavar="NAME")] = None,
     max_running: Annotated[int, typer.Option(help="Replies that are denoised together.", min=1)] = 16,
     max_waiting: Annotated[int, typer.Option(help="Replies that may wait for a place.", min=1)] = 128,
+    request_memory: Annotated[
+        float | None,
+        typer.Option(
+            help="For keys and values of running requests; unset, what is free beside the model.",
+            min=0.001,
+            metavar="GB",
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.", min=0.1)] = 600,
     drain: Annotated[float, typer.Option(help="Seconds that running requests get at the end.", min=0)] = 30,
     prefix_cache: Annotated[
@@ -76,6 +84,7 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         max_running=max_running,
         max_waiting=max_waiting,
+        request_bytes=None if request_memory is None else int(request_memory * 1e9),
         request_timeout_s=timeout,
         drain_s=drain,
         known_tools=known_tools,

@@ -35,6 +35,11 @@ class Prepared(Protocol):
         ...
 
     @property
+    def memory_bytes(self) -> int:
+        """What its keys and values may come to take."""
+        ...
+
+    @property
     def options(self) -> GenerationOptions:
         """With every default filled in, the seed too."""
         ...
@@ -72,6 +77,11 @@ class Engine(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What is loaded."""
+        ...
+
+    @property
+    def request_bytes(self) -> int:
+        """Memory that the keys and values of requests under way may take together."""
         ...
 
     def generate(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Generation:

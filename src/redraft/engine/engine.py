@@ -40,6 +40,7 @@ class LocalEngine:
         exact: bool,
         max_context: int | None = None,
         prefix_cache_bytes: int = BUDGET_BYTES,
+        request_bytes: int = 2**62,
     ) -> None:
         self.model = model
         self._workers: Running | None = None
@@ -51,6 +52,7 @@ class LocalEngine:
         self.prefixes = PrefixCache(prefix_cache_bytes)
         self._loop = CanvasLoop(model, exact=exact, graphs=not exact, on_encoded=self._remember)
         self._name, self._directory = name, directory
+        self.request_bytes = request_bytes
 
     @property
     def defaults(self) -> Defaults:

@@ -16,7 +16,7 @@ from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
 from redraft.core.threads import in_passing
 from redraft.engine.engine import LocalEngine
-from redraft.engine.offload import streamed_layers
+from redraft.engine.offload import free_bytes, request_bytes, streamed_layers
 from redraft.engine.workers import SMALL, RunningWorkers
 from redraft.placement.device import auto_dtype, find_device
 
@@ -94,22 +94,33 @@ def load(
         source = Source.open(path, mapped=False)
     if streamed and (workers or 1) > 1:
         raise OptionError("workers share a model that fits into memory: this one is read from disk as it runs")
+    free = free_bytes(chosen)
     loaded = in_passing(lambda: load_model(source, chosen, kind, quantize, streamed=streamed, verify=verify))
     if chosen.type == "cpu":
         # Not before: what loading took and freed would stay.
         keep_freed_memory()
     # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
     exact = chosen.type == "cpu"
+    count = workers or (torch.get_num_threads() if loaded.num_parameters < SMALL else 1)
+    shared = exact and count > 1 and not streamed
+    prefix_cache_bytes = prefix_cache_mb * 2**20
     engine = LocalEngine(
         loaded,
         name=str(model),
         directory=sidecar(path),
         exact=exact,
         max_context=max_context,
-        prefix_cache_bytes=prefix_cache_mb * 2**20,
+        prefix_cache_bytes=prefix_cache_bytes,
+        request_bytes=request_bytes(
+            loaded,
+            free=free,
+            copies=count + 1 if shared else 1,
+            prefixes=prefix_cache_bytes,
+            memory_bytes=budget,
+            max_context=max_context or loaded.config.max_position_embeddings,
+        ),
     )
-    count = workers or (torch.get_num_threads() if loaded.num_parameters < SMALL else 1)
-    if exact and count > 1 and not streamed:
+    if shared:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
         arguments = {
             "model": path,

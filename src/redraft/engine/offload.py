@@ -9,6 +9,7 @@ from redraft.checkpoint.offload import BUFFERS, available_bytes
 from redraft.checkpoint.source import Source
 from redraft.core.errors import OptionError
 from redraft.engine.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
+from redraft.model.model import DiffusionGemma
 
 # Tokens that the cache is planned for, where the caller does not bound the context.
 CONTEXT = 8192
@@ -49,7 +50,7 @@ def streamed_layers(
     config, form, on_cpu = source.config, form_in_memory(source, dtype, quantize), device.type == "cpu"
     context = min(max_context or CONTEXT, CONTEXT)
     experts, others = weight_bytes(config, form, on_cpu=on_cpu, itemsize=dtype.itemsize)
-    available = available_bytes() if on_cpu else _free_bytes(device)
+    available = free_bytes(device)
     if memory_bytes is None and experts + others < available / 2:
         # The rest is never as much; counting it imports more of torch than loading a model does.
         return frozenset()
@@ -78,6 +79,30 @@ def streamed_layers(
             raise OptionError(f"{memory_bytes / 1e9:.1f} GB are allowed, without experts it takes {least / 1e9:.1f} GB")
     count = layers - resident
     return frozenset(number * layers // count for number in range(count))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that nobody has, where this device keeps what it computes with."""
+    return available_bytes() if device.type == "cpu" else _free_bytes(device)
+
+
+def request_bytes(
+    model: DiffusionGemma, *, free: int, copies: int, prefixes: int, memory_bytes: int | None, max_context: int
+) -> int:
+    """Memory for the keys and values of requests under way together.
+
+    Args:
+        model: as it was loaded; a part of it may be mapped, and not in memory yet.
+        free: bytes before it was loaded.
+        copies: of it.
+        prefixes: bytes that earlier conversations may keep.
+        memory_bytes: what the caller allows for everything.
+        max_context: a request that is as long as `streamed_layers` has planned for always fits.
+    """
+    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    room = min(_SHARE * free, memory_bytes or 2**62) - copies * held - prefixes
+    planned = model.new_cache().sequences[0].bytes_at(min(CONTEXT, max_context), model.config.canvas_length)
+    return max(int(room), planned)
 
 
 def _why_not(source: Source, form: Form, quantize: str | None, device: torch.device) -> str | None:

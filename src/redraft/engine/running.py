@@ -28,6 +28,12 @@ class PreparedRequest:
         return len(self.sequence.prompt)
 
     @property
+    def memory_bytes(self) -> int:
+        """What its keys and values may come to take."""
+        sequence = self.sequence
+        return sequence.cache.bytes_at(len(sequence.prompt) + sequence.budget, sequence.canvas_length)
+
+    @property
     def options(self) -> GenerationOptions:
         """With every default filled in."""
         return self.sequence.options

@@ -158,6 +158,16 @@ class SequenceCache:
         self.length = length
         return length
 
+    def bytes_at(self, length: int, canvas_length: int) -> int:
+        """Bytes that the buffers have grown to, at most, once `length` positions are encoded and a canvas lies behind
+        them. `engine.footprint.kv_bytes` counts exactly, and for longer than a request can wait."""
+        slots = max(2 * length, length + canvas_length)
+        return sum(
+            2 * min(slots, slots if layer.keep is None else 2 * layer.keep + canvas_length)
+            * layer.keys.shape[0] * layer.keys.shape[2] * layer.keys.element_size()
+            for layer in self.layers
+        )  # fmt: skip
+
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values in use."""

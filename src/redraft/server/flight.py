@@ -87,6 +87,8 @@ class Server:
         try:
             run = partial(self.scheduler.preparation.run, steered=steered, deadline=deadline)
             prepared = [await run(prepare) for prepare in prepares]
+            for one in prepared:
+                self.scheduler.check_memory(one)
             if self.log is not None:
                 self.log.request(request_id, body)
             flight.submit(prepared, drafts, deadline)

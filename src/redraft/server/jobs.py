@@ -12,6 +12,9 @@ from redraft.core.engine import Prepared
 from redraft.core.events import Draft, Event
 from redraft.core.results import FinishReason, Generation, GenerationStats
 
+# How much longer than the longest one a step may take before the engine counts as standing still.
+_PATIENCE = 5
+
 
 class Inbox:
     """Where events of one HTTP request arrive. Of drafts that nobody has taken yet, the last one stays."""
@@ -74,3 +77,25 @@ def lost(job: Job, finish_reason: FinishReason) -> Generation:
         text="", reasoning=None, tool_calls=(), token_ids=(), finish_reason=finish_reason,
         seed=job.prepared.options.seed or 0, stats=nothing, error=error,
     )  # fmt: skip
+
+
+class Moved:
+    """When the engine has last ended a step, and how long the longest has taken."""
+
+    def __init__(self) -> None:
+        self._count, self._at, self._longest = -1, time.monotonic(), 0.0
+
+    def begin(self) -> None:
+        """There is something to do, or to do anew."""
+        self._at = time.monotonic()
+
+    def see(self, count: int) -> None:
+        """So many steps have ended."""
+        if count != self._count:
+            now = time.monotonic()
+            self._longest = max(self._longest, now - self._at)
+            self._count, self._at = count, now
+
+    def stands_still(self, seconds: float) -> bool:
+        """Whether it has not moved for so long, and for several times what its longest step took."""
+        return time.monotonic() - self._at > max(seconds, _PATIENCE * self._longest)

@@ -14,15 +14,13 @@ from redraft.core.engine import Engine, Prepared, Running
 from redraft.core.events import Event
 from redraft.core.results import Generation
 from redraft.server.errors import ApiError
-from redraft.server.jobs import Job, lost
+from redraft.server.jobs import Job, Moved, lost
 from redraft.server.preparation import Preparation
 from redraft.server.settings import Settings
 
 _log = logging.getLogger(__name__)
 # A request ends with its deadline in the engine, unless that stands still: then it ends so much later without it.
 _GRACE_S = 2.0
-# How much longer than the longest one a step may take before the engine counts as standing still.
-_PATIENCE = 5
 
 
 class Scheduler:
@@ -34,15 +32,18 @@ class Scheduler:
         """`on_event` sees every event, in the event loop's thread."""
         self.engine, self.settings, self._on_event = engine, settings, on_event
         self.draining = False
+        self.request_bytes = settings.request_bytes or engine.request_bytes
         self.preparation = Preparation()
         self._reserved = 0
         self._open: set[Job] = set()
+        # Of the open ones.
+        self._bytes = 0
         self._commands: queue.SimpleQueue[tuple[str, Job | None]] = queue.SimpleQueue()
         self._waiting: deque[Job] = deque()
         self._jobs: dict[Prepared, Job] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._moved = _Moved()
+        self._moved = Moved()
 
     def start(self) -> None:
         """Starts the thread; events are delivered to the running event loop."""
@@ -81,20 +82,39 @@ class Scheduler:
             raise ApiError(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
         most = self.settings.max_running + self.settings.max_waiting
         if self._reserved + count > most:
-            seconds = str(1 + self._reserved // self.settings.max_running)
-            raise ApiError(
-                429, f"{self._reserved} requests are under way, more than {most} are not taken: try again later",
-                code="queue_full", headers={"retry-after": seconds},
-            )  # fmt: skip
+            message = f"{self._reserved} requests are under way, more than {most} are not taken: try again later"
+            raise ApiError(429, message, code="queue_full", headers={"retry-after": self._patience()})
         self._reserved += count
+
+    def _patience(self) -> str:
+        """Seconds after which a refused client may try again."""
+        return str(1 + self._reserved // self.settings.max_running)
 
     def release(self, count: int) -> None:
         """Gives places back."""
         self._reserved -= count
 
+    def check_memory(self, prepared: Prepared) -> None:
+        """Whether a request may wait: as many times what may run may be under way in bytes as may in places.
+
+        Raises:
+            ApiError: 429 if not; 400 where it could never run.
+        """
+        wanted, most = prepared.memory_bytes, self.request_bytes
+        if wanted > most:
+            message = (
+                f"prompt and max_tokens together need {_megabytes(wanted)} of keys and values, this server has "
+                f"{_megabytes(most)} for them: shorten the prompt or lower max_tokens"
+            )
+            raise ApiError(400, message, param="max_tokens", code="request_too_large")
+        if self._bytes + wanted > most * (1 + self.settings.max_waiting / self.settings.max_running):
+            message = f"requests of {_megabytes(self._bytes)} are under way: try again later"
+            raise ApiError(429, message, code="queue_full", headers={"retry-after": self._patience()})
+
     def submit(self, job: Job) -> None:
         """Queues a job; its events end with a `Generation`, whatever becomes of the engine."""
         self._open.add(job)
+        self._bytes += job.prepared.memory_bytes
         self._commands.put(("add", job))
 
     def cancel(self, job: Job) -> None:
@@ -156,10 +176,15 @@ class Scheduler:
             self._deliver(events)
 
     def _admit(self, running: Running) -> None:
-        while self._waiting and len(self._jobs) < self.settings.max_running:
+        while self._waiting and len(self._jobs) < self.settings.max_running and self._fits(self._waiting[0]):
             job = self._waiting.popleft()
             self._jobs[job.prepared] = job
             running.add(job.prepared, drafts=job.drafts)
+
+    def _fits(self, job: Job) -> bool:
+        """Whether there is memory for it beside those that run. In order: a large one is not overtaken for ever."""
+        held = sum(one.prepared.memory_bytes for one in self._jobs.values())
+        return not self._jobs or held + job.prepared.memory_bytes <= self.request_bytes
 
     def _cancel(self, running: Running, job: Job | None) -> None:
         """Ends one job, or all of them."""
@@ -199,6 +224,7 @@ class Scheduler:
         if isinstance(event, Generation):
             job.ended = True
             self._open.discard(job)
+            self._bytes -= job.prepared.memory_bytes
         self._on_event(job, event)
         job.deliver(event)
 
@@ -217,22 +243,5 @@ class Scheduler:
         self._hand_over(job, lost(job, "cancelled"))
 
 
-class _Moved:
-    """When the engine has last ended a step, and how long the longest has taken."""
-
-    def __init__(self) -> None:
-        self._count, self._at, self._longest = -1, time.monotonic(), 0.0
-
-    def begin(self) -> None:
-        """There is something to do, or to do anew."""
-        self._at = time.monotonic()
-
-    def see(self, count: int) -> None:
-        """So many steps have ended."""
-        if count != self._count:
-            now = time.monotonic()
-            self._longest = max(self._longest, now - self._at)
-            self._count, self._at = count, now
-
-    def stands_still(self, seconds: float) -> bool:
-        return time.monotonic() - self._at > max(seconds, _PATIENCE * self._longest)
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"

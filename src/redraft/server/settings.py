@@ -13,7 +13,7 @@ from redraft.core.errors import OptionError
 SHORTEST_KEY = 16
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ABOVE_0 = (
-    *("max_body_bytes", "max_running", "max_waiting", "request_timeout_s"),
+    *("max_body_bytes", "max_running", "max_waiting", "request_bytes", "request_timeout_s"),
     *("head_s", "body_s", "idle_s", "still_s"),
 )
 
@@ -32,6 +32,7 @@ class Settings:
         max_body_bytes: of a request.
         max_running: requests that take part in each step.
         max_waiting: requests that wait for a place; one more is refused.
+        request_bytes: memory that the keys and values of running requests may take; None takes what the engine knows.
         request_timeout_s: after which a request ends with an error, its preparation included.
         drain_s: how long running requests may take once the server is told to stop.
         head_s, body_s: in which a request's head and then its body must be there.
@@ -51,6 +52,7 @@ class Settings:
     max_body_bytes: int = 4 * 2**20
     max_running: int = 16
     max_waiting: int = 128
+    request_bytes: int | None = None
     request_timeout_s: float = 600.0
     drain_s: float = 30.0
     head_s: float = 10.0
@@ -80,8 +82,9 @@ class Settings:
             "idle_s",
             "still_s",
         ):
-            if getattr(self, name) <= 0:
-                raise OptionError(f"{name} must be above 0, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise OptionError(f"{name} must be above 0, got {value}")
 
     @property
     def key_id(self) -> str:
