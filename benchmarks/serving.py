@@ -18,6 +18,7 @@ import os
 import re
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,9 +77,11 @@ def _server(source: Path) -> Iterator[tuple[int, int]]:
     server = subprocess.Popen(command_of(source), stderr=subprocess.PIPE, text=True, env=environment_of(source))
     try:
         assert server.stderr is not None
-        found = re.search(r":(\d+)/#key=", next((line for line in server.stderr if "http://" in line), ""))
+        found = re.search(r":(\d+)/", next((line for line in server.stderr if "http://" in line), ""))
         if found is None:
             raise SystemExit(f"{source.parent}: the server does not say where it listens")
+        # A log that nobody reads would hold it up.
+        threading.Thread(target=server.stderr.read, daemon=True).start()
         yield int(found[1]), server.pid
     finally:
         server.terminate()

@@ -32,7 +32,6 @@ class Scheduler:
         """`on_event` sees every event, in the event loop's thread."""
         self.engine, self.settings, self._on_event = engine, settings, on_event
         self.draining = False
-        self.request_bytes = settings.request_bytes or engine.request_bytes
         self.preparation = Preparation()
         self._reserved = 0
         self._open: set[Job] = set()
@@ -60,6 +59,11 @@ class Scheduler:
     def running(self) -> int:
         """Requests that take part in the steps."""
         return len(self._jobs)
+
+    @property
+    def request_bytes(self) -> int:
+        """Memory for the keys and values of requests that take part in the steps."""
+        return self.settings.request_bytes or self.engine.request_bytes
 
     @property
     def stands_still(self) -> bool:
