@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "bench": {"core", "kernels", "engine", "model", "placement", "checkpoint", "text"},
     "audit": {"core", "engine", "text"},
     "train": {"core", "kernels", "sampler", "model", "placement", "checkpoint", "text"},
+    "data": {"core", "text", "train"},
     "server": {"core", "text"},
-    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "server", "checkpoint"},
+    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "data", "server", "checkpoint"},
 }
 WITHOUT_TORCH = {"core", "text", "server", "eval"}
 FILES = sorted(PACKAGE.rglob("*.py"))

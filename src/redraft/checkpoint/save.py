@@ -25,7 +25,7 @@ _OF_TEXT = (  # ids, and the prompts that the weights were trained on
 )
 _OF_SAMPLING = ("generation_config.json",)  # ends of a turn, which are the vocabulary's, and the schedule of its canvas
 _OF_VISION = ("preprocessor_config.json", "processor_config.json")  # what a tower sees; without one nothing reads them
-_BY_HEART = ("tools.json",)  # the calls that these weights know
+_BY_HEART = ("tools.json", "held_out.jsonl")  # the calls that these weights know, and rows that they never learned
 SHARD_BYTES = 5 * 10**9
 
 

@@ -13,6 +13,7 @@ from redraft import __version__
 from redraft.cli import errors
 from redraft.cli.bench import bench
 from redraft.cli.chat import chat
+from redraft.cli.data import app as data_app
 from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
 from redraft.cli.plan import plan
@@ -51,6 +52,7 @@ app.command(epilog=_UNSET)(chat)
 app.command()(serve)
 app.command()(train)
 app.add_typer(eval_app, name="eval")
+app.add_typer(data_app, name="data")
 app.command()(bench)
 app.command()(plan)
 app.command()(quantize)

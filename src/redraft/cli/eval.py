@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.options import (
-    Help,
-    Json,
-    Model,
-    with_generation_options,
-    with_loading_flags,
-)
+from redraft.cli.options import Help, Json, Model, with_generation_options, with_loading_flags
 from redraft.core.errors import InputError
 
 app = typer.Typer(help="Judge a model on a task.", rich_markup_mode=None)
 
-_SHARES = ("exact_match", "intent_accuracy", "slot_f1", "valid_calls", "turned_down", "wrongly_turned_down")
+_SHARES = (
+    *("exact_match", "intent_accuracy", "slot_f1", "valid_calls", "turned_down", "wrongly_turned_down"),
+    *("contains", "token_f1"),
+)
 
 
 @app.callback(invoke_without_command=True, add_help_option=False)
@@ -31,41 +28,87 @@ def _tasks(context: typer.Context, show_help: Help = False) -> None:
         raise typer.Exit
 
 
+_DATA = "OpenAI-style conversations, one a line; the last message of each is the reference."
+_Limit = Annotated[int | None, typer.Option(help="Only N of the rows, evenly spaced.", min=1, metavar="N")]
+_Seed = Annotated[int, typer.Option(help="Row i is answered with seed + i.", min=0)]
+_Errors = Annotated[Path | None, typer.Option(help="Write each wrong reply to this file.", metavar="FILE.jsonl")]
+
+
 @app.command("tool-calls")
 @with_generation_options
 @with_loading_flags(workers=True)
 def tool_calls(
     data: Annotated[
-        Path,
-        typer.Option(
-            help="OpenAI-style conversations, one a line; the last message of each is the reference.",
-            exists=True,
-            dir_okay=False,
-            metavar="FILE.jsonl",
-        ),
-    ],
-    model: Model = "mini",
-    limit: Annotated[int | None, typer.Option(help="Only N of the rows, evenly spaced.", min=1, metavar="N")] = None,
-    seed: Annotated[int, typer.Option(help="Row i is answered with seed + i.", min=0)] = 0,
-    errors: Annotated[
-        Path | None, typer.Option(help="Write each wrong reply to this file.", metavar="FILE.jsonl")
+        Path | None,
+        typer.Option(help=f"{_DATA} Unset, what the model brings: held_out.jsonl.", metavar="FILE.jsonl"),
     ] = None,
+    model: Model = "mini",
+    limit: _Limit = None,
+    seed: _Seed = 0,
+    errors: _Errors = None,
     loading: dict[str, Any] | None = None,
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
     """Right function, right arguments, and no call where none is due?"""
-    from redraft.cli import show
     from redraft.eval.data import read_rows
     from redraft.eval.tool_calls import evaluate
 
-    rows = read_rows(data)
+    rows = read_rows(_brought(model) if data is None else data)
+    _measure("tool-calls", evaluate, rows, model, loading, errors, as_json, seed=seed, limit=limit, options=options)
+
+
+@app.command("text")
+@with_generation_options
+@with_loading_flags(workers=True)
+def text(
+    data: Annotated[Path, typer.Option(help=_DATA, metavar="FILE.jsonl")],
+    model: Model = "mini",
+    limit: _Limit = None,
+    seed: _Seed = 0,
+    errors: _Errors = None,
+    loading: dict[str, Any] | None = None,
+    as_json: Json = False,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """The expected text: equal to it, containing it, sharing words with it?"""
+    from redraft.eval.data import read_texts
+    from redraft.eval.text import evaluate
+
+    rows = read_texts(data)
+    _measure("text", evaluate, rows, model, loading, errors, as_json, seed=seed, limit=limit, options=options)
+
+
+def _brought(model: str) -> Path:
+    """The held-out rows that a model brings along.
+
+    Raises:
+        InputError: it brings none.
+    """
+    from redraft.checkpoint.locate import locate
+
+    path = locate(model) / "held_out.jsonl"
+    if not path.is_file():
+        raise InputError(f"--data: {model} brings no held_out.jsonl; name a file of conversations")
+    return path
+
+
+def _measure(
+    task: str,
+    evaluate: Callable[..., dict[str, Any]],
+    rows: Sequence[Any],
+    model: str,
+    loading: dict[str, Any] | None,
+    errors: Path | None,
+    as_json: bool,
+    **asking: Any,
+) -> None:
+    from redraft.cli import show
+
     with _writer(errors) as on_wrong:
         engine = show.load(model, loading or {})
-        with show.progress("tool-calls") as on_progress:
-            measures = evaluate(
-                engine, rows, seed=seed, limit=limit, options=options, on_progress=on_progress, on_wrong=on_wrong
-            )
+        with show.progress(task) as on_progress:
+            measures = evaluate(engine, rows, on_progress=on_progress, on_wrong=on_wrong, **asking)
     if as_json:
         show.print_json(measures)
     else:

@@ -24,9 +24,7 @@ def train(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Train on this file instead of the recipe's.", exists=True, dir_okay=False, metavar="FILE.jsonl"
-        ),
+        typer.Option(help="Train on this file instead of the recipe's.", metavar="FILE.jsonl"),
     ] = None,
     plot: Annotated[
         bool, typer.Option("--plot", help="Do not train: draw the run's curves so far and print the path.")

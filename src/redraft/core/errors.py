@@ -12,6 +12,7 @@ RedraftError
 │   ├── CheckpointError         a checkpoint that cannot be read: names the file, the field or the tensor
 │   ├── DataError               a row of training or evaluation data; carries file and line
 │   └── RecipeError             a training recipe that cannot work
+├── FetchError                  published data that cannot be had, or are not what was published
 └── GenerationError             a request that failed while it ran; the others go on
 ```
 """
@@ -91,6 +92,10 @@ class DataError(InputError):
 
 class RecipeError(InputError):
     """A training recipe that cannot work."""
+
+
+class FetchError(RedraftError):
+    """Published data that cannot be had, or are not what was published."""
 
 
 class GenerationError(RedraftError):

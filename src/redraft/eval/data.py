@@ -38,6 +38,23 @@ def read_rows(path: Path) -> list[Row]:
     return [_row(str(path), conversation) for conversation in read_conversations(path)]
 
 
+def read_texts(path: Path) -> list[Row]:
+    """All rows of a JSONL file whose references are texts.
+
+    Raises:
+        DataError: as `read_rows`, or a row whose reference makes a call.
+    """
+    return [_text(str(path), conversation) for conversation in read_conversations(path)]
+
+
+def _text(path: str, conversation: Conversation) -> Row:
+    row = _row(path, conversation)
+    if row.calls:
+        reason = f"the reference calls {row.calls[0].name}, it must be a text: `redraft eval tool-calls` measures calls"
+        raise DataError(path, conversation.line, reason)
+    return row
+
+
 def _row(path: str, conversation: Conversation) -> Row:
     *prompt, reference = conversation.messages
     if reference["role"] != "assistant":

@@ -7,17 +7,14 @@ are. Where a reference has several calls, their order matters.
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from redraft.core.engine import Engine, Request
-from redraft.core.options import exact
+from redraft.core.engine import Engine
 from redraft.core.results import Generation, ToolCall
+from redraft.eval.answers import answer, share
 from redraft.eval.data import Row
-
-_ROWS_AT_ONCE = 16
 
 Tools = Mapping[str, set[str]]
 
@@ -47,24 +44,17 @@ def evaluate(
         `denoising_steps_per_canvas, tokens_per_forward, seconds_per_request`: over all `n`, of which `n_failed`
         ended in an error.
     """
-    count = len(rows) if limit is None else min(limit, len(rows))
-    chosen = [rows[i * len(rows) // count] for i in range(count)]
-    replies: list[Generation] = []
-    elapsed_s = 0.0
-    for start in range(0, len(chosen), _ROWS_AT_ONCE):
-        group = chosen[start : start + _ROWS_AT_ONCE]
-        requests = [_request(row, seed + start + offset, options or {}) for offset, row in enumerate(group)]
-        began_s = time.perf_counter()
-        answers = engine.generate_batch(requests)
-        elapsed_s += time.perf_counter() - began_s
-        for row, reply in zip(group, answers, strict=True):
-            replies.append(reply)
-            if on_wrong is not None and _is_wrong(row, reply):
-                on_wrong(_report(row, reply))
-        if on_progress is not None:
-            on_progress(len(replies), len(chosen))
-    measures = grade(list(zip(chosen, replies, strict=True)), known_tools(rows))
-    return measures | _costs(replies, elapsed_s)
+    answers = answer(
+        engine,
+        rows,
+        seed=seed,
+        limit=limit,
+        options=options,
+        on_progress=on_progress,
+        is_wrong=_is_wrong,
+        on_wrong=on_wrong,
+    )
+    return grade(answers.pairs, known_tools(rows)) | answers.costs()
 
 
 def grade(pairs: Sequence[tuple[Row, Generation]], tools: Tools) -> dict[str, Any]:
@@ -72,12 +62,12 @@ def grade(pairs: Sequence[tuple[Row, Generation]], tools: Tools) -> dict[str, An
     calling = [(row, reply) for row, reply in pairs if row.calls]
     talking = [(row, reply) for row, reply in pairs if not row.calls]
     return {
-        "exact_match": _share([_folded(row.calls) == _folded(reply.tool_calls) for row, reply in calling]),
-        "intent_accuracy": _share([_names(row.calls) == _names(reply.tool_calls) for row, reply in calling]),
+        "exact_match": share([_folded(row.calls) == _folded(reply.tool_calls) for row, reply in calling]),
+        "intent_accuracy": share([_names(row.calls) == _names(reply.tool_calls) for row, reply in calling]),
         "slot_f1": _slot_f1(calling),
-        "valid_calls": _share([_is_valid(reply, tools) for _, reply in calling]),
-        "turned_down": _share([not reply.tool_calls for _, reply in talking]),
-        "wrongly_turned_down": _share([not reply.tool_calls for _, reply in calling]),
+        "valid_calls": share([_is_valid(reply, tools) for _, reply in calling]),
+        "turned_down": share([not reply.tool_calls for _, reply in talking]),
+        "wrongly_turned_down": share([not reply.tool_calls for _, reply in calling]),
         "n_calls": len(calling),
         "n_text": len(talking),
     }
@@ -113,11 +103,6 @@ def _fold(value: Any) -> Any:
     return value
 
 
-def _request(row: Row, seed: int, options: Mapping[str, Any]) -> Request:
-    own: dict[str, Any] = {"seed": seed} if row.tools is None else {"seed": seed, "tools": list(row.tools)}
-    return Request(prompt=list(row.prompt), options={**options, **own})
-
-
 def _names(calls: Sequence[ToolCall]) -> list[str]:
     return [call.name for call in calls]
 
@@ -151,32 +136,3 @@ def _is_valid(reply: Generation, tools: Tools) -> bool:
 def _is_wrong(row: Row, reply: Generation) -> bool:
     # What a sentence says is not graded, only that it is one.
     return reply.finish_reason == "error" or _folded(row.calls) != _folded(reply.tool_calls)
-
-
-def _report(row: Row, reply: Generation) -> dict[str, Any]:
-    got = {"text": reply.text, "calls": _plain(reply.tool_calls)}
-    if reply.error is not None:
-        got["error"] = reply.error
-    expected = {"text": row.text, "calls": _plain(row.calls)}
-    return {"prompt": list(row.prompt), "expected": expected, "got": got, "seed": exact(reply.seed)}
-
-
-def _plain(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-    return [{"name": call.name, "arguments": call.arguments} for call in calls]
-
-
-def _costs(replies: Sequence[Generation], elapsed_s: float) -> dict[str, Any]:
-    steps = sum(reply.stats.denoising_steps for reply in replies)
-    canvases = sum(reply.stats.canvases for reply in replies)
-    tokens = sum(reply.stats.generated_tokens for reply in replies)
-    return {
-        "denoising_steps_per_canvas": steps / canvases if canvases else None,
-        "tokens_per_forward": tokens / steps if steps else None,
-        "seconds_per_request": elapsed_s / len(replies) if replies else None,
-        "n": len(replies),
-        "n_failed": sum(reply.finish_reason == "error" for reply in replies),
-    }
-
-
-def _share(outcomes: Sequence[bool]) -> float | None:
-    return sum(outcomes) / len(outcomes) if outcomes else None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from redraft.core.datasets import command_for, shortest
 from redraft.core.errors import DataError
 
 # What JSON calls white space; a line separator of Unicode is text.
@@ -24,7 +25,9 @@ def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(str(path), 0, "no such file") from None
+        command = command_for(path)
+        way_out = f"; `{command}` fetches it" if command else ""
+        raise DataError(shortest(path), 0, f"no such file{way_out}") from None
     except OSError as error:
         raise DataError(str(path), 0, f"cannot be read: {error.strerror}") from None
     try:

@@ -1,0 +1,72 @@
+"""`redraft data`: published data to train on and to measure with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redraft.cli.options import Help, Json
+
+app = typer.Typer(help="Fetch published data, and make it what recipes and evaluations read.", rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True, add_help_option=False)
+def _commands(context: typer.Context, show_help: Help = False) -> None:
+    if show_help or context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """What there is, whose it is and what it is for."""
+    from redraft.cli import show
+    from redraft.core.datasets import DATASETS
+
+    if as_json:
+        show.print_json({dataset.name: dataclasses.asdict(dataset) for dataset in DATASETS})
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("name", "licence", "rows", "from", "what it is"):
+        table.add_column(name, justify="right" if name == "rows" else "left")
+    for dataset in DATASETS:
+        rows = sum(product.rows for product in dataset.products if product.name.endswith(".jsonl"))
+        for first, source in zip((True, False), dataset.sources, strict=False):
+            place = f"github.com/{source.repository} ({source.attribution})"
+            cells = (dataset.name, f"{rows:,}", dataset.purpose) if first else ("", "", "")
+            table.add_row(cells[0], source.licence, cells[1], place, cells[2])
+    show.print_rich(table)
+
+
+@app.command("get")
+def get(
+    name: Annotated[str, typer.Argument(help="One of those that `redraft data list` names.", metavar="NAME")],
+    out: Annotated[Path, typer.Option(help="The files go into a folder NAME in it.", metavar="DIR")] = Path("data"),
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="A mirror of raw.githubusercontent.com instead of that: an address, or a directory.",
+            metavar="URL|DIR",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch a set, check it and make its files; what was interrupted goes on."""
+    from redraft.cli import show
+    from redraft.core.datasets import DATASETS
+    from redraft.data.get import GITHUB, get
+
+    with show.stages(name) as on_progress:
+        made = get(name, out, base=base or GITHUB, on_progress=on_progress)
+    if as_json:
+        show.print_json(made)
+        return
+    show.print_table({path: show.count(rows, "line", "lines") for path, rows in made.items()})
+    for source in next(dataset.sources for dataset in DATASETS if dataset.name == name):
+        show.print_note(f"{source.licence}: github.com/{source.repository} ({source.attribution})")

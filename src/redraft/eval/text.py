@@ -1,0 +1,102 @@
+"""Texts: how close a reply comes to the one that is expected.
+
+Both are folded first: Unicode's compatibility form (NFKC), case, white space. Their tokens are what white space parts
+when punctuation is taken out; Chinese and Japanese characters are a token each, since nothing parts their words.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redraft.core.engine import Engine
+from redraft.core.results import Generation
+from redraft.eval.answers import answer, share
+from redraft.eval.data import Row
+
+# Han with its repetition marks and zero, Hiragana, Katakana.
+_UNSPACED = re.compile(
+    "[\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+
+def evaluate(
+    engine: Engine,
+    rows: Sequence[Row],
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_wrong: Callable[[Mapping[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """Answers the rows and measures the replies; arguments as `redraft.eval.tool_calls.evaluate` has them.
+
+    Returns:
+        `exact_match, contains, token_f1`: means over all rows, None where there are none, and the costs of
+        `redraft.eval.answers.Answers`. A reply that failed scores 0; one is wrong where it is no exact match.
+    """
+    answers = answer(
+        engine,
+        rows,
+        seed=seed,
+        limit=limit,
+        options=options,
+        on_progress=on_progress,
+        is_wrong=lambda row, reply: not _score(exact_match, row, reply),
+        on_wrong=on_wrong,
+    )
+    measures = {
+        measure.__name__: share([_score(measure, row, reply) for row, reply in answers.pairs])
+        for measure in (exact_match, contains, token_f1)
+    }
+    return measures | answers.costs()
+
+
+def exact_match(expected: str, got: str) -> float:
+    """1 where the folded texts are equal, else 0."""
+    return float(fold(expected) == fold(got))
+
+
+def contains(expected: str, got: str) -> float:
+    """1 where the expected tokens stand in the reply in one piece, else 0; without tokens, the exact match."""
+    wanted, found = tokens(expected), tokens(got)
+    if not wanted:
+        return exact_match(expected, got)
+    places = range(len(found) - len(wanted) + 1)
+    return float(any(found[start : start + len(wanted)] == wanted for start in places))
+
+
+def token_f1(expected: str, got: str) -> float:
+    """The harmonic mean of precision and recall over bags of tokens; between two texts without any 1, else 0 with one.
+
+    Source: Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1. Articles count here: they are English alone.
+    """
+    wanted, found = Counter(tokens(expected)), Counter(tokens(got))
+    total = wanted.total() + found.total()
+    return 2 * (wanted & found).total() / total if total else 1.0
+
+
+def tokens(text: str) -> list[str]:
+    """The tokens of a folded text, in order."""
+    words = "".join(character for character in fold(text) if not _is_punctuation(character))
+    return _UNSPACED.sub(r" \g<0> ", words).split()
+
+
+def fold(text: str) -> str:
+    """A text in the form in which it is compared."""
+    # Folding case may bring forth what NFKC would have composed.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.split())
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
+
+
+def _score(measure: Callable[[str, str], float], row: Row, reply: Generation) -> float:
+    return 0.0 if reply.finish_reason == "error" else measure(row.text, reply.text)
