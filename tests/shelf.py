@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -42,10 +42,8 @@ class Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             manner(self, content)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def begin(self, status: int, length: int | None, **headers: str) -> None:
         self.send_response(status)

@@ -1,4 +1,4 @@
-"""Makes what mini_gpu.yaml trains on beside the tool calls of recipes/mini/prepare.py: puzzles and damaged prose.
+"""Makes what mini_gpu.yaml trains on beside the tool calls of `redraft data get mini`: puzzles and damaged prose.
 
 python recipes/mini_gpu/prepare.py --books books --out data/mini_gpu
 """

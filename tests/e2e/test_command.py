@@ -54,6 +54,17 @@ def test_chat_answers_line_by_line():
     assert "GetWeather(" in done.stdout
 
 
+def test_what_the_readme_judges_with_runs_as_it_stands_there():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = [line.partition("#")[0].split() for line in readme.splitlines() if line.startswith("$ redraft eval tool-")]
+    [[_, _, *command]] = lines
+    done = redraft(*command, "--limit", "24", "--threads", "1", "--workers", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    measures = json.loads(done.stdout)
+    assert (measures["n_calls"], measures["n_failed"]) == (24, 0)
+    assert measures["exact_match"] > 0.6
+
+
 @pytest.fixture
 def bad_directory(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

@@ -133,7 +133,7 @@ def test_a_dash_reads_standard_input(engine, monkeypatch):
         (["run", "hi", "--live", "--json"], "drop one"),
         (["sing"], "sing"),
         (["train", "missing.yaml"], "missing.yaml"),
-        (["eval", "tool-calls"], "--data"),
+        (["eval", "text"], "--data"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(engine, capsys, arguments, word):

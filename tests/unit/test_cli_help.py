@@ -50,7 +50,9 @@ def test_no_command_prints_the_help(capsys):
     assert capsys.readouterr().out == alone
 
 
-@pytest.mark.parametrize("path", [[], ["run"], ["eval", "tool-calls"], ["bench"], ["plan"], ["quantize"]])
+@pytest.mark.parametrize(
+    "path", [[], ["run"], ["eval", "tool-calls"], ["data", "get"], ["bench"], ["plan"], ["quantize"]]
+)
 def test_help_waits_for_nothing_heavy(path):
     """How long it takes is measured in benchmarks/first_answer.py."""
     script = (

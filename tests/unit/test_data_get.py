@@ -262,7 +262,9 @@ def test_a_raw_file_with_another_digest_is_not_kept(small, served):
     assert tree() == [f"data/snips.part/{Path(file.path).name}" for file in SNIPS.files[:2]]
 
 
-@pytest.mark.parametrize("wrong", [b'{"PlayMusic": [{"data": [{"text": "play 3"}]}]}', b"{", b"[]", b'{"a": 3}', b"\xff"])
+@pytest.mark.parametrize(
+    "wrong", [b'{"PlayMusic": [{"data": [{"text": "play 3"}]}]}', b"{", b"[]", b'{"a": 3}', b"\xff"]
+)
 def test_what_makes_other_files_is_not_kept(small, served, wrong):
     """One of those whose digest nobody has told: what comes of it tells."""
     path = "2017-06-custom-intent-engines/PlayMusic/validate_PlayMusic.json"

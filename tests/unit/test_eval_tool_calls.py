@@ -228,3 +228,19 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     data.write_text("{}\n")
     assert main(command) == 2
     assert f"{data}, line 1: " in capsys.readouterr().err
+
+
+def test_without_data_it_takes_what_the_model_brings(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(vars(redraft), "load", lambda model, **settings: Engine(reply(call("B"))))
+    assert main(["eval", "tool-calls", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_calls"] == 300
+    (tmp_path / "held_out.jsonl").write_text(json.dumps(message(content="No.")))
+    assert main(["eval", "tool-calls", "--model", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_text"] == 1
+    (tmp_path / "held_out.jsonl").unlink()
+    assert main(["eval", "tool-calls", "--model", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"redraft: --data: {tmp_path} brings no held_out.jsonl; name a file of conversations\n"
+    )
+    assert main(["eval", "tool-calls", "--model", "nothing"]) == 2
+    assert "no model 'nothing'" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Texts: how close a reply comes to the one that is expected.
 
-Both are folded first: Unicode's compatibility form (NFKC), case, white space. Their tokens are what white space parts
-when punctuation is taken out; Chinese and Japanese characters are a token each, since nothing parts their words.
+Both are folded first: case, white space and compatibility forms of characters (NFKC). Their tokens are what white space
+parts when punctuation is taken out; Chinese and Japanese characters are a token each, since nothing parts their words.
 """
 
 from __future__ import annotations
@@ -88,10 +88,13 @@ def tokens(text: str) -> list[str]:
 
 
 def fold(text: str) -> str:
-    """A text in the form in which it is compared."""
-    # Folding case may bring forth what NFKC would have composed.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
+    """A text in the form in which it is compared.
+
+    Source: the Unicode Standard, section 3.13, D146 (compatibility caseless matching), composed at its end.
+    """
+    once = unicodedata.normalize("NFD", text).casefold()
+    twice = unicodedata.normalize("NFKD", once).casefold()
+    return " ".join(unicodedata.normalize("NFKC", twice).split())
 
 
 def _is_punctuation(character: str) -> bool:
