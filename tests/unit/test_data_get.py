@@ -158,8 +158,20 @@ def test_the_manifest_is_pinned_and_decides_every_path():
 
 
 def digest_of_lines(path):
-    lines = sorted(path.read_text(encoding="utf-8").split("\n")[:-1])
-    return hashlib.sha256(("\n" + "\n".join(lines)).encode()).hexdigest()
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert lines.pop() == ""
+    return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
+
+
+def test_the_digest_is_that_of_the_lines_in_any_order(tmp_path):
+    """mini's own tools.json is one of the products, so that the manifest can be held against something here."""
+    path = BUNDLED / "mini" / "tools.json"
+    [product] = [product for product in DATASETS[-1].products if product.name == "tools.json"]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "shuffled").write_text("".join(reversed(lines)), encoding="utf-8")
+    assert len(lines) == product.rows
+    for each in (path, tmp_path / "shuffled"):
+        assert getting._digest_of_lines(each) == digest_of_lines(each) == product.sha256
 
 
 RAW = snips_files([said("play {artist}", artist=str(i)) for i in range(40)]) | clinc_file(

@@ -124,4 +124,5 @@ def _make(dataset: Dataset, raw: dict[str, bytes], folder: Path) -> None:
 
 
 def _digest_of_lines(path: Path) -> str:
-    return hashlib.sha256(b"\n".join(sorted(path.read_bytes().split(b"\n")))).hexdigest()
+    with path.open("rb") as lines:
+        return hashlib.sha256(b"".join(sorted(lines))).hexdigest()
