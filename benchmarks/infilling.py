@@ -1,6 +1,6 @@
 """How often a hidden value of mini's own calls comes back right, beside how often it was right when written plainly.
 
-python benchmarks/infilling.py snips.test.jsonl --limit 230
+python benchmarks/infilling.py data/mini/snips.test.jsonl --limit 230
 
 Of each request, mini writes a call; one of its arguments is hidden as an open hole, and filled with the request known.
 A value is right where the reference has the same, after case folding.

@@ -1,6 +1,6 @@
 """What the presets and modes measure on mini's task, side by side; writes what `redraft presets` prints.
 
-python benchmarks/presets.py snips.test.jsonl --limit 200 --out src/redraft/models/mini/presets.json
+python benchmarks/presets.py data/mini/snips.test.jsonl --limit 200 --out src/redraft/models/mini/presets.json
 """
 
 from __future__ import annotations

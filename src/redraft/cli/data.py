@@ -36,10 +36,9 @@ def list_(as_json: Json = False) -> None:
         table.add_column(name, justify="right" if name == "rows" else "left")
     for dataset in DATASETS:
         rows = sum(product.rows for product in dataset.products if product.name.endswith(".jsonl"))
-        for first, source in zip((True, False), dataset.sources, strict=False):
-            place = f"github.com/{source.repository} ({source.attribution})"
-            cells = (dataset.name, f"{rows:,}", dataset.purpose) if first else ("", "", "")
-            table.add_row(cells[0], source.licence, cells[1], place, cells[2])
+        licences = "\n".join(source.licence for source in dataset.sources)
+        places = "\n".join(f"github.com/{source.repository} ({source.attribution})" for source in dataset.sources)
+        table.add_row(dataset.name, licences, f"{rows:,}", places, dataset.purpose)
     show.print_rich(table)
 
 
