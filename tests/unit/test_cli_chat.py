@@ -165,7 +165,7 @@ def training(monkeypatch, tmp_path):
         return {"loss_nats": 0.123456, "checkpoint": "runs/a", "steps": 10, "curve": [1, 2]}
 
     run.train = train
-    plot.plot_run = lambda recipe, overrides: asked.append((recipe, overrides)) or tmp_path / "plot.png"
+    plot.plot_run = lambda *given: asked.append(given) or tmp_path / "plot.png"
     monkeypatch.setitem(sys.modules, run.__name__, run)
     monkeypatch.setitem(sys.modules, plot.__name__, plot)
     recipe = tmp_path / "mini.yaml"
@@ -190,6 +190,6 @@ def test_train_json_and_data(training, capsys):
 
 def test_train_plot_prints_the_path_and_does_not_train(training, capsys):
     recipe, asked = training
-    assert main(["train", str(recipe), "--plot", "--set", "a=1"]) == 0
-    assert asked == [(recipe, ["a=1"])]
+    assert main(["train", str(recipe), "--plot", "--set", "a=1", "--data", str(recipe)]) == 0
+    assert asked == [(recipe, ["a=1"], recipe)]
     assert capsys.readouterr().out == f"{recipe.parent / 'plot.png'}\n"

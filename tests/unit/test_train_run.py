@@ -3,72 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import redraft
-from redraft.core.errors import DataError, GenerationError, RecipeError
+from redraft.core.errors import DataError, GenerationError, InputError, RecipeError
 from redraft.train import run as run_module
 from redraft.train.data import open_stream
+from redraft.train.plot import plot_run
 from redraft.train.prefetch import Prefetch
 from redraft.train.recipe import read_recipe
 from redraft.train.run import learning_rate, train
-
-TEMPLATE = Path(__file__).parent.parent.parent / "recipes" / "mini" / "chat_template.jinja"
-RECIPE = {
-    "output": "run",
-    "data": [{"path": "data.jsonl"}],
-    "model": {
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "global_head_dim": 16,
-        "num_global_key_value_heads": 1,
-        "num_experts": 4,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 16,
-        "num_hidden_layers": 2,
-        "canvas_length": 24,
-    },
-    "tokenizer": {"vocab_size": 420, "chat_template": str(TEMPLATE)},
-    "augment": {"swap": 0.5, "random_words": 0.2},
-    "steps": 8,
-    "batch_size": 8,
-    "warmup_steps": 2,
-    "eval_every": 4,
-    "save_every": 2,
-    "log_every": 1,
-    "held_out": 0.2,
-    "trim_fill": 0.5,
-    "threads": 1,
-}
-NAMES = ["Ann", "Bob", "Cleo", "Dora", "Ed", "Fay", "Gus", "Hal"]
-
-
-def conversation(i):
-    name, day = NAMES[i % 8], ["Monday", "Friday"][i // 8 % 2]
-    call = {"type": "function", "function": {"name": "Call", "arguments": {"who": name, "day": day}}}
-    messages = [
-        {"role": "user", "content": f"please call {name} on {day}"},
-        {"role": "assistant", "tool_calls": [call]},
-    ]
-    if i % 5 == 0:
-        messages += [{"role": "user", "content": "thanks"}, {"role": "assistant", "content": "You are welcome."}]
-    return {"messages": messages}
+from redraft.train.stopping import Stop
+from tiny_recipe import RECIPE, write_recipe
 
 
 @pytest.fixture
 def recipe(tmp_path):
-    rows = [json.dumps(conversation(i)) for i in range(64)]
-    (tmp_path / "data.jsonl").write_text("\n".join(rows) + "\n")
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(RECIPE))
-    return path
+    return write_recipe(tmp_path)
 
 
 def curve(directory, kind="train"):
@@ -94,11 +51,9 @@ def test_an_interrupted_run_goes_on_with_the_same_curve(recipe, tmp_path, monkey
         train(recipe, ["output=again"])
     monkeypatch.undo()
     train(recipe, ["output=again"])
-    resumed = curve(tmp_path / "again")
-    # Steps 1-5, then again from the checkpoint at 4.
-    assert resumed[:5] == whole[:5]
-    assert resumed[5:] == whole[4:]
-    assert curve(tmp_path / "again", "held_out")[-1] == curve(tmp_path / "run", "held_out")[-1]
+    # Step 5 was taken twice, the state being that of step 4, and stands there once.
+    assert curve(tmp_path / "again") == whole
+    assert curve(tmp_path / "again", "held_out") == curve(tmp_path / "run", "held_out")
 
 
 def test_what_it_writes_is_a_model_that_answers(recipe, tmp_path):
@@ -156,11 +111,17 @@ def test_a_row_that_is_no_conversation_is_named_by_its_line(recipe, tmp_path, ro
         ("steps", "key=value"),
         ("save_dtype=float8", "save_dtype"),
         ("init=mini", "either init"),
+        ("steps=-3", "steps: .* -3"),
+        ("save_minutes=0", "save_minutes: .* 0"),
+        ("stepz=3", "stepz: a recipe has no such field"),
+        ("steps=[", "steps=\\[.*not valid YAML"),
+        ("steps=2026-13-40", "2026-13-40.*not valid YAML"),
     ],
 )
 def test_a_recipe_that_cannot_work(recipe, override, reason):
-    with pytest.raises(RecipeError, match=reason):
+    with pytest.raises(RecipeError, match=reason) as raised:
         read_recipe(recipe, [override])
+    assert "\n" not in str(raised.value)
 
 
 def test_a_recipe_that_is_none(tmp_path):
@@ -169,6 +130,24 @@ def test_a_recipe_that_is_none(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(RecipeError, match="not valid YAML"):
         read_recipe(tmp_path / "bad.yaml", [])
+    (tmp_path / "bad.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        read_recipe(tmp_path / "bad.yaml", [])
+    (tmp_path / "bad.yaml").write_text("steps: 3\n")
+    with pytest.raises(RecipeError, match="output: it is missing"):
+        read_recipe(tmp_path / "bad.yaml", [])
+
+
+@pytest.mark.parametrize("lacking", [{}, {"data": None}, {"data": []}])
+def test_data_counts_where_a_recipe_has_none(recipe, tmp_path, lacking):
+    """To train, and to plot with the same arguments; a plot alone needs none."""
+    fields = {name: value for name, value in RECIPE.items() if name != "data"}
+    recipe.write_text(yaml.safe_dump(fields | lacking))
+    with pytest.raises(RecipeError, match="no data: .*--data FILE.jsonl"):
+        train(recipe)
+    asked = (recipe, ["steps=1"], tmp_path / "data.jsonl")
+    assert train(*asked)["steps"] == 1
+    assert plot_run(*asked) == plot_run(recipe) == tmp_path / "run" / "loss.png"
 
 
 def test_the_learning_rate_warms_up_and_falls(recipe):
@@ -181,15 +160,93 @@ def test_the_learning_rate_warms_up_and_falls(recipe):
 
 
 def test_a_run_can_be_plotted(recipe, tmp_path):
-    from redraft.core.errors import InputError
-    from redraft.train.plot import plot_run
-
     with pytest.raises(InputError, match="train first"):
         plot_run(recipe)
     train(recipe)
+    # As a run leaves it that is killed in the midst of a line, and one of an earlier version.
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 9, "diffusion": null, "causal": NaN, "values": Infinity}\n{"kind": "tr')
     path = plot_run(recipe)
     assert path == tmp_path / "run" / "loss.png"
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_run_that_begins_anew_leaves_no_rows_of_the_old_one(recipe, tmp_path):
+    train(recipe)
+    whole = curve(tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "tr')
+    shutil.rmtree(tmp_path / "run" / "state")
+    train(recipe)
+    assert curve(tmp_path / "run") == whole
+
+
+def test_a_state_is_saved_by_time(recipe, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(run_module, "save_state", lambda *parts: saved.append(parts[-1].step))
+    train(recipe, ["save_every=1000", "eval_every=1000", "output=rarely"])
+    assert saved == [8]
+    train(recipe, ["save_every=1000", "eval_every=1000", "save_minutes=1e-9"])
+    assert saved == [8, *range(1, 9)]
+
+
+def test_the_best_checkpoint_and_its_loss_are_saved_together(recipe, tmp_path, monkeypatch):
+    """A run that is killed after an evaluation goes on with the loss to beat, whatever it then finds."""
+    steps = run_module._Trainer._step
+
+    def killed(self, step):
+        if step == 5:
+            raise KeyboardInterrupt
+        return steps(self, step)
+
+    monkeypatch.setattr(run_module._Trainer, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, ["save_every=1000"])
+    [(step, loss)] = curve(tmp_path / "run", "held_out")
+    saved = json.loads((tmp_path / "run" / "state" / "progress.json").read_text())
+    assert (saved["step"], saved["evaluated"]) == (step, step) == (4, 4)
+    assert saved["best_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_checkpoint_that_is_being_replaced_stays_whole(recipe, tmp_path, monkeypatch):
+    train(recipe, ["steps=2"])
+    before = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+
+    def torn(tensors, path, metadata):
+        Path(path).write_bytes(before[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("redraft.checkpoint.save.save_file", torn)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe)
+    for name in ("model", "last"):
+        assert (tmp_path / "run" / name / "model.safetensors").read_bytes() == before
+
+
+def test_without_held_out_rows_nothing_that_is_written_is_infinite(recipe, tmp_path):
+    result = train(recipe, ["held_out=0"])
+    assert result["best_loss"] is None
+    assert Path(result["model"]).exists()
+    progress = (tmp_path / "run" / "state" / "progress.json").read_text()
+    assert json.loads(progress)["best_loss"] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_logged_as_null(recipe, tmp_path, monkeypatch, value, capsys):
+    loss_of = run_module.loss_of
+
+    def broken(*given):
+        loss, parts = loss_of(*given)
+        return loss, parts | {"values": torch.tensor(value)}
+
+    monkeypatch.setattr(run_module, "loss_of", broken)
+    train(recipe)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
+    assert {row["values"] for row in rows} == {None}
+    said = capsys.readouterr().err
+    assert "diffusion" in said
+    assert not {"nan", "inf", "values"} & set(said.replace(",", " ").split())
 
 
 def test_batches_from_other_processes_are_the_same(recipe, tmp_path):
@@ -205,7 +262,7 @@ def test_a_process_that_ends_is_named(recipe, tmp_path, capfd):
     fields = read_recipe(recipe, ["workers=1"])
     opening = partial(open_stream, fields, tmp_path / "run" / "model", 24, 1)
     lost = partial(open_stream, fields, tmp_path / "none", 24, 1)
-    prefetch = Prefetch(lost, opening(), 0)
+    prefetch = Prefetch(lost, opening(), 0, Stop())
     with pytest.raises(GenerationError, match="a process that makes batches has ended"):
         prefetch.batch(0)
     prefetch.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from redraft.checkpoint.names import names_for, without_absent_towers
 from redraft.checkpoint.source import Source
 from redraft.core.errors import CheckpointError
+from redraft.core.files import flush, replace_text
 from redraft.model.model import DiffusionGemma
 
 # What may stand beside weights and goes with them, each for a reason. Whatever else is there stays: measured figures
@@ -40,6 +42,8 @@ def save_checkpoint(
 ) -> None:
     """Writes the model in Hugging Face layout; transformers loads it.
 
+    Each file replaces the one that is there when it is on disk, so that a process that is killed leaves a model whole.
+
     Args:
         model: the model.
         directory: made if missing.
@@ -66,7 +70,7 @@ def save_checkpoint(
     config = without_absent_towers(model.config.to_dict(), tensors)
     config.pop("quantization_config", None)
     config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")
-    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    replace_text(directory / "config.json", json.dumps(config, indent=2) + "\n")
     _write_shards(tensors, directory, shard_bytes)
 
 
@@ -92,13 +96,17 @@ def _write_shards(tensors: dict[str, Tensor], directory: Path, shard_bytes: int)
             size = 0
         shards[-1][name] = tensors[name]
         size += nbytes
+    names = [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
     if len(shards) == 1:
-        save_file(shards[0], directory / "model.safetensors", metadata={"format": "pt"})
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file_name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / file_name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(shard, file_name))
-    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        names = ["model.safetensors"]
+    for name, shard in zip(names, shards, strict=True):
+        fresh = directory / f"{name}.part"
+        save_file(shard, fresh, metadata={"format": "pt"})
+        flush(fresh)
+    # Only now, so that shards of two models stand side by side for no longer than it takes to rename them.
+    for name in names:
+        os.replace(directory / f"{name}.part", directory / name)
+    if len(shards) > 1:
+        weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+        index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
+        replace_text(directory / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from redraft.core.errors import GenerationError, InputError
+from redraft.core.progress import lines, on_terminal
+from redraft.core.progress import progress as bar
 from redraft.core.results import Generation
+from redraft.core.strict_json import strict_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +36,7 @@ def printable(text: str) -> str:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON document on stdout. ASCII only: exact in every encoding, harmless on every terminal."""
-    print(json.dumps(value, indent=2, default=str), flush=True)
+    print(strict_json(value, indent=2, default=str), flush=True)
 
 
 def print_reply(generation: Generation) -> None:
@@ -140,14 +142,14 @@ def error_console() -> Console:
 
 @contextlib.contextmanager
 def status(text: str) -> Iterator[None]:
-    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
+    """A spinner on stderr while something takes its time; where that is no terminal, a line now and then."""
     from rich.text import Text
 
-    console = error_console()
-    if not console.is_terminal:
-        yield
+    if not on_terminal():
+        with lines(printable(text)):
+            yield
         return
-    with console.status(Text(printable(text)), spinner="dots"):
+    with error_console().status(Text(printable(text)), spinner="dots"):
         yield
 
 
@@ -179,25 +181,15 @@ def count(number: int, one: str, many: str) -> str:
 @contextlib.contextmanager
 def progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; yields what moves it: done, total."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = error_console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with bar(name) as move:
+        yield lambda done, total: move(done, total, "")
 
 
 @contextlib.contextmanager
 def stages(name: str) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on stderr for work in turns; yields what moves it: what runs now, done, total."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    console = error_console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda now, done, total: bar.update(task, description=printable(now), completed=done, total=total)
+    with bar(name) as move:
+        yield lambda now, done, total: move(done, total, printable(now))
 
 
 def print_rich(table: Any) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redraft.cli.options import Json
-from redraft.core.errors import InputError
+
+if TYPE_CHECKING:
+    from redraft.train.stopping import Interrupted
 
 
 def train(
@@ -31,15 +34,13 @@ def train(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train as a recipe says; resumes by itself."""
+    """Train as a recipe says; resumes by itself. Ctrl-C and SIGTERM save before they end it."""
     from redraft.cli import show
 
-    if plot and data is not None:
-        raise InputError("--plot draws what a run has logged: --data would do nothing")
     if plot:
         from redraft.train.plot import plot_run
 
-        path = str(plot_run(recipe, overrides or []))
+        path = str(plot_run(recipe, overrides or [], data))
         if as_json:
             show.print_json({"plot": path})
         else:
@@ -47,17 +48,47 @@ def train(
         return
 
     from redraft.train.run import train as run_recipe
+    from redraft.train.stopping import Interrupted
 
-    # Training logs as it goes; stdout is for the result.
-    with contextlib.redirect_stdout(sys.stderr):
-        result = run_recipe(recipe, overrides or [], data)
+    try:
+        # Training logs as it goes; stdout is for the result.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = run_recipe(recipe, overrides or [], data)
+    except Interrupted as interrupted:
+        command = _command(recipe, overrides or [], data, as_json=as_json)
+        result = interrupted.result or {"steps": None, "interrupted": True}
+        if as_json:
+            show.print_json(result | {"go_on": command})
+        print(show.printable(f"redraft: {_said(interrupted)}: {command}"), file=sys.stderr)
+        raise typer.Exit(128 + interrupted.signal) from None
     if as_json:
         show.print_json(result)
     else:
         show.print_table({name: _cell(value) for name, value in result.items()})
 
 
+def _command(recipe: Path, overrides: list[str], data: Path | None, *, as_json: bool) -> str:
+    words = ["redraft", "train", str(recipe)]
+    for override in overrides:
+        words += ["--set", override]
+    if data is not None:
+        words += ["--data", str(data)]
+    return shlex.join([*words, "--json"] if as_json else words)
+
+
+def _said(interrupted: Interrupted) -> str:
+    """What there is of a run that was interrupted."""
+    result = interrupted.result
+    if result is None or not result["steps"]:
+        return f"{interrupted} before a step was taken: nothing had to be saved; to go on"
+    best = "" if result["model"] is None else f"; the best checkpoint so far is {result['model']}"
+    step = f"step {result['steps']} of {result['of_steps']}"
+    return f"{interrupted}: {step} is saved in {result['state']}{best}; to go on"
+
+
 def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, default=str)

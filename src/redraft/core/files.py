@@ -100,6 +100,23 @@ def _is_text(text: str) -> bool:
     return True
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file so that whoever reads it, even after a crash, finds what was there before or the text, whole."""
+    fresh = path.with_name(path.name + ".part")
+    fresh.write_text(text, encoding="utf-8")
+    flush(fresh)
+    os.replace(fresh, path)
+
+
+def flush(path: Path) -> None:
+    """Waits until a file's content, or the names in a directory, are on disk: a rename alone does not."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def cache_directory(name: str) -> Path:
     """Where redraft keeps what it can make again, under the user's cache; made where it is not there yet. What lies in
     it is run, or read without another look, so nobody else may write there.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from redraft.core.events import Commit, Draft
 from redraft.core.results import Generation
+from redraft.core.strict_json import strict_json
 from redraft.server.choices import extras_of, usage_of
 from redraft.server.errors import ApiError, api_error, sse_error
 from redraft.server.flight import Flight
@@ -47,7 +47,7 @@ async def events(
 
     def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
         usage = {"usage": None} if include_usage else {}
-        return f"data: {json.dumps({**envelope, 'choices': choices, **usage, **more}, ensure_ascii=False)}\n\n"
+        return f"data: {strict_json({**envelope, 'choices': choices, **usage, **more}, ensure_ascii=False)}\n\n"
 
     of_choice = [frames() for _ in range(flight.count)]
     try:

@@ -42,7 +42,16 @@ class Part:
 
 
 def read_parts(recipe: Recipe) -> list[Part]:
-    """Reads all sources and splits each by text, so that equal requests fall on one side."""
+    """Reads all sources and splits each by text, so that equal requests fall on one side.
+
+    Raises:
+        RecipeError: there is none.
+        DataError: see `read_conversations`.
+    """
+    if not recipe.data:
+        raise RecipeError(
+            "the recipe has no data: write `data: [{path: FILE.jsonl}]` into it, or add --data FILE.jsonl"
+        )
     parts = []
     for source in recipe.data:
         rows = read_conversations(source.path)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from redraft.core.files import replace_text
 from redraft.text.conversations import Conversation
 
 
@@ -80,7 +81,7 @@ def write_by_heart(known: Mapping[str, Any], directory: Path) -> None:
     """Writes `tools.json`, or takes away one that an earlier run has left where there is nothing to know."""
     path = directory / "tools.json"
     if known:
-        path.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        replace_text(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
     else:
         path.unlink(missing_ok=True)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 
 from redraft.core.errors import InputError
+from redraft.train.metrics import read_rows
 from redraft.train.recipe import read_recipe
 
 _CURVES = ("diffusion", "causal", "values", "causal_values")
 _SMOOTHING = 0.95
 
 
-def plot_run(recipe_path: Path, overrides: list[str] | None = None) -> Path:
+def plot_run(recipe_path: Path, overrides: list[str] | None = None, data: Path | None = None) -> Path:
     """Draws the metrics that a recipe's run has logged so far into `loss.png` in its output.
+
+    Takes what `train` takes, so that the same arguments do.
 
     Raises:
         InputError: the run has no metrics yet, or matplotlib is not installed.
@@ -25,11 +28,11 @@ def plot_run(recipe_path: Path, overrides: list[str] | None = None) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    output = read_recipe(recipe_path, overrides or []).output
+    output = read_recipe(recipe_path, overrides or [], data).output
     metrics = output / "metrics.jsonl"
-    if not metrics.exists():
-        raise InputError(f"{metrics} does not exist: train first")
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(metrics) if metrics.exists() else []
+    if not rows:
+        raise InputError(f"{metrics} holds nothing to draw: train first, and let it log a step")
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
     for axis, names, title in zip(
         axes, (_CURVES[:2], _CURVES[2:]), ("all positions", "argument values only"), strict=True
@@ -50,8 +53,9 @@ def plot_run(recipe_path: Path, overrides: list[str] | None = None) -> Path:
 
 
 def _series(rows: list[dict], kind: str, name: str) -> tuple[list[int], list[float]]:
-    chosen = [row for row in rows if row["kind"] == kind and row.get(name) is not None]
-    return [row["step"] for row in chosen], [row[name] for row in chosen]
+    found = [(row["step"], row.get(name)) for row in rows if row["kind"] == kind]
+    known = [(step, loss) for step, loss in found if isinstance(loss, float) and math.isfinite(loss)]
+    return [step for step, _ in known], [loss for _, loss in known]
 
 
 def _smoothed(values: list[float]) -> list[float]:

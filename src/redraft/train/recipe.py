@@ -10,6 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from redraft.core.errors import RecipeError
 
+# What is wrong with a field, by pydantic's name for it.
+_REASONS = {
+    "missing": "it is missing: write it in the recipe, or add --set",
+    "extra_forbidden": "a recipe has no such field: take it out",
+}
+_OTHER = "{msg}; it is {input!r:.80}"
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,11 +81,13 @@ class Recipe(_Part):
         device: "cpu", "cuda", "xpu", "mps", one with an index, or "auto": the accelerator that is there, else the CPU.
         precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case.
         workers: processes that make the batches; 0 makes them between the steps.
+        save_every, save_minutes: the state is saved after so many steps or so long, whichever comes first, and with
+            every evaluation.
         ema: decay of the averaged weights, which are what is saved; 0 turns it off.
     """
 
     output: Path
-    data: list[Source] = Field(min_length=1)
+    data: list[Source] = []
     init: str | None = None
     model: ModelShape | None = None
     tokenizer: TokenizerRecipe | None = None
@@ -108,6 +117,7 @@ class Recipe(_Part):
     held_out: float = Field(default=0.02, ge=0, lt=1)
     eval_every: int = Field(default=250, gt=0)
     save_every: int = Field(default=250, gt=0)
+    save_minutes: float = Field(default=10.0, gt=0)
     log_every: int = Field(default=10, gt=0)
     seed: int = 0
     device: str = "cpu"
@@ -121,28 +131,36 @@ class Recipe(_Part):
 def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> Recipe:
     """A recipe file with `key=value` overrides (dots reach into parts, values are YAML).
 
+    Args:
+        path: of the file.
+        overrides: applied in their order.
+        data: a file in the place of the recipe's data; without it, a recipe may have none.
+
     Raises:
         RecipeError: one line that names the file or the field.
     """
     path = Path(path)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from None
+    fields = _read_yaml(text, str(path))
     if not isinstance(fields, dict):
         raise RecipeError(f"{path} must hold a mapping of fields")
     for override in overrides:
         _apply(fields, override)
     if data is not None:
         fields["data"] = [{"path": str(data.resolve())}]
+    elif fields.get("data") is None:
+        fields.pop("data", None)
     try:
         recipe = Recipe.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{path}: {where}: {first['msg']}") from None
+        raise RecipeError(f"{path}: {where}: {_REASONS.get(first['type'], _OTHER).format_map(first)}") from None
     if (recipe.init is None) != (recipe.model is not None and recipe.tokenizer is not None):
         raise RecipeError(f"{path}: give either init, or model and tokenizer")
     return _resolved(recipe, path.resolve().parent)
@@ -158,7 +176,15 @@ def _apply(fields: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {override!r}: {parent} has no fields")
         fields = inner
-    fields[last] = yaml.safe_load(value)
+    fields[last] = _read_yaml(value, f"--set {override!r}")
+
+
+def _read_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    # The second: a date that no calendar has.
+    except (yaml.YAMLError, ValueError) as error:
+        raise RecipeError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _resolved(recipe: Recipe, base: Path) -> Recipe:

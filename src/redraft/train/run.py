@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -22,29 +21,36 @@ from redraft.train.data import Stream, open_encoder, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
 from redraft.train.fitting import fitting
 from redraft.train.known import by_heart, write_by_heart
-from redraft.train.objective import Objective, loss_of
+from redraft.train.metrics import append_row, forget_beyond
+from redraft.train.objective import Batch, Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.precision import Working, training_device
 from redraft.train.prefetch import Prefetch
 from redraft.train.recipe import Recipe, read_recipe
 from redraft.train.start import load_start, start_directory
 from redraft.train.state import Average, Progress, load_state, save_state
+from redraft.train.stopping import Interrupted, Stop, stopping
 
 
 def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | None = None) -> dict[str, Any]:
-    """Runs a recipe to its end; a run that was interrupted goes on where its last checkpoint stands.
+    """Runs a recipe to its end; a run that was interrupted goes on where its last state stands.
 
     Writes into the recipe's output: `model/` (the best checkpoint by held-out loss, Hugging Face layout),
     `last/` (the newest), `state/` (what a resume needs) and `metrics.jsonl`.
 
     Returns:
-        steps, seconds, best held-out loss, the directory of the best checkpoint, and how many rows were left out and
-        replies cut because of `max_length`.
+        steps, how many the recipe wants, seconds, best held-out loss, the directories of the best checkpoint and of the
+        state, whether it was interrupted, and how many rows were left out and replies cut because of `max_length`.
 
     Raises:
         RecipeError, DataError, CheckpointError: each in one line.
+        Interrupted: SIGINT or SIGTERM has ended it; the state is saved.
     """
-    recipe = read_recipe(recipe_path, overrides or [], data)
+    with stopping() as stop:
+        return _train(read_recipe(recipe_path, overrides or [], data), stop)
+
+
+def _train(recipe: Recipe, stop: Stop) -> dict[str, Any]:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     device = training_device(recipe.device)
@@ -58,14 +64,18 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
     model = load_start(directory, device)
     canvas_length, eos = model.config.canvas_length, model.config.eos_token_ids[0]
     opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts)
-    trainer = _Trainer(recipe, model, opening(), known)
-    return _run(trainer, opening) | {"rows_left_out": found.left_out, "replies_cut": found.cut}
+    trainer = _Trainer(recipe, model, opening(), known, stop)
+    result = _run(trainer, opening) | {"rows_left_out": found.left_out, "replies_cut": found.cut}
+    if trainer.interrupted is not None:
+        raise Interrupted(trainer.interrupted, result)
+    return result
 
 
 def _run(trainer: _Trainer, opening: Callable[[], Stream]) -> dict[str, Any]:
+    trainer.stop.deferred = True
     if not trainer.recipe.workers:
         return trainer.run()
-    trainer.batches = prefetch = Prefetch(opening, trainer.stream, trainer.progress.step)
+    trainer.batches = prefetch = Prefetch(opening, trainer.stream, trainer.progress.step, trainer.stop)
     try:
         return trainer.run()
     finally:
@@ -74,13 +84,22 @@ def _run(trainer: _Trainer, opening: Callable[[], Stream]) -> dict[str, Any]:
 
 class _Trainer:
     def __init__(
-        self, recipe: Recipe, model: DiffusionGemma, stream: Stream, known: dict[str, Any] | None = None
+        self,
+        recipe: Recipe,
+        model: DiffusionGemma,
+        stream: Stream,
+        known: dict[str, Any] | None = None,
+        stop: Stop | None = None,
     ) -> None:
         self.recipe, self.model, self.stream, self.known = recipe, model, stream, known or {}
+        self.stop = stop or Stop()
+        self.interrupted: int | None = None
         self.batches: Stream | Prefetch = stream
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
-        self.progress = load_state(recipe.output / "state", model, self.average, self.optimizers) or Progress()
+        self.state, self.metrics = recipe.output / "state", recipe.output / "metrics.jsonl"
+        self.progress = load_state(self.state, model, self.average, self.optimizers) or Progress()
+        self.saved = replace(self.progress)
         self.working = Working(model, getattr(torch, recipe.precision))
         self.dropout = BranchDropout(self.working.model, recipe.dropout) if recipe.dropout else None
         self.objective = Objective(
@@ -92,35 +111,63 @@ class _Trainer:
             rollout=recipe.rollout,
             rollout_steps=recipe.rollout_steps,
         )
-        self.started = time.monotonic()
+        self.started = self.saved_at = time.monotonic()
 
     def run(self) -> dict[str, Any]:
+        """Trains to the end, or until the run shall end, and returns what `train` does."""
+        forget_beyond(self.metrics, {"train": self.progress.step, "held_out": self.progress.evaluated})
+        try:
+            self._train()
+        except Interrupted as interrupted:
+            self.interrupted = interrupted.signal
+            if self.progress != self.saved:
+                self._save_state()
+        best = self.recipe.output / "model"
+        return {
+            "steps": self.progress.step,
+            "of_steps": self.recipe.steps,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "best_loss": self.progress.best_loss if math.isfinite(self.progress.best_loss) else None,
+            "model": str(best) if self.progress.evaluated and best.exists() else None,
+            "state": str(self.state),
+            "interrupted": self.interrupted is not None,
+        }
+
+    def _train(self) -> None:
         first = self.progress.step
-        tokens, since = 0, time.monotonic()
         with training_bar(self.recipe.steps, first) as report:
+            # The run may have ended in the midst of an evaluation.
+            self._evaluate_and_save_if_due()
+            tokens, since = 0, time.monotonic()
             for step in range(first, self.recipe.steps):
+                self.stop.check()
                 parts, count = self._step(step)
                 tokens += count
                 self.progress.step = step + 1
+                figures = None
                 if (step + 1) % self.recipe.log_every == 0:
                     # The device is waited for here alone, and then has done what the clock is asked about.
-                    parts = {key: float(value) for key, value in parts.items()}
+                    figures = {key: float(value) for key, value in parts.items()}
                     now = time.monotonic()
-                    parts["tokens_per_s"] = tokens / (now - since)
+                    figures["tokens_per_s"] = tokens / (now - since)
                     tokens, since = 0, now
-                    self._log("train", parts)
-                    report(step + 1, parts)
-                last = step + 1 == self.recipe.steps
-                if last or (step + 1) % self.recipe.eval_every == 0:
-                    self._evaluate()
-                if last or (step + 1) % self.recipe.save_every == 0:
-                    save_state(self.recipe.output / "state", self.model, self.average, self.optimizers, self.progress)
-        return {
-            "steps": self.progress.step,
-            "seconds": round(time.monotonic() - self.started, 1),
-            "best_loss": self.progress.best_loss,
-            "model": str(self.recipe.output / "model"),
-        }
+                    append_row(self.metrics, "train", step + 1, figures)
+                report(step + 1, figures)
+                self._evaluate_and_save_if_due()
+
+    def _evaluate_and_save_if_due(self) -> None:
+        """The state goes with every evaluation: it has to know the loss of the best checkpoint that is there."""
+        step, last = self.progress.step, self.progress.step == self.recipe.steps
+        evaluates = step > self.progress.evaluated and (last or step % self.recipe.eval_every == 0)
+        if evaluates:
+            self._evaluate()
+        waited = time.monotonic() - self.saved_at >= 60 * self.recipe.save_minutes
+        if self.progress != self.saved and (evaluates or last or waited or step % self.recipe.save_every == 0):
+            self._save_state()
+
+    def _save_state(self) -> None:
+        save_state(self.state, self.model, self.average, self.optimizers, self.progress)
+        self.saved, self.saved_at = replace(self.progress), time.monotonic()
 
     def _step(self, step: int) -> tuple[dict[str, Tensor | float], int]:
         """(figures for the log, which stay on the device until they are written, tokens)."""
@@ -153,33 +200,34 @@ class _Trainer:
         objective = replace(self.objective, noise_power=1.0, rollout=0.0)
         if self.average is not None:
             self.average.swap(self.model)
-        parts = []
-        with torch.no_grad():
-            for number, batch in enumerate(batches):
-                loss, part = loss_of(self.model, batch, _generator(2**31 + self.recipe.seed, number), objective)
-                parts.append({key: float(value) for key, value in (part | {"loss": loss}).items()})
-        self._save("last")
-        if parts:
-            means = {key: _mean([part[key] for part in parts]) for key in parts[0]}
-            self._log("held_out", means)
-            if means["loss"] < self.progress.best_loss:
-                self.progress.best_loss = means["loss"]
+        try:
+            parts = self._held_out_losses(batches, objective)
+            self._save("last")
+            means = {key: _mean([part[key] for part in parts]) for key in parts[0]} if parts else {}
+            if not parts or means["loss"] < self.progress.best_loss:
+                self.progress.best_loss = means.get("loss", self.progress.best_loss)
                 self._save("model")
-        else:
-            self._save("model")
-        if self.average is not None:
-            self.average.swap(self.model)
+            if parts:
+                append_row(self.metrics, "held_out", self.progress.step, means)
+            self.progress.evaluated = self.progress.step
+        finally:
+            if self.average is not None:
+                self.average.swap(self.model)
+
+    @torch.no_grad()
+    def _held_out_losses(self, batches: list[Batch], objective: Objective) -> list[dict[str, float]]:
+        """Of each batch."""
+        found = []
+        for number, batch in enumerate(batches):
+            self.stop.check()
+            loss, parts = loss_of(self.model, batch, _generator(2**31 + self.recipe.seed, number), objective)
+            found.append({key: float(value) for key, value in (parts | {"loss": loss}).items()})
+        return found
 
     def _save(self, name: str) -> None:
         dtype = getattr(torch, self.recipe.save_dtype)
         save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
         write_by_heart(self.known, self.recipe.output / name)
-
-    def _log(self, kind: str, parts: dict[str, float]) -> None:
-        rounded = {key: None if math.isnan(value) else float(f"{value:.6g}") for key, value in parts.items()}
-        row = {"kind": kind, "step": self.progress.step, **rounded}
-        with (self.recipe.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:

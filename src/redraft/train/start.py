@@ -12,6 +12,7 @@ from redraft.checkpoint.load import load_model
 from redraft.checkpoint.locate import locate
 from redraft.checkpoint.save import save_checkpoint
 from redraft.core.errors import CheckpointError, RecipeError
+from redraft.core.files import read_json
 from redraft.model.model import DiffusionGemma
 from redraft.model.scratch import generation_config, initialise, scratch_config
 from redraft.text.chat import ChatTemplate
@@ -29,6 +30,7 @@ def start_directory(recipe: Recipe, parts: list[Part]) -> Path:
     directory = recipe.output / "initial"
     if not (directory / "model.safetensors").exists():
         _make_initial(recipe, parts, directory)
+    _check_shape(recipe, directory)
     return directory
 
 
@@ -44,6 +46,19 @@ def load_start(directory: Path, device: torch.device) -> DiffusionGemma:
     if not model.config.has_canvas:
         raise CheckpointError(f"{directory} has no canvas mode to train: init must be a DiffusionGemma checkpoint")
     return model
+
+
+def _check_shape(recipe: Recipe, directory: Path) -> None:
+    """Refuses to go on with a model that an earlier form of the recipe has made."""
+    assert recipe.model is not None
+    config = read_json(directory / "config.json")
+    made = config.get("text_config", {}) | {"canvas_length": config.get("canvas_length")}
+    for name, value in recipe.model.model_dump().items():
+        if made.get(name) != value:
+            raise RecipeError(
+                f"model.{name} is {value}, and the model in {directory} was made with {made.get(name)}: give the run "
+                f"another output, or delete {recipe.output} to begin anew"
+            )
 
 
 def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:

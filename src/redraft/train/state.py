@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from redraft.checkpoint.formats.writer import write_safetensors
+from redraft.core.errors import CheckpointError
+from redraft.core.files import flush, read_json, replace_text
+from redraft.core.strict_json import strict_json
 from redraft.kernels.private import private
 from redraft.model.model import DiffusionGemma
+from redraft.train.optimizer import Muon
+
+# What an optimizer keeps of a parameter.
+_MOMENTS = {Muon: {"momentum"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 
 
 class Average:
@@ -47,11 +57,17 @@ class Average:
 
 @dataclass
 class Progress:
-    """Where a run is: steps done, and the best held-out loss so far."""
+    """Where a run is.
+
+    Attributes:
+        step: how many are done.
+        evaluated: the step of the last evaluation. One that was due and broke off is made up for.
+        best_loss: the smallest held-out loss so far.
+    """
 
     step: int = 0
-    best_loss: float = float("inf")
-    history: dict[str, float] = field(default_factory=dict)
+    evaluated: int = 0
+    best_loss: float = math.inf
 
 
 def save_state(
@@ -61,7 +77,7 @@ def save_state(
     optimizers: list[torch.optim.Optimizer],
     progress: Progress,
 ) -> None:
-    """Writes the state beside the old one and then takes its place, so that an interruption loses neither."""
+    """Writes the state beside the old one, and replaces that when it is on disk: whatever happens, one is whole."""
     fresh = directory.with_name(directory.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -69,36 +85,76 @@ def save_state(
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.values.items()}
     tensors |= _moments(model, optimizers)
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, fresh / "state.safetensors")
-    (fresh / "progress.json").write_text(json.dumps({"step": progress.step, "best_loss": progress.best_loss}))
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_safetensors(fresh / "state.safetensors", held, {})
+    replace_text(fresh / "progress.json", strict_json(vars(progress)))
+    flush(fresh)
     old = directory.with_name(directory.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
     if directory.exists():
+        # One that is there though the state is not has been left by a run that died between these lines.
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(directory, old)
     os.replace(fresh, directory)
+    flush(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def load_state(
     directory: Path, model: DiffusionGemma, average: Average | None, optimizers: list[torch.optim.Optimizer]
 ) -> Progress | None:
-    """Restores a saved state into its parts, on whatever device they are; None where there is none."""
+    """Restores a saved state into its parts, on whatever device they are; None where there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or of another model or optimizer.
+    """
     if not (directory / "progress.json").exists():
         directory = directory.with_name(directory.name + ".old")
         if not (directory / "progress.json").exists():
             return None
-    tensors = load_file(directory / "state.safetensors")
-    model.backbone.load_state_dict(_part(tensors, "model."))
-    if average is not None:
-        for name, tensor in _part(tensors, "average.").items():
-            average.values[name].copy_(tensor)
+    try:
+        progress = _progress(read_json(directory / "progress.json"), directory / "progress.json")
+        tensors = load_file(directory / "state.safetensors")
+        _restore(tensors, directory / "state.safetensors", model, average, optimizers)
+    except (CheckpointError, SafetensorError, OSError) as error:
+        way = f"delete {directory} to begin anew, or give the run another output"
+        raise CheckpointError(f"the state in {directory} cannot be taken up: {error}: {way}") from None
+    return progress
+
+
+def _progress(fields: dict[str, Any], path: Path) -> Progress:
+    step, best_loss = fields.get("step"), fields.get("best_loss")
+    # A state of before evaluations could break off does not say.
+    evaluated = fields.get("evaluated", step)
+    if not isinstance(step, int) or not isinstance(evaluated, int) or not isinstance(best_loss, float | int | None):
+        raise CheckpointError(f"{path} has a field that is no number")
+    return Progress(step=step, evaluated=evaluated, best_loss=math.inf if best_loss is None else best_loss)
+
+
+def _restore(
+    tensors: dict[str, Tensor],
+    path: Path,
+    model: DiffusionGemma,
+    average: Average | None,
+    optimizers: list[torch.optim.Optimizer],
+) -> None:
     parameters = dict(model.backbone.named_parameters())
+    shapes = {name: tensor.shape for name, tensor in model.backbone.state_dict().items()}
+    saved = _part(tensors, "model.")
+    if {name: tensor.shape for name, tensor in saved.items()} != shapes:
+        raise CheckpointError(f"{path} holds another model")
+    model.backbone.load_state_dict(saved)
+    if average is not None:
+        # A run that had none begins its average here.
+        averaged = _part(tensors, "average.") or saved
+        for name, value in average.values.items():
+            value.copy_(averaged[name])
+    keys = {id(p): _MOMENTS[type(o)] for o in optimizers for group in o.param_groups for p in group["params"]}
     owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
     for key, name in (full.split(".", 1) for full in tensors if not full.startswith(("model.", "average."))):
-        parameter = parameters[name]
+        parameter = parameters.get(name)
+        if parameter is None or key not in keys[id(parameter)]:
+            raise CheckpointError(f"{path} holds {key} of {name}, which is another optimizer's")
         owner[id(parameter)].state[parameter][key] = tensors[f"{key}.{name}"].to(parameter.device)
-    saved = json.loads((directory / "progress.json").read_text())
-    return Progress(step=saved["step"], best_loss=saved["best_loss"])
 
 
 def _moments(model: DiffusionGemma, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
