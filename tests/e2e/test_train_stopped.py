@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -9,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,15 +25,17 @@ LONG = {"steps": STEPS, "eval_every": 30, "save_every": 50, "learning_rate": 0.0
 WAIT_S = 60
 
 
-def started(recipe: Path, *arguments: str) -> subprocess.Popen[str]:
-    """In a group of its own, as a shell starts what it waits for."""
-    return subprocess.Popen(
-        [*REDRAFT, "train", str(recipe), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """In a group of its own, as a shell starts what it waits for; nothing of it is left."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -61,10 +65,10 @@ def whole(tmp_path_factory):
 def test_a_signal_saves_and_the_printed_command_goes_on(tmp_path, whole, number, code, workers, rows):
     """Ctrl-C and `timeout` reach the processes that make batches too."""
     recipe = write_recipe(tmp_path, **LONG, workers=workers)
-    process = started(recipe, "--json")
-    until(logged(recipe, rows))
-    os.killpg(process.pid, number)
-    out, err = process.communicate(timeout=WAIT_S)
+    with started(*REDRAFT, "train", str(recipe), "--json") as process:
+        until(logged(recipe, rows))
+        os.killpg(process.pid, number)
+        out, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert not {character for character in err if not character.isprintable()} - {"\n"}
@@ -82,13 +86,12 @@ def test_a_signal_saves_and_the_printed_command_goes_on(tmp_path, whole, number,
 
 def test_a_run_that_is_killed_goes_on_and_leaves_no_process(tmp_path, whole):
     recipe = write_recipe(tmp_path, **LONG, workers=2)
-    process = started(recipe)
-    until(logged(recipe, 70))
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) >= 2
-    process.kill()
-    process.communicate()
-    until(lambda: not any(running(child) for child in children))
+    with started(*REDRAFT, "train", str(recipe)) as process:
+        until(logged(recipe, 70))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) >= 2
+        process.kill()
+        until(lambda: not any(running(child) for child in children))
     train(recipe)
     assert written(tmp_path / "run") == whole
 
@@ -109,15 +112,14 @@ def test_a_second_signal_does_not_wait(tmp_path, second, codes):
         "def save(*parts):\n    print('saving', flush=True)\n    time.sleep(600)\n"
         "run.save_state = save\nsys.exit(main(['train', sys.argv[1], '--set', 'save_every=1']))\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, str(recipe)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr is not None
-    until(lambda: process.stderr.readline() == "saving\n")
-    process.send_signal(signal.SIGINT)
-    until(lambda: "once more ends at once" in process.stderr.readline())
-    time.sleep(0.5)
-    process.send_signal(second)
-    _, err = process.communicate(timeout=10)
+    with started(sys.executable, "-c", slow, str(recipe)) as process:
+        errors = process.stderr
+        assert errors is not None
+        until(lambda: errors.readline() == "saving\n")
+        process.send_signal(signal.SIGINT)
+        until(lambda: "once more ends at once" in errors.readline())
+        time.sleep(0.5)
+        process.send_signal(second)
+        _, err = process.communicate(timeout=10)
     assert process.returncode in codes
     assert "Traceback" not in err

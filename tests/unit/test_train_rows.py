@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_train_run import RECIPE, conversation
 
 from redraft.checkpoint.locate import BUNDLED
 from redraft.core.errors import DataError, RecipeError
@@ -22,6 +21,7 @@ from redraft.train.data import _fraction, open_stream
 from redraft.train.examples import Encoder
 from redraft.train.recipe import read_recipe
 from redraft.train.run import train
+from tiny_recipe import RECIPE, conversation
 
 # Prints everything that a row may say.
 TEMPLATE = """{{ bos_token }}{% for tool in tools or [] %}<|tool>{{ tool.function.name }}<tool|>{% endfor %}

@@ -65,9 +65,10 @@ def test_damaged_weights(run, damage):
     refused(run)
 
 
-def test_missing_weights(run):
-    (run / "run" / "state" / "state.safetensors").unlink()
-    assert "state.safetensors" in refused(run)
+@pytest.mark.parametrize("name", ["state.safetensors", "progress.json"])
+def test_a_missing_file(run, name):
+    (run / "run" / "state" / name).unlink()
+    assert name in refused(run)
 
 
 @pytest.mark.parametrize("change", ["model.layers.0.attention", "momentum.layers.9.none"])

@@ -29,7 +29,7 @@ def progress(
     """Shows how far work is until it ends.
 
     Args:
-        name: what is said as long as nothing moves.
+        name: of the work.
         total: of the parts to be done.
         first: how many an earlier run has done.
         transient: whether the bar goes when the work is done.

@@ -107,15 +107,16 @@ def load_state(
     Raises:
         CheckpointError: it is damaged, or of another model or optimizer.
     """
-    if not (directory / "progress.json").exists():
+    if not directory.exists():
         directory = directory.with_name(directory.name + ".old")
-        if not (directory / "progress.json").exists():
+        if not directory.exists():
             return None
     try:
         progress = _progress(read_json(directory / "progress.json"), directory / "progress.json")
         tensors = load_file(directory / "state.safetensors")
         _restore(tensors, directory / "state.safetensors", model, average, optimizers)
     except (CheckpointError, SafetensorError, OSError) as error:
+        # Without a word, the run would begin anew over what there is of it.
         way = f"delete {directory} to begin anew, or give the run another output"
         raise CheckpointError(f"the state in {directory} cannot be taken up: {error}: {way}") from None
     return progress

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from redraft.core.progress import on_terminal
 
 # A signal that comes again at once is the same one: a shell and `timeout`, `uv run` and others both pass it on.
 _SAME_S = 0.3
@@ -93,7 +94,7 @@ def stopping() -> Iterator[Stop]:
 def _tell(number: int) -> None:
     text = f"redraft: {signal.Signals(number).name}: saving, then ending; once more ends at once\n"
     # The line of a bar makes room, and the cursor comes back that a second signal would leave hidden.
-    start = "\r\x1b[2K\x1b[?25h" if sys.stderr.isatty() else ""
+    start = "\r\x1b[2K\x1b[?25h" if on_terminal() else ""
     # Not through sys.stderr: in the midst of its own write it cannot be entered again.
     with contextlib.suppress(OSError):
         os.write(2, (start + text).encode())
