@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -69,12 +69,12 @@ def all_of(driver, selector: str):
 
 
 def click(page, selector: str, number: int = 0):
-    """Clicks an element of a list that the page may be drawing anew just then."""
+    """Clicks an element of a list that the page may be drawing anew, or unfolding, just then."""
 
     def clicked() -> bool:
         try:
             all_of(page, selector)[number].click()
-        except (IndexError, StaleElementReferenceException):
+        except (IndexError, StaleElementReferenceException, ElementNotInteractableException):
             return False
         return True
 
