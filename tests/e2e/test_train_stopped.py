@@ -123,3 +123,30 @@ def test_a_second_signal_does_not_wait(tmp_path, second, codes):
         _, err = process.communicate(timeout=10)
     assert process.returncode in codes
     assert "Traceback" not in err
+
+
+def test_a_terminal_that_goes_loses_nothing(tmp_path, whole):
+    """A connection that breaks: SIGHUP, and nowhere to write to."""
+    recipe = write_recipe(tmp_path, **LONG)
+    ours, theirs = os.openpty()
+    command = [*REDRAFT, "train", str(recipe)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        until(logged(recipe, 7))
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        process.wait(WAIT_S)
+    assert process.returncode == 128 + signal.SIGHUP
+    assert 0 < json.loads((tmp_path / "run" / "state" / "progress.json").read_text())["step"] < STEPS
+    train(recipe)
+    assert written(tmp_path / "run") == whole
+
+
+def test_under_nohup_a_terminal_that_goes_is_no_reason(tmp_path):
+    recipe = write_recipe(tmp_path, **LONG | {"steps": 40})
+    with started("nohup", *REDRAFT, "train", str(recipe), "--json") as process:
+        until(logged(recipe, 7))
+        os.killpg(process.pid, signal.SIGHUP)
+        out, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0, err
+    assert json.loads(out)["steps"] == 40

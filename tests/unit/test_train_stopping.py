@@ -16,7 +16,7 @@ from redraft.train.run import train
 from redraft.train.stopping import Interrupted
 from tiny_recipe import write_recipe, written
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 STEPS = 6
 SHORT = {"steps": STEPS, "eval_every": 2, "save_every": 3}
 

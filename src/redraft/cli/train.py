@@ -59,7 +59,9 @@ def train(
         result = interrupted.result or {"steps": None, "interrupted": True}
         if as_json:
             show.print_json(result | {"go_on": command})
-        print(show.printable(f"redraft: {_said(interrupted)}: {command}"), file=sys.stderr)
+        # A terminal that has gone takes no words.
+        with contextlib.suppress(OSError):
+            print(show.printable(f"redraft: {_said(interrupted)}: {command}"), file=sys.stderr, flush=True)
         raise typer.Exit(128 + interrupted.signal) from None
     if as_json:
         show.print_json(result)

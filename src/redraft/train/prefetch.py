@@ -15,7 +15,7 @@ import torch
 from redraft.core.errors import GenerationError
 from redraft.train.data import Stream
 from redraft.train.objective import Batch
-from redraft.train.stopping import Stop
+from redraft.train.stopping import SIGNALS, Stop
 
 # Batches that a process may be ahead within its epoch, about a megabyte each.
 _AHEAD = 48
@@ -45,7 +45,7 @@ class Prefetch:
         ]
         # Ctrl-C and `timeout` reach them too; the batches are wanted until the run has ended. What is blocked here is
         # blocked there from the first instruction on.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             for process in self._processes:
                 process.start()

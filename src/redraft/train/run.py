@@ -44,7 +44,7 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
 
     Raises:
         RecipeError, DataError, CheckpointError: each in one line.
-        Interrupted: SIGINT or SIGTERM has ended it; the state is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP has ended it; the state is saved.
     """
     with stopping() as stop:
         return _train(read_recipe(recipe_path, overrides or [], data), stop)
@@ -118,8 +118,11 @@ class _Trainer:
         forget_beyond(self.metrics, {"train": self.progress.step, "held_out": self.progress.evaluated})
         try:
             self._train()
-        except Interrupted as interrupted:
-            self.interrupted = interrupted.signal
+        except (Interrupted, OSError):
+            # A bar cannot be taken down where the terminal has gone.
+            if self.stop.asked is None:
+                raise
+            self.interrupted = self.stop.asked
             if self.progress != self.saved:
                 self._save_state()
         best = self.recipe.output / "model"

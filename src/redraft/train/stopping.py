@@ -1,4 +1,4 @@
-"""An end that somebody asks for: Ctrl-C and SIGTERM end a run where it can be taken up again."""
+"""An end that somebody asks for: Ctrl-C, SIGTERM and a terminal that goes end a run where it can be taken up again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from redraft.core.progress import on_terminal
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # A signal that comes again at once is the same one: a shell and `timeout`, `uv run` and others both pass it on.
 _SAME_S = 0.3
 
@@ -34,12 +35,13 @@ class Stop:
     """What the signals ask of a run.
 
     Attributes:
+        asked: the signal that has come.
         deferred: whether the run looks for itself when it can end; before that a signal ends it at once.
     """
 
     def __init__(self) -> None:
         self.deferred = False
-        self._signal: int | None = None
+        self.asked: int | None = None
         self._since = 0.0
         self._before: dict[int, Any] = {}
 
@@ -49,13 +51,14 @@ class Stop:
         Raises:
             Interrupted: a signal has asked for it.
         """
-        if self._signal is not None:
-            raise Interrupted(self._signal)
+        if self.asked is not None:
+            raise Interrupted(self.asked)
 
     def install(self) -> None:
-        """Takes the two signals over."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._asked)
+        """Takes the signals over, but for those that are to be ignored: of `nohup`, or of a shell's background jobs."""
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._ask)
 
     def restore(self) -> None:
         """Gives them back."""
@@ -63,9 +66,9 @@ class Stop:
             # None where it was not Python that had set it.
             signal.signal(number, handler or signal.SIG_DFL)
 
-    def _asked(self, number: int, frame: object) -> None:
-        if self._signal is None:
-            self._signal, self._since = number, time.monotonic()
+    def _ask(self, number: int, frame: object) -> None:
+        if self.asked is None:
+            self.asked, self._since = number, time.monotonic()
             if not self.deferred:
                 raise Interrupted(number)
             _tell(number)
@@ -76,7 +79,7 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Heeds the two signals until the block ends: the first asks for an end, a second one does what it did before.
+    """Heeds the signals until the block ends: the first asks for an end, a second one does what it did before.
 
     Outside the main thread, which alone hears signals, nothing is changed.
     """
