@@ -59,11 +59,12 @@ class ContextLengthError(PromptError):
         context_tokens: what the context can hold.
     """
 
-    def __init__(self, prompt_tokens: int, context_tokens: int) -> None:
+    def __init__(self, prompt_tokens: int, context_tokens: int, *, at_least: bool = False) -> None:
+        """`at_least`: whether the prompt was too long to be counted."""
         self.prompt_tokens = prompt_tokens
         self.context_tokens = context_tokens
         super().__init__(
-            f"the prompt has {prompt_tokens} tokens, the context holds {context_tokens} "
+            f"the prompt has {'at least ' * at_least}{prompt_tokens} tokens, the context holds {context_tokens} "
             "(prompt and reply together): shorten the prompt or load with a larger max_context"
         )
 

@@ -30,6 +30,10 @@ from redraft.text.output import Reading
 from redraft.text.response_format import response_pattern
 from redraft.text.tokenizer import Tokenizer
 
+# Characters a token of the context: texts up to there are counted without another look.
+_COUNTED = 16
+_COMPOSED = 4
+
 
 class Admission:
     """Makes the requests of one model."""
@@ -192,7 +196,18 @@ class Admission:
         # What a model knows by heart stood in no prompt that it learned from.
         tools = None if options.tools is self.defaults.options.tools else options.tools
         rendered = self.template.prompt(self.tokenizer, messages, tools=tools, enable_thinking=options.enable_thinking)
+        self._check_length(rendered.shielded)
         return rendered.encode(self.tokenizer)
+
+    def _check_length(self, text: str) -> None:
+        """Raises on what cannot fit, whatever its tokens are: those of megabytes take seconds and gigabytes to count."""
+        if len(text) <= _COUNTED * self.max_context:
+            return
+        assert self.tokenizer is not None
+        # Before it looks for tokens, a tokenizer may compose several characters into one.
+        least = len(text) // (_COMPOSED * self.tokenizer.longest)
+        if least > self.max_context:
+            raise ContextLengthError(least, self.max_context, at_least=True)
 
     def encoded(self, text: str) -> list[int]:
         """The ids of a text as it stands."""

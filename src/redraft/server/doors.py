@@ -67,7 +67,7 @@ class Doors:
         if not self.settings.is_host(_name(host)):
             raise ApiError(403, f"this server is not called {host!r}: allow the name with --allow-host", code="host")
         # Same origin: the page that this server has sent itself, whatever scheme a proxy gave it.
-        if origin not in (None, *self.settings.allowed_origins) and urlsplit(origin).netloc != host:
+        if origin not in (None, *self.settings.allowed_origins) and _place(origin) != host:
             raise ApiError(403, f"pages of {origin!r} may not ask: allow them with --allow-origin", code="origin")
         path = scope["path"]
         is_preflight = scope["method"] == "OPTIONS" and origin in self.settings.allowed_origins
@@ -98,6 +98,14 @@ class Doors:
             return message
 
         return limited
+
+
+def _place(origin: str) -> str:
+    """Host and port of an origin."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _name(host: str) -> str:

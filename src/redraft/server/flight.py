@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -21,6 +21,10 @@ from redraft.server.prompt_log import PromptLog
 from redraft.server.scheduler import Scheduler
 from redraft.server.schema import ChatRequest
 from redraft.server.settings import Settings
+
+T = TypeVar("T")
+# A body whose tokens take a while.
+_LARGE_BYTES = 64 * 2**10
 
 
 class Server:
@@ -63,6 +67,15 @@ class Server:
         """Of a request that comes now, by `time.monotonic`."""
         return time.monotonic() + self.settings.request_timeout_s
 
+    async def prepared(self, request: Request, work: Callable[[], T], deadline: float, *, slow: bool = False) -> T:
+        """What this work makes of a request.
+
+        Raises:
+            ApiError: it was not there by the deadline, or the server ends.
+        """
+        slow = slow or len(await request.body()) > _LARGE_BYTES
+        return await self.scheduler.preparation.run(work, slow=slow, deadline=deadline)
+
     async def flight(
         self,
         request: Request,
@@ -85,8 +98,7 @@ class Server:
         flight = Flight(self.scheduler, len(prepares), done)
         request.state.tokens = flight.tokens
         try:
-            run = partial(self.scheduler.preparation.run, steered=steered, deadline=deadline)
-            prepared = [await run(prepare) for prepare in prepares]
+            prepared = [await self.prepared(request, prepare, deadline, slow=steered) for prepare in prepares]
             for one in prepared:
                 self.scheduler.check_memory(one)
             if self.log is not None:

@@ -12,29 +12,30 @@ from typing import TypeVar
 from redraft.server.errors import ApiError
 
 T = TypeVar("T")
-# Requests that are prepared at once; those with a schema apart, which take a core for a second or more.
-_PLAIN, _STEERED = 8, 2
+# Requests that are prepared at once; those with a schema or a large body apart, which take a core for seconds, and
+# some of them gigabytes.
+_PLAIN, _SLOW = 8, 2
 
 
 class Preparation:
     """Two lanes, so that what takes seconds holds up nothing else."""
 
     def __init__(self) -> None:
-        self._plain, self._steered = _Lane(_PLAIN), _Lane(_STEERED)
+        self._plain, self._slow = _Lane(_PLAIN), _Lane(_SLOW)
         self._awaited: set[asyncio.Future] = set()
 
-    async def run(self, work: Callable[[], T], *, steered: bool, deadline: float) -> T:
+    async def run(self, work: Callable[[], T], *, slow: bool, deadline: float) -> T:
         """Its result.
 
         Args:
             work: runs on a thread; if it comes too late, it is left to itself there.
-            steered: whether it may take seconds.
+            slow: whether it may take seconds.
             deadline: of `time.monotonic`.
 
         Raises:
             ApiError: it was not there by the deadline, or the server ends.
         """
-        lane = self._steered if steered else self._plain
+        lane = self._slow if slow else self._plain
         answer = asyncio.wrap_future(lane.submit(work))
         self._awaited.add(answer)
         try:
@@ -55,12 +56,12 @@ class Preparation:
 
     def stands_still(self, seconds: float) -> bool:
         """Whether in a lane every thread has been at the same work for longer than this."""
-        return any(lane.stands_still(seconds) for lane in (self._plain, self._steered))
+        return any(lane.stands_still(seconds) for lane in (self._plain, self._slow))
 
     @property
     def is_at_work(self) -> bool:
         """Whether a thread is at something still."""
-        return bool(self._plain.since or self._steered.since)
+        return bool(self._plain.since or self._slow.since)
 
 
 class _Lane:

@@ -50,12 +50,12 @@ def routes(server: Server) -> APIRouter:
         }
 
     @router.post("/tokenize", summary="The token ids of a text or a conversation")
-    async def tokenize(body: TokenizeRequest) -> Any:
+    async def tokenize(request: Request, body: TokenizeRequest) -> Any:
         server.check_model(body.model)
         if (body.text is None) == (body.messages is None):
             raise ApiError(400, "give either text or messages", param="text")
         work = partial(engine.tokenize, body.messages or []) if body.text is None else partial(engine.encode, body.text)
-        ids = await server.scheduler.preparation.run(work, steered=False, deadline=server.deadline())
+        ids = await server.prepared(request, work, server.deadline())
         return {"object": "tokens", "model": server.settings.model, "tokens": ids, "count": len(ids)}
 
     return router
