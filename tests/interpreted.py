@@ -34,7 +34,8 @@ def loop_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped; its conversions cut off, or
-    lose a carry, where a device rounds. Triton 3.8 raises where a whole row is not a number."""
+    lose a carry, where a device rounds. Triton 3.8 raises where a whole row is not a number, and 3.9 where a mask comes of a
+    number and a tensor, which it takes for integers."""
     from triton.runtime import interpreter
 
     patch_tensor = interpreter._patch_lang_tensor
@@ -67,8 +68,25 @@ def mend(monkeypatch: pytest.MonkeyPatch) -> None:
             except ValueError:
                 return min_max(self, given, val_reduce_op, plain.get(idx_reduce_op, idx_reduce_op))
 
+    for name, place in (("create_masked_load", 1), ("create_masked_store", 2)):
+        monkeypatch.setattr(
+            interpreter.InterpreterBuilder, name, _with_mask(interpreter.InterpreterBuilder, name, place)
+        )
     monkeypatch.setattr(interpreter.ReduceOps, "min_max", found)
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patched)
     monkeypatch.setattr(interpreter, "_convert_float", converted)
     # Parts of Triton are only imported when something runs.
     monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+def _with_mask(builder, name: str, place: int):  # type: ignore[no-untyped-def]
+    """A method whose mask, its argument at this place, is one of truth values."""
+    method = getattr(builder, name)
+
+    def called(self, *arguments, **options):  # type: ignore[no-untyped-def]
+        mask = arguments[place]
+        if mask.data.dtype != bool:
+            mask.data = mask.data != 0
+        return method(self, *arguments, **options)
+
+    return called

@@ -200,7 +200,7 @@ class Admission:
         return rendered.encode(self.tokenizer)
 
     def _check_length(self, text: str) -> None:
-        """Raises on what cannot fit, whatever its tokens are: those of megabytes take seconds and gigabytes to count."""
+        """Raises on what cannot fit, whatever its tokens are: those of megabytes take gigabytes to count."""
         if len(text) <= _COUNTED * self.max_context:
             return
         assert self.tokenizer is not None
