@@ -34,8 +34,8 @@ def loop_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton 3.6 turns the bounds of a loop into numbers in a way that NumPy has dropped; its conversions cut off, or
-    lose a carry, where a device rounds. Triton 3.8 raises where a whole row is not a number, and 3.9 where a mask comes of a
-    number and a tensor, which it takes for integers."""
+    lose a carry, where a device rounds. Triton 3.8 raises where a whole row is not a number, 3.9 where a mask comes of
+    a number and a tensor, which it takes for integers."""
     from triton.runtime import interpreter
 
     patch_tensor = interpreter._patch_lang_tensor
