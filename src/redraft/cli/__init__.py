@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -67,6 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows `redraft`; None takes the process's own.
     """
     spin_briefly()
+    # Processes that this one starts import nothing from the folder that someone stands in, which may be a download.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # It was closed.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A glyph that the terminal's encoding lacks becomes "?", not an error.
         if isinstance(stream, io.TextIOWrapper):

@@ -71,7 +71,9 @@ def print_note(text: str) -> None:
     """A dimmed aside on stderr."""
     from rich.text import Text
 
-    error_console().print(Text(printable(text), style="dim"), soft_wrap=True)
+    # Whoever reads stderr may have gone, and the work goes on.
+    with contextlib.suppress(OSError):
+        error_console().print(Text(printable(text), style="dim"), soft_wrap=True)
 
 
 def raise_failure(generation: Generation) -> None:

@@ -142,8 +142,8 @@ class Engine(Protocol):
         """The token ids that `generate` would encode for this prompt."""
         ...
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of a text as it stands, no template around it."""
+    def encode(self, text: str, most: int | None = None) -> list[int]:
+        """The token ids of a text as it stands, no template around it; more than `most` are an error."""
         ...
 
     def pieces(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> list[str]:

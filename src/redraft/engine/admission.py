@@ -27,12 +27,9 @@ from redraft.text.chat import ChatTemplate
 from redraft.text.constraint import Constraint, ConstraintFactory
 from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE, TURN_OPEN
 from redraft.text.output import Reading
+from redraft.text.prompt_text import PromptText, Shield
 from redraft.text.response_format import response_pattern
 from redraft.text.tokenizer import Tokenizer
-
-# Characters a token of the context: texts up to there are counted without another look.
-_COUNTED = 16
-_COMPOSED = 4
 
 
 class Admission:
@@ -182,7 +179,7 @@ class Admission:
             if not prompt.strip():
                 raise PromptError("the prompt is empty")
             if self.template is None:
-                return self.encoded(prompt)
+                return self.encoded(prompt, self.max_context)
             prompt = [{"role": "user", "content": prompt}]
         if not isinstance(prompt, Rows) or not prompt:
             raise PromptError("the prompt is empty: give text, messages or token ids")
@@ -196,24 +193,20 @@ class Admission:
         # What a model knows by heart stood in no prompt that it learned from.
         tools = None if options.tools is self.defaults.options.tools else options.tools
         rendered = self.template.prompt(self.tokenizer, messages, tools=tools, enable_thinking=options.enable_thinking)
-        self._check_length(rendered.shielded)
-        return rendered.encode(self.tokenizer)
+        return self._bounded(rendered, self.max_context)
 
-    def _check_length(self, text: str) -> None:
-        """Raises on what cannot fit, whatever its tokens are: those of megabytes take gigabytes to count."""
-        if len(text) <= _COUNTED * self.max_context:
-            return
-        assert self.tokenizer is not None
-        # Before it looks for tokens, a tokenizer may compose several characters into one.
-        least = len(text) // (_COMPOSED * self.tokenizer.longest)
-        if least > self.max_context:
-            raise ContextLengthError(least, self.max_context, at_least=True)
-
-    def encoded(self, text: str) -> list[int]:
-        """The ids of a text as it stands."""
+    def encoded(self, text: str, most: int | None = None) -> list[int]:
+        """The ids of a text as it stands; more than `most` are an error before all are counted."""
         if self.tokenizer is None:
             raise PromptError("this model's directory has no tokenizer: give token ids")
-        return self.tokenizer.encode(text)
+        return self._bounded(PromptText(text, Shield({})), most)
+
+    def _bounded(self, text: PromptText, most: int | None) -> list[int]:
+        assert self.tokenizer is not None
+        least = None if most is None else text.more_than(most, self.tokenizer)
+        if least is not None:
+            raise ContextLengthError(least, self.max_context, at_least=True)
+        return text.encode(self.tokenizer)
 
     def _checked_ids(self, ids: list[int]) -> list[int]:
         vocab_size = self.model.config.vocab_size

@@ -203,9 +203,9 @@ class LocalEngine:
         """The token ids that `generate` would encode for this prompt."""
         return self.admission.prompt_ids(prompt, (options or self.defaults.options).with_changes(**changes))
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, most: int | None = None) -> list[int]:
         """The token ids of a text as it stands, no template around it."""
-        return self.admission.encoded(text)
+        return self.admission.encoded(text, most)
 
     def pieces(self, token_ids: Rows[int], *, skip_special_tokens: bool = False) -> list[str]:
         """Each token's own text, of markers their spelling or nothing; <number> where there is no tokenizer."""

@@ -39,7 +39,9 @@ def routes(server: Server) -> APIRouter:
             options["logprobs"] = True
 
         def prepare(prompt: str | list[int], seed: int | None) -> Prepared:
-            ids = server.engine.encode(prompt) if isinstance(prompt, str) else prompt
+            ids = prompt
+            if isinstance(prompt, str):
+                ids = server.engine.encode(prompt, server.engine.info.max_context)
             own: dict[str, Any] = {"tools": None, "skip_special_tokens": True, **options} | (
                 {} if seed is None else {"seed": seed}
             )

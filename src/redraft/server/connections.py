@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import os
 import sys
 from typing import Any
 
@@ -18,8 +19,8 @@ from redraft.server.settings import Settings
 OF_ONE_ADDRESS = 64
 # More connections than this would only take memory: each has a parser and buffers.
 _MOST_OPEN = 8192
-# Descriptors that files, pipes to workers and a kernel's build need.
-_OTHERS = 64
+# Descriptors for files that are opened later: pages, a template's process, a kernel's build.
+_OTHERS = 32
 # A reader that takes nothing for so long, with all buffers full, has gone.
 _STALLED_S = 60.0
 
@@ -28,7 +29,7 @@ class Lobby:
     """Who is connected, and who of them has nothing under way here."""
 
     def __init__(self, settings: Settings, descriptors: int) -> None:
-        """`descriptors`: files that the process may have open."""
+        """`descriptors`: files that the process may open yet."""
         self.settings = settings
         # Accepted in one go, before any of them is seen here.
         self.backlog = min(256, descriptors // 4)
@@ -207,6 +208,14 @@ def raise_descriptor_limit() -> int:
     except (OSError, ValueError):
         return soft
     return wanted
+
+
+def open_descriptors() -> int:
+    """Files that this process has open."""
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return 64
 
 
 def _network(client: tuple[str, int] | None) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,7 @@ import uvicorn
 from redraft.core.engine import Engine
 from redraft.core.errors import OptionError
 from redraft.server.app import create_app
-from redraft.server.connections import Connection, Lobby, raise_descriptor_limit
+from redraft.server.connections import Connection, Lobby, open_descriptors, raise_descriptor_limit
 from redraft.server.request_log import log_to_stderr
 from redraft.server.scheduler import Scheduler
 from redraft.server.settings import Settings
@@ -35,10 +34,10 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     """
     log_to_stderr()
     app = create_app(engine, settings)
-    lobby = Lobby(settings, raise_descriptor_limit())
+    lobby = Lobby(settings, raise_descriptor_limit() - open_descriptors())
     bound = listening(settings, lobby.backlog)
     config = uvicorn.Config(
-        app, http=partial(Connection, lobby=lobby), ws="none", lifespan="on", log_level="warning", access_log=False,  # type: ignore[arg-type]
+        app, http=partial(Connection, lobby=lobby), ws="none", lifespan="on", log_config=None, log_level="error", access_log=False,  # type: ignore[arg-type]
         server_header=False, date_header=False, backlog=lobby.backlog, timeout_keep_alive=settings.idle_s,  # type: ignore[arg-type]
         timeout_graceful_shutdown=LAST_WORDS_S,
     )  # fmt: skip
@@ -81,9 +80,7 @@ def listening(settings: Settings, backlog: int = 256) -> socket.socket:
 
 def _leave(status: int) -> NoReturn:
     """Ends the process, whatever still runs in it."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+    logging.shutdown()
     os._exit(status)
 
 

@@ -85,6 +85,8 @@ class Scheduler:
         if self.draining:
             raise ApiError(503, "the server is shutting down", code="shutting_down", headers={"retry-after": "5"})
         most = self.settings.max_running + self.settings.max_waiting
+        if count > most:
+            raise ApiError(400, f"{count} replies at once are more than this server's {most} places", param="n")
         if self._reserved + count > most:
             message = f"{self._reserved} requests are under way, more than {most} are not taken: try again later"
             raise ApiError(429, message, code="queue_full", headers={"retry-after": self._patience()})

@@ -25,7 +25,8 @@ def compile_guarded(pattern: str) -> ByteAutomaton:
     Raises:
         OptionError: also where the bounds are reached.
     """
-    command = [sys.executable, "-m", __name__]
+    # Nothing is imported from the folder that someone stands in, which may be a download.
+    command = [sys.executable, "-P", "-m", __name__]
     try:
         done = subprocess.run(command, input=json.dumps(pattern).encode(), capture_output=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:

@@ -21,7 +21,7 @@ from redraft.text.template import Template
 TIMEOUT_S = 10.0
 MOST_BYTES = 2 * 2**30
 # Several times what the longest context holds.
-MOST_CHARACTERS = 32 * 2**20
+MOST_CHARACTERS = 8 * 2**20
 _PROCESS = "redraft.text.template_process"
 # Python has to start, and the machine may be busy.
 _START_S = 60.0
@@ -44,9 +44,9 @@ class GuardedTemplate:
         """
         with self._lock:
             if self._process is None:
-                self._process = process = subprocess.Popen(
-                    [sys.executable, "-m", _PROCESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-                )
+                # Nothing is imported from the folder that someone stands in, which may be a download.
+                command = [sys.executable, "-P", "-m", _PROCESS]
+                self._process = process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 self._end = weakref.finalize(self, _end, process)
                 self._asked(self._start, _START_S)
             return self._asked(values, TIMEOUT_S)
@@ -65,12 +65,16 @@ class GuardedTemplate:
         timer = threading.Timer(seconds, stop)
         timer.start()
         try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.write(json.dumps(question, ensure_ascii=False).encode() + b"\n")
             process.stdin.flush()
-            # A character has six of JSON's at most, and two of them beyond the first 65,536.
-            line = process.stdout.readline(12 * MOST_CHARACTERS)
+            # A character of JSON takes six bytes at most.
+            line = process.stdout.readline(6 * MOST_CHARACTERS + 1000)
         except OSError:
             line = b""
+        except BaseException:
+            # Its answer is still to come, and would be taken for the next one's.
+            self._stop()
+            raise
         finally:
             timer.cancel()
         if line.endswith(b"\n"):
@@ -78,11 +82,14 @@ class GuardedTemplate:
             if "error" in answer:
                 raise PromptError(answer["error"])
             return answer.get("text", "")
-        self._end()
-        self._process = None
+        self._stop()
         if late.is_set():
             raise PromptError(f"the chat template ran for {seconds:g} s with these messages, and was stopped")
         raise PromptError("the chat template took too much memory with these messages, and was stopped")
+
+    def _stop(self) -> None:
+        self._end()
+        self._process = None
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

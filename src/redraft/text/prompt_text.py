@@ -17,6 +17,9 @@ from redraft.text.tokenizer import Tokenizer
 
 # Code points that are no characters (Unicode, section 23.7): no text has reason to hold them.
 STAND_INS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+# In characters, and how many tokens a cut between two pieces may make, far more than it does.
+_PIECE = 2**16
+_AT_A_CUT = 64
 _STAND_IN = re.compile("[\ufdd0-\ufdef]")
 
 
@@ -78,6 +81,21 @@ class PromptText:
         """What follows an earlier text; None where this one does not begin with it."""
         mine, earlier = self.text, before.text
         return PromptText(self.shielded[len(earlier) :], self.shield) if mine.startswith(earlier) else None
+
+    def more_than(self, most: int, tokenizer: Tokenizer) -> int | None:
+        """A number of tokens above `most` that it has at least; None where it may have fewer.
+
+        Counted in pieces: the ids of megabytes at once are gigabytes, and a process that makes them does nothing else.
+        """
+        if len(self.shielded) <= _PIECE:
+            return None
+        text, count = self.text, 0
+        for start in range(0, len(text), _PIECE):
+            piece = slice(start, start + _PIECE)
+            count += len(tokenizer.encode_typed(text[piece], self.shielded[piece])) - _AT_A_CUT
+            if count > most:
+                return count
+        return None
 
     def encode(self, tokenizer: Tokenizer) -> list[int]:
         """Token ids: markers of the template as special tokens, everything else as text.

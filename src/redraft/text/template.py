@@ -19,6 +19,9 @@ from redraft.core.errors import CheckpointError, PromptError
 from redraft.text.template_source import DEFAULT, TOOL_USE
 
 _FILE = "<chat template>"
+# In characters. The published ones have up to thirty thousand, and what is longer takes longer to compile than to run.
+_LONGEST = 2**16
+_LONGEST_REASON = 500
 _NOT_ASCII = re.compile("[^\x00-\x7f\ufdd0-\ufdef]")
 
 
@@ -42,7 +45,9 @@ class Template:
         """
         template = self._templates.get(TOOL_USE if values.get("tools") else DEFAULT) or self._templates[DEFAULT]
         try:
-            return template.render({**self.special_tokens, **values})
+            text = template.render({**self.special_tokens, **values})
+            text.encode()
+            return text
         except Exception as error:
             # A template is a program: it may raise anything.
             lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == _FILE]
@@ -50,14 +55,19 @@ class Template:
             raise PromptError(f"the chat template{where} refuses these messages: {_one_line(error)}") from None
 
     def _compiled(self, source: str) -> jinja2.Template:
+        if len(source) > _LONGEST:
+            raise CheckpointError(f"the chat template has {len(source)} characters; {_LONGEST} are read at most")
         try:
             code = self._environment.compile(source, filename=_FILE)
         except jinja2.TemplateError as error:
             line = getattr(error, "lineno", None)
             where = "" if line is None else f", line {line}"
             raise CheckpointError(f"the chat template cannot be read{where}: {_one_line(error)}") from None
-        except RecursionError:
-            raise CheckpointError("the chat template cannot be read: it is nested too deep") from None
+        except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError):
+            # Python's own bounds, on the program that Jinja makes of it.
+            raise CheckpointError(
+                "the chat template cannot be read: it is nested too deep, or a number too long"
+            ) from None
         return jinja2.Template.from_code(self._environment, code, self._environment.make_globals(None))
 
 
@@ -109,7 +119,8 @@ def _raise(message: str) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    said = " ".join(str(getattr(error, "message", None) or error).split())
+    said = " ".join(str(getattr(error, "message", None) or error).split())[:_LONGEST_REASON]
+    said = said.encode(errors="replace").decode()
     if said and isinstance(error, jinja2.TemplateError):
         return said
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

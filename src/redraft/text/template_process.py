@@ -53,7 +53,7 @@ def _answer(template: Template, values: dict[str, Any]) -> dict[str, str]:
 
 
 def _say(answer: dict[str, str]) -> None:
-    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+    sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -49,11 +49,6 @@ class Tokenizer:
         return self._backend.get_vocab_size()
 
     @cached_property
-    def longest(self) -> int:
-        """Characters of the longest token."""
-        return max(map(len, self._backend.get_vocab()), default=1)
-
-    @cached_property
     def num_ids(self) -> int:
         """One more than the largest id; vocabularies may have holes."""
         return max(self._backend.get_vocab().values(), default=-1) + 1
