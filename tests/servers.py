@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 KEY = "test-key"
 REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())"]
@@ -37,8 +38,8 @@ run(engine, Settings(**settings), announce=lambda text: print(text, file=sys.std
 class Served(subprocess.Popen[str]):
     """A process that serves; `said` is what it has written to stderr so far, line by line."""
 
-    def __init__(self, command: list[str]) -> None:
-        super().__init__(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    def __init__(self, command: list[str], **more: Any) -> None:
+        super().__init__(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)
         self.said: list[str] = []
         # A server whose log nobody reads would wait for a reader.
         self._reader = threading.Thread(target=self._read, daemon=True)

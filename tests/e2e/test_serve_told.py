@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import shutil
+import signal
+import socket
 import subprocess
 
 import pytest
 
+from redraft.checkpoint.locate import BUNDLED
 from redraft.server.settings import Settings
 from servers import KEY, REDRAFT, Served, ask, serving, wait_until
 
@@ -149,3 +155,46 @@ def test_a_short_key_stays_on_this_machine():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "16" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["a full pipe", "a full disk", "nowhere"])
+def test_a_log_that_nobody_takes_holds_nobody_up(where):
+    command = [*REDRAFT, "serve", "--port", (port := str(free_port())), "--dtype", "float32", "--api-key", KEY]
+    reading, writing = os.pipe()
+    if where == "nowhere":
+        command = ["sh", "-c", f"exec {shlex.join(command)} 2>&-"]
+    elif where == "a full disk":
+        command = ["sh", "-c", f"exec {shlex.join(command)} 2>/dev/full"]
+    with subprocess.Popen(command, stderr=writing) as process:
+        try:
+            wait_until(lambda: ask(int(port), "GET", "/ready", key=None)[0] == 200, 60)
+            for _ in range(700):
+                assert ask(int(port), "GET", "/health", key=None, timeout=10)[0] == 200
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+        finally:
+            process.kill()
+            os.close(reading)
+            os.close(writing)
+    assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return bound.getsockname()[1]
+
+
+def test_the_folder_that_someone_stands_in_names_the_model(tmp_path):
+    shutil.copytree(BUNDLED / "mini", tmp_path / "its-name")
+    process = Served([*REDRAFT, "serve", "--port", "0", "--api-key", KEY, "--model", "."], cwd=tmp_path / "its-name")
+    try:
+        port = process.port()
+        assert json.loads(ask(port, "GET", "/v1/models")[1])["data"][0]["id"] == "its-name"
+    finally:
+        process.end()
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::", "null", "http://elsewhere"])
+def test_an_origin_that_is_none_is_a_foreign_one(served, origin):
+    assert ask(served[1], "GET", "/health", headers={"origin": origin})[0] == 403

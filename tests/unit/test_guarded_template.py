@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from redraft.checkpoint.locate import BUNDLED
 from redraft.core.errors import CheckpointError, PromptError
 from redraft.text import guarded_template
 from redraft.text.chat import ChatTemplate
+from redraft.text.guarded import compile_guarded
 from redraft.text.template import Template
 from redraft.text.template_source import template_sources
 
@@ -57,6 +59,61 @@ def test_one_that_takes_all_memory_is_refused(part):
     said = boom(template)
     assert "MemoryError" in said or "too much memory" in said or "OverflowError" in said
     assert template.render([USER]) == "user: play some jazz\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for i in messages %}" * 25 + "{% endfor %}" * 25,
+        "{% if messages %}" * 120 + "{% endif %}" * 120,
+        "{{ " + "9" * 5000 + " }}",
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{% if 1 %}{% set a = 1 %}{% endif %}" * 2000,
+    ],
+    ids=["loops", "conditions", "a number", "brackets", "length"],
+)
+def test_one_that_cannot_be_compiled_is_said_so_at_once(source):
+    began = time.monotonic()
+    with pytest.raises(CheckpointError, match="the chat template"):
+        ChatTemplate(source)
+    assert time.monotonic() - began < 20
+
+
+def test_what_it_says_is_cut_and_can_be_printed():
+    said = boom(hostile("{{ raise_exception('\\ud800' ~ 'x' * 300000000) }}"))
+    assert len(said) < 1000
+    said.encode()
+
+
+def test_half_a_character_is_refused():
+    assert "surrogates not allowed" in boom(hostile("{{ '\\ud800' }}"))
+
+
+def test_an_interrupted_prompt_leaves_its_answer_to_nobody():
+    template = hostile("{% for i in range(99999) %}{% for j in range(30) %}{% endfor %}{% endfor %}")
+    template.render([USER])
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            template.render([{"role": "user", "content": "boom"}])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert template.render([USER]) == "user: play some jazz\n"
+
+
+def test_nothing_is_imported_from_where_someone_stands(tmp_path, monkeypatch):
+    """Which may be a download."""
+    for name in ("jinja2", "json", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert ChatTemplate(PLAIN).render([USER]) == "user: play some jazz\n"
+    assert compile_guarded("a+").next.size
 
 
 def test_one_that_writes_more_than_any_context_holds_is_refused():

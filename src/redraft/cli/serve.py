@@ -79,7 +79,7 @@ def serve(
         port=port,
         api_key=None if no_auth else key,
         print_key=is_new,
-        model=served_name or Path(model).name,
+        model=served_name or Path(model).resolve().name,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
         max_running=max_running,

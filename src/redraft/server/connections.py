@@ -31,9 +31,9 @@ class Lobby:
     def __init__(self, settings: Settings, descriptors: int) -> None:
         """`descriptors`: files that the process may open yet."""
         self.settings = settings
-        # Accepted in one go, before any of them is seen here.
-        self.backlog = min(256, descriptors // 4)
-        self._most = max(1, min(_MOST_OPEN, descriptors - self.backlog - _OTHERS))
+        # So many are accepted in one turn of the loop, and each is seen here two turns later.
+        self.backlog = min(256, descriptors // 8)
+        self._most = max(1, min(_MOST_OPEN, descriptors - 3 * self.backlog - _OTHERS))
         self._open: set[Connection] = set()
         # In the order in which they began to wait.
         self._strangers: dict[Connection, None] = {}

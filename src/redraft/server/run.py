@@ -37,8 +37,9 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     lobby = Lobby(settings, raise_descriptor_limit() - open_descriptors())
     bound = listening(settings, lobby.backlog)
     config = uvicorn.Config(
-        app, http=partial(Connection, lobby=lobby), ws="none", lifespan="on", log_config=None, log_level="error", access_log=False,  # type: ignore[arg-type]
-        server_header=False, date_header=False, backlog=lobby.backlog, timeout_keep_alive=settings.idle_s,  # type: ignore[arg-type]
+        app, http=partial(Connection, lobby=lobby), ws="none", lifespan="on",  # type: ignore[arg-type]
+        log_config=None, log_level="error", access_log=False, server_header=False, date_header=False,
+        backlog=lobby.backlog, timeout_keep_alive=settings.idle_s,  # type: ignore[arg-type]
         timeout_graceful_shutdown=LAST_WORDS_S,
     )  # fmt: skip
     port = bound.getsockname()[1]
