@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import secrets
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def run(context: Context) -> None:
 
 
 def _mend_interpreter() -> None:
-    """Triton 3.6 makes a loop's bounds into numbers in a way that NumPy has dropped."""
+    """Triton 3.6 makes a loop's bounds into numbers in a way that NumPy has dropped; 3.9 takes masks for integers."""
     from triton.runtime import interpreter
 
     patch_tensor = interpreter._patch_lang_tensor
@@ -51,3 +52,17 @@ def _mend_interpreter() -> None:
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     interpreter._patch_lang_tensor = patched
+    for name, place in (("create_masked_load", 1), ("create_masked_store", 2)):
+        setattr(interpreter.InterpreterBuilder, name, _with_mask(getattr(interpreter.InterpreterBuilder, name), place))
+
+
+def _with_mask(method: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """The method with a mask, its argument at this place, of truth values."""
+
+    def called(self: Any, *arguments: Any, **options: Any) -> Any:
+        mask = arguments[place]
+        if mask.data.dtype != bool:
+            mask.data = mask.data != 0
+        return method(self, *arguments, **options)
+
+    return called

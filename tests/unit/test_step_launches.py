@@ -6,6 +6,7 @@ This file is also the program that records, in a process whose Triton was import
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -96,14 +98,21 @@ def test_a_step_is_few_launches(form, batch, tmp_path):
     assert sum(counts.values()) <= 15 * layers + 40, counts
 
 
+def spilling(kernels):
+    """Those that keep registers on the stack, but for what is known: sines of large angles have a table of their own
+    there, and Triton 3.9 leaves 96 bytes of the attention of sm_90."""
+    newest = Version(importlib.metadata.version("triton")) >= Version("3.9")
+    known = {"attention_kernel": 96 if newest else 0, "rotary_kernel": 2**62}
+    return {name: x for name, x in kernels.items() if x["spilled"] > known.get(name.split(" ")[0], 0)}
+
+
 @pytest.mark.parametrize(("backend", "name", "form", "shape"), CASES)
 def test_all_that_is_launched_fits_its_gpu(backend, name, form, shape, tmp_path):
     found = said("compile", backend, name, form, "1", shape, cache=tmp_path)
     kernels = found["kernels"]
     assert len(kernels) > 15
     assert not {kernel: x for kernel, x in kernels.items() if x["shared"] > found["limit"]}
-    # Sines of large angles keep a table of their own on the stack.
-    assert not {kernel: x for kernel, x in kernels.items() if x["spilled"] and not kernel.startswith("rotary")}
+    assert not spilling(kernels)
 
 
 @pytest.mark.full
@@ -111,7 +120,7 @@ def test_every_kernel_waits_for_the_one_before_where_it_starts_early(tmp_path):
     given = ("compile", "cuda", "90", "int4", "1")
     early = said(*given, cache=tmp_path, REDRAFT_PDL="1")["kernels"]
     assert {x["waits"] for x in early.values()} == {1}
-    assert not {kernel: x for kernel, x in early.items() if x["spilled"] and not kernel.startswith("rotary")}
+    assert not spilling(early)
     plain = said(*given, cache=tmp_path)["kernels"]
     assert {x["waits"] for x in plain.values()} == {0}
 
