@@ -32,7 +32,7 @@ class Lobby:
         """`descriptors`: files that the process may open yet."""
         self.settings = settings
         # So many are accepted in one turn of the loop, and each is seen here two turns later.
-        self.backlog = min(256, descriptors // 8)
+        self.backlog = max(1, min(256, descriptors // 8))
         self._most = max(1, min(_MOST_OPEN, descriptors - 3 * self.backlog - _OTHERS))
         self._open: set[Connection] = set()
         # In the order in which they began to wait.
