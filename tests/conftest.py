@@ -7,9 +7,12 @@ import signal
 
 import pytest
 
-# A shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt.
+# A shell's background jobs ignore Ctrl-C, and what `nohup` starts a terminal that goes; so would the processes that
+# tests interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -143,10 +143,17 @@ def test_a_terminal_that_goes_loses_nothing(tmp_path, whole):
 
 
 def test_under_nohup_a_terminal_that_goes_is_no_reason(tmp_path):
+    """Not even where it is still written to."""
     recipe = write_recipe(tmp_path, **LONG | {"steps": 40})
-    with started("nohup", *REDRAFT, "train", str(recipe), "--json") as process:
-        until(logged(recipe, 7))
-        os.killpg(process.pid, signal.SIGHUP)
-        out, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 0, err
+    ours, theirs = os.openpty()
+    ignoring = ["sh", "-c", f"trap '' HUP; exec {shlex.join([*REDRAFT, 'train', str(recipe), '--json'])}"]
+    with subprocess.Popen(
+        ignoring, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, start_new_session=True
+    ) as process:
+        os.close(theirs)
+        until(logged(recipe, 2))
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)
+        out, _ = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
     assert json.loads(out)["steps"] == 40

@@ -46,9 +46,16 @@ def progress(
     # Names of files may have brackets, which are no markup.
     text = TextColumn("{task.description}", markup=False)
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Remaining())
-    with Progress(*columns, console=Console(stderr=True), transient=transient) as bar:
-        task = bar.add_task(name, total=total, completed=first)
+    bar = Progress(*columns, console=Console(stderr=True), transient=transient)
+    task = bar.add_task(name, total=total, completed=first)
+    # A terminal may go, and the work goes on.
+    with contextlib.suppress(OSError):
+        bar.start()
+    try:
         yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text or name)
+    finally:
+        with contextlib.suppress(OSError):
+            bar.stop()
 
 
 @contextmanager

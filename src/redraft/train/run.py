@@ -118,11 +118,8 @@ class _Trainer:
         forget_beyond(self.metrics, {"train": self.progress.step, "held_out": self.progress.evaluated})
         try:
             self._train()
-        except (Interrupted, OSError):
-            # A bar cannot be taken down where the terminal has gone.
-            if self.stop.asked is None:
-                raise
-            self.interrupted = self.stop.asked
+        except Interrupted as interrupted:
+            self.interrupted = interrupted.signal
             if self.progress != self.saved:
                 self._save_state()
         best = self.recipe.output / "model"
