@@ -68,8 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what follows `redraft`; None takes the process's own.
     """
     spin_briefly()
-    # Processes that this one starts import nothing from the folder that someone stands in, which may be a download.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
+    if arguments is None:
+        # Processes that this one starts import nothing from the folder that someone stands in, which may be a download.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             # It was closed.
