@@ -10,7 +10,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redraft.core.engine import Engine
@@ -24,32 +24,14 @@ _UNSPACED = re.compile(
 )
 
 
-def evaluate(
-    engine: Engine,
-    rows: Sequence[Row],
-    *,
-    seed: int = 0,
-    limit: int | None = None,
-    options: Mapping[str, Any] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-    on_wrong: Callable[[Mapping[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """Answers the rows and measures the replies; arguments as `redraft.eval.tool_calls.evaluate` has them.
+def evaluate(engine: Engine, rows: Sequence[Row], **how: Any) -> dict[str, Any]:
+    """Answers the rows, how `redraft.eval.answers.answer` is told, and measures the replies.
 
     Returns:
         `exact_match, contains, token_f1`: means over all rows, None where there are none, and the costs of
         `redraft.eval.answers.Answers`. A reply that failed scores 0; one is wrong where it is no exact match.
     """
-    answers = answer(
-        engine,
-        rows,
-        seed=seed,
-        limit=limit,
-        options=options,
-        on_progress=on_progress,
-        is_wrong=lambda row, reply: not _score(exact_match, row, reply),
-        on_wrong=on_wrong,
-    )
+    answers = answer(engine, rows, is_wrong=lambda row, reply: not _score(exact_match, row, reply), **how)
     measures = {
         measure.__name__: share([_score(measure, row, reply) for row, reply in answers.pairs])
         for measure in (exact_match, contains, token_f1)

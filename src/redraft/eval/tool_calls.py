@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redraft.core.engine import Engine
@@ -19,24 +19,8 @@ from redraft.eval.data import Row
 Tools = Mapping[str, set[str]]
 
 
-def evaluate(
-    engine: Engine,
-    rows: Sequence[Row],
-    *,
-    seed: int = 0,
-    limit: int | None = None,
-    options: Mapping[str, Any] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-    on_wrong: Callable[[Mapping[str, Any]], None] | None = None,
-) -> dict[str, Any]:
-    """Answers the rows and measures the replies.
-
-    Args:
-        seed: row i is answered with seed + i.
-        limit: how many rows, evenly spaced, since files are often sorted; None takes all.
-        options: generation options of every row.
-        on_progress: called with (rows answered, rows in all).
-        on_wrong: called with prompt, expected and got of each wrong reply.
+def evaluate(engine: Engine, rows: Sequence[Row], **how: Any) -> dict[str, Any]:
+    """Answers the rows, how `redraft.eval.answers.answer` is told, and measures the replies.
 
     Returns:
         `exact_match, intent_accuracy, slot_f1, valid_calls, wrongly_turned_down`: over the `n_calls` rows whose
@@ -44,16 +28,7 @@ def evaluate(
         `denoising_steps_per_canvas, tokens_per_forward, seconds_per_request`: over all `n`, of which `n_failed`
         ended in an error.
     """
-    answers = answer(
-        engine,
-        rows,
-        seed=seed,
-        limit=limit,
-        options=options,
-        on_progress=on_progress,
-        is_wrong=_is_wrong,
-        on_wrong=on_wrong,
-    )
+    answers = answer(engine, rows, is_wrong=_is_wrong, **how)
     return grade(answers.pairs, known_tools(rows)) | answers.costs()
 
 
