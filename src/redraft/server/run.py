@@ -18,7 +18,7 @@ from redraft.core.engine import Engine
 from redraft.core.errors import OptionError
 from redraft.server.app import create_app
 from redraft.server.connections import Connection, Lobby, open_descriptors, raise_descriptor_limit
-from redraft.server.request_log import log_to_stderr
+from redraft.server.log import log_to_stderr
 from redraft.server.scheduler import Scheduler
 from redraft.server.settings import Settings
 
