@@ -188,7 +188,7 @@ def test_modes_with_a_canvas_are_refused(engine: Any, mode: str) -> None:
         engine.generate_batch([redraft.Request(prompt=[5, 6, 7], options={"mode": mode})])
 
 
-@pytest.mark.parametrize("option", [{"initial_canvas": [3, 4]}, {"redraft": 1}, {"preset": "careful"}])
+@pytest.mark.parametrize("option", [{"initial_canvas": [3, 4]}, {"redraft": 1}, {"preset": "redrafted"}])
 def test_options_of_the_canvas_are_refused(engine: Any, option: dict[str, Any]) -> None:
     name = "redraft" if "preset" in option else next(iter(option))
     with pytest.raises(OptionError, match=f"{name} needs the canvas mode; this checkpoint is autoregressive"):
@@ -196,7 +196,7 @@ def test_options_of_the_canvas_are_refused(engine: Any, option: dict[str, Any]) 
 
 
 def test_other_presets_and_a_wrong_mode(engine: Any) -> None:
-    assert len(engine.generate([5, 6, 7], preset="balanced", max_new_tokens=3).token_ids) == 3
+    assert len(engine.generate([5, 6, 7], preset="trimmed", max_new_tokens=3).token_ids) == 3
     with pytest.raises(OptionError, match="mode must be"):
         engine.generate([5, 6, 7], mode="telepathy")
 

@@ -187,8 +187,8 @@ def test_a_redraft_is_kept_only_if_the_judge_prefers_it(engine):
 VARIANTS = [
     {"logprobs": True},
     {"redraft": 2},
-    {"preset": "balanced"},
-    {"preset": "careful"},
+    {"preset": "trimmed"},
+    {"preset": "redrafted"},
     {"mode": "verified"},
     {"canvas_length": 16},
     {"response_format": {"type": "choice", "choices": ["yes please", "no"]}, "max_denoising_steps": 4},

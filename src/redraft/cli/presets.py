@@ -1,42 +1,66 @@
-"""`redraft presets`: named sets of options, and what they measure on mini's task."""
+"""`redraft presets`: named sets of options, and what they measure on a model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from redraft.cli.options import Json
-from redraft.core.presets import PRESETS
+from redraft.cli.options import Json, Model
+from redraft.core.presets import MEANINGS, PRESETS
+
+# What the model does where no preset is named.
+_NONE = "default"
+_COLUMNS = {
+    "exact match": ("exact_match", "{:.1%}"),
+    "valid calls": ("valid_calls", "{:.1%}"),
+    "steps/canvas": ("denoising_steps_per_canvas", "{:.1f}"),
+    "s/request": ("seconds_per_request", "{:.3f}"),
+}
 
 
-def presets(as_json: Json = False) -> None:
-    """List the presets with their options and what they measure."""
-    from redraft.checkpoint.locate import BUNDLED
+def presets(model: Model = "mini", as_json: Json = False) -> None:
+    """List the presets, what they do, and what they measure on a model."""
+    from redraft.checkpoint.locate import locate
     from redraft.cli import show
     from redraft.core.files import read_json
 
-    path = BUNDLED / "mini" / "presets.json"
-    measured: dict[str, Any] = read_json(path) if path.exists() else {}
+    path = locate(model) / "presets.json"
+    document = read_json(path) if path.exists() else {}
+    found = document.get("presets")
+    measured = found if isinstance(found, dict) else {}
     if as_json:
-        found = measured.get("presets", {})
-        show.print_json({name: {"options": PRESETS[name], "measured": found.get(name)} for name in PRESETS})
+        named = {
+            name: {"meaning": MEANINGS[name], "options": options, "measured": measured.get(name)}
+            for name, options in PRESETS.items()
+        }
+        default = {"meaning": "what the model does unasked", "options": {}, "measured": measured.get(_NONE)}
+        show.print_json({_NONE: default, **named})
         return
+    for name, options in PRESETS.items():
+        print(f"{name}: {MEANINGS[name]}")
+        print(f"    {', '.join(f'{key}={value}' for key, value in options.items())}")
+    if not measured:
+        print(show.printable(f"\n{model}: not measured yet; benchmarks/presets.py does it, on held-out rows of your task"))
+        return
+    task, command = document.get("task"), document.get("command")
+    print(show.printable(f"\n{model}, {task}:"))
     show.print_rich(_table(measured))
-    if measured:
-        show.print_note(f"{measured['task']}; made by: {measured['command']}")
+    show.print_note(show.printable(f"made by: {command}"))
 
 
-def _table(measured: dict[str, Any]) -> Any:
+def _table(measured: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("preset", "options", "exact match", "valid calls", "steps/canvas", "s/request"):
-        table.add_column(name, justify="left" if name in ("preset", "options") else "right")
-    for name, options in PRESETS.items():
-        found = measured.get("presets", {}).get(name)
-        cells = ["-"] * 4
-        if found:
-            shares = [f"{100 * found[key]:.1f} %" for key in ("exact_match", "valid_calls")]
-            costs = [f"{found['denoising_steps_per_canvas']:.1f}", f"{found['seconds_per_request']:.3f}"]
-            cells = shares + costs
-        table.add_row(name, ", ".join(f"{key}={value}" for key, value in options.items()), *cells)
+    table.add_column("preset")
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="right")
+    for name in (_NONE, *PRESETS):
+        found = measured.get(name)
+        table.add_row(name, *(_cell(found, key, form) for key, form in _COLUMNS.values()))
     return table
+
+
+def _cell(found: Any, key: str, form: str) -> str:
+    value = found.get(key) if isinstance(found, dict) else None
+    return form.format(value) if isinstance(value, int | float) else "-"
