@@ -93,7 +93,7 @@ def test_options_that_were_given_reach_the_engine_and_no_others(engine):
 def test_loading_flags_reach_load(engine):
     assert main(["run", "hi", "--model", "m", "--device", "cpu", "--dtype", "float32", "--threads", "2"]) == 0
     given = {"device": "cpu", "dtype": "float32", "threads": 2}
-    assert engine.loads == [("m", given | {"quantize": None, "memory_gb": None, "verify": False})]
+    assert engine.loads == [("m", given | {"quantize": None, "memory_gb": None, "max_context": None, "verify": False})]
 
 
 def test_flags_are_the_scalar_options_that_work():

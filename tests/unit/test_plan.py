@@ -252,6 +252,18 @@ def test_the_json_document_is_complete(measured, capsys):
                 assert set(row["step_parts"]) == {"projections", "attention", "dense", "experts", "head"}
 
 
+def test_what_was_seen_stands_beside_what_is_possible(measured, capsys):
+    seen = {}
+    for more in ([], ["--memory", "12"], ["--batch", "2"], ["--shape", "mid"]):
+        assert main(["plan", "--device", "rtx-5090", "--json", *more]) == 0
+        seen[" ".join(more)] = json.loads(capsys.readouterr().out)["devices"]
+    card = seen[""][-1]
+    assert card["expected_tokens_per_second"] == [700, 700]
+    assert max(row["tokens_per_second"]["16"] for row in card["forms"]) > 700
+    for more in ("--memory 12", "--batch 2", "--shape mid"):
+        assert seen[more][-1]["expected_tokens_per_second"] is None, more
+
+
 def test_a_limit_of_memory_holds_everywhere(measured, capsys):
     assert main(["plan", "--device", "h100", "--memory", "16", "--json"]) == 0
     devices = json.loads(capsys.readouterr().out)["devices"]
@@ -266,7 +278,7 @@ def test_tables_and_picture(measured, capsys, tmp_path):
     assert "H100 SXM" in shown
     assert "1,008 (FP8, vLLM)" in shown
     assert "what runs there:" in shown
-    assert "sources:" in shown
+    assert "sources (" in shown
     assert picture.read_bytes()[:4] == b"\x89PNG"
     document = plan_module.plan(
         model=None, shape="full", devices=["h100"], context=64, batch=2, memory_bytes=None, disk_bytes_per_s=1e9,

@@ -18,6 +18,8 @@ from redraft.checkpoint.formats.sidecar import sidecar
 from redraft.checkpoint.locate import is_gguf, locate
 from redraft.checkpoint.source import Source
 from redraft.core.errors import InputError, RedraftError
+from redraft.core.options import GenerationOptions
+from redraft.core.threads import checked
 from redraft.engine.defaults import Defaults
 from redraft.model.model import shapes_of
 from redraft.placement.device import auto_dtype
@@ -68,7 +70,7 @@ def bench(
     if layers is not None and shape is None:
         raise InputError("--layers cuts a --shape; a model has the layers it has")
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(checked(threads, "threads"))
     # What is stored in a form of ours runs in it.
     stored = shape is None and dtype == "auto"
     if dtype == "auto":
@@ -82,6 +84,11 @@ def bench(
         raise InputError(f"{directory} has no canvas mode, and bench measures denoising steps")
     if against is not None and (source.quantised or is_gguf(directory)):
         raise InputError(f"--against {against}: it does not read {directory}; bench the model that this was made from")
+    room = config.max_position_embeddings - config.canvas_length
+    if prompt is None and prompt_tokens > room:
+        raise InputError(f"--prompt-tokens {prompt_tokens}: beside a canvas this model has {room} positions")
+    if steps is not None:
+        GenerationOptions(max_denoising_steps=steps)
     beside = sidecar(directory)
     # What loading would refuse: said here, before processes are started.
     source.parameters(shapes_of(config))

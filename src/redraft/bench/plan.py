@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from redraft.bench.catalogue import Device, find_devices, these_accelerators, this_cpu
+from redraft.bench.expected import expected
 from redraft.bench.floor import Part, part_floors_s, step_parts
 from redraft.bench.machine import measure_machine
 from redraft.bench.shapes import shape_config
@@ -25,6 +26,10 @@ from redraft.placement.device import auto_dtype
 STEPS = (12, 16, 24, 48)
 # Of 128 experts, those that the rows of a canvas of clean text choose in a layer. Source: DiffusionGemma's report.
 TYPICAL_SHARE_TOUCHED = 84 / 128
+# Cached positions that are planned for where nobody says.
+CONTEXT = 8192
+# Beyond it the sums say nothing about any machine.
+LARGEST_BATCH = 65_536
 # Streamed experts arrive in one buffer while the other is used.
 STREAM_BUFFERS = 2
 
@@ -66,7 +71,7 @@ def plan(
     model: str | None,
     shape: str | None,
     devices: Sequence[str],
-    context: int,
+    context: int | None,
     batch: int,
     memory_bytes: int | None,
     disk_bytes_per_s: float,
@@ -78,7 +83,7 @@ def plan(
         model: name of a checkpoint; exclusive with `shape`.
         shape: a named shape; with neither, the released model's.
         devices: of the catalogue, by name; none means all.
-        context: cached positions of each sequence.
+        context: cached positions of each sequence; None takes 8192, or what the model has where that is less.
         batch: sequences at a time.
         memory_bytes: no device is taken to have more than this.
         disk_bytes_per_s: at which experts are read that no memory holds.
@@ -92,6 +97,12 @@ def plan(
     chosen = find_devices(devices)
     path = None if model is None else locate(model)
     config, described = _model(model, path, shape)
+    most = config.max_position_embeddings
+    if context is not None and context > most:
+        raise InputError(f"--context {context}: this model has {most} positions at most")
+    if batch > LARGEST_BATCH:
+        raise InputError(f"--batch {batch}: at most {LARGEST_BATCH} sequences can be planned for")
+    context = context or min(CONTEXT, most)
     request = Request(config=config, context=context, batch=batch, disk_bytes_per_s=disk_bytes_per_s, path=path)
     machine = measure_machine() if measure else None
     here = this_cpu(machine)
@@ -130,17 +141,19 @@ def _model(model: str | None, path: Path | None, shape: str | None) -> tuple[Mod
 
 def device_plan(request: Request, device: Device) -> dict[str, Any]:
     """Every form on one device, with what others report of it."""
-    described = device.to_dict()
+    described, forms = device.to_dict(), [form_plan(request, device, form) for form in FORMS]
+    # Others report of the released model; beside another one their figures would mean nothing.
+    released = _is_released(request.config)
     return {
         name: described[name]
         for name in ("key", "name", "is_cpu", "memory_bytes", "read_bytes_per_s", "operations_per_s")
     } | {
         "host_bytes_per_s": device.host_bytes_per_s,
-        "forms": [form_plan(request, device, form) for form in FORMS],
+        "forms": forms,
         # Of a device that is not here nobody can be asked.
         "kernels": kernel_choices(torch.device("cpu" if device.is_cpu else device.key)) if device.is_here else None,
-        # Others report of the released model; beside another one their figures would mean nothing.
-        "published": described["published"] if _is_released(request.config) else [],
+        "published": described["published"] if released else [],
+        "expected_tokens_per_second": expected(device, forms) if released and request.batch == 1 else None,
         "sources": described["sources"],
     }
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.table import Table
 
+from redraft.bench.expected import OVER_FLOOR
 from redraft.bench.plan import STEPS, best_form
 from redraft.kernels.choice import OPERATIONS
 
 _GB = 1e9
-_RATES = (*(f"at {steps}" for steps in STEPS), "autoregressive")
-CAPTION = "tokens/s at best, at so many denoising steps a canvas, and one token at a time:"
+_WIDTH = 80
+CAPTION = """GB: weights, keys and values, and what a forward needs; of another device, what
+it has. A share of the experts is what stays in memory. step: the least that one
+can take. @16: tokens/s at best with 16 denoising steps a canvas; causal: token
+by token. seen: what somebody has measured; without it a bound is only a bound."""
+# Of the rates, those that a table of many devices has room for.
+_FEW = (16, 48)
 
 
 def model_line(document: dict[str, Any]) -> str:
@@ -42,6 +49,10 @@ def machine_lines(device: dict[str, Any], document: dict[str, Any]) -> list[str]
     if device["is_cpu"] and measured and measured["busy"]:
         share = 100 * measured["others_share"]
         lines.append(f"busy: others took {share:.0f} % of the cores; this machine's floors are too high")
+    if device["is_cpu"] and device["expected_tokens_per_second"]:
+        low, high = OVER_FLOOR
+        rates = _range(device["expected_tokens_per_second"])
+        lines.append(f"int4 @16 is to be expected at {rates}: two CPUs took {low} and {high} times the least")
     return lines
 
 
@@ -49,12 +60,11 @@ def forms_table(device: dict[str, Any]) -> Table:
     """One row a form: memory, whether it fits, the least that a step takes, rates."""
     table = Table(box=None, pad_edge=False)
     table.add_column("form")
-    headings = ("weights GB", "KV GB", "work GB", "total GB", "fits", "step at best")
-    for heading in (*headings, *_RATES):
-        table.add_column(heading, justify="left" if heading == "fits" else "right")
+    for heading in ("weights", "GB", "fits", "step", *(f"@{steps}" for steps in STEPS), "causal"):
+        table.add_column(heading, justify="left" if heading == "fits" else "right", no_wrap=True)
     for row in device["forms"]:
-        sizes = [_gigabytes(row[f"{name}_bytes"]) for name in ("weights", "kv", "workspace", "total")]
-        table.add_row(row["form"], *sizes, _fits(row), *_speeds(row))
+        sizes = [_gigabytes(row[f"{name}_bytes"]) for name in ("weights", "total")]
+        table.add_row(row["form"], *sizes, _fits(row), *_speeds(row, STEPS))
     return table
 
 
@@ -69,25 +79,30 @@ def kernels_table(device: dict[str, Any]) -> Table:
 
 
 def catalogue_table(devices: list[dict[str, Any]]) -> Table:
-    """One row a device with its best form and what others report."""
+    """One row a device with its best form, what it can do at best, and what others report."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("device")
-    table.add_column("GB", justify="right")
-    table.add_column("best form")
-    for heading in ("total GB", "fits", "step at best", *_RATES):
-        table.add_column(heading, justify="left" if heading == "fits" else "right")
-    table.add_column("reported by others")
+    table.add_column("device", no_wrap=True)
+    for heading in ("GB", "form", "step", *(f"@{steps}" for steps in _FEW), "causal", "seen"):
+        table.add_column(heading, justify="left" if heading == "form" else "right", no_wrap=True)
     for device in devices:
         row = best_form(device)
         memory = f"{device['memory_bytes'] / _GB:.0f}"
-        reported = "; ".join(f"{_range(entry)} ({entry['what']})" for entry in device["published"]) or "-"
+        seen = _range(device["expected_tokens_per_second"])
         if row is None:
-            table.add_row(device["name"], memory, "-", "-", "no form", *["-"] * 6, reported)
+            table.add_row(device["name"], memory, "no form fits", *["-"] * 4, seen)
             continue
-        table.add_row(
-            device["name"], memory, row["form"], _gigabytes(row["total_bytes"]), _fits(row), *_speeds(row), reported
-        )
+        form = row["form"] if row["fits"] else f"{row['form']}, {_fits(row)}"
+        table.add_row(device["name"], memory, form, *_speeds(row, _FEW), seen)
     return table
+
+
+def reported_lines(devices: list[dict[str, Any]]) -> Iterator[str]:
+    """What stands behind the figures that were seen."""
+    for device in devices:
+        for entry in device["published"]:
+            beside = entry["autoregressive_tokens_per_second"]
+            more = "" if beside is None else f", beside {_number(beside)} token by token"
+            yield f"  {device['name']}: {_range(entry['tokens_per_second'])} ({entry['what']}{more})"
 
 
 def source_lines(devices: list[dict[str, Any]]) -> Iterator[str]:
@@ -98,22 +113,23 @@ def source_lines(devices: list[dict[str, Any]]) -> Iterator[str]:
             seen.setdefault(source["name"], source)
     for source in seen.values():
         doubt = ", not checked" if "not checked" in source["status"] else ""
-        yield f"{source['name']} ({source['date']}{doubt})"
+        told = f"{source['name']} ({source['date']}{doubt})"
+        yield textwrap.fill(told, _WIDTH, initial_indent="  ", subsequent_indent="    ")
 
 
 def _fits(row: dict[str, Any]) -> str:
     share = row["resident_expert_share"]
     if share is None:
         return "no"
-    return "yes" if row["fits"] else f"{100 * share:.0f} % of experts"
+    return "yes" if row["fits"] else f"{100 * share:.0f} %"
 
 
-def _speeds(row: dict[str, Any]) -> list[str]:
-    """Cells of the step's floor, of the rates at each number of steps, and of the autoregressive rate."""
+def _speeds(row: dict[str, Any], steps: Sequence[int]) -> list[str]:
+    """Cells of the step's floor, of the rates at these numbers of steps, and of the causal mode's rate."""
     step, rates = row["step_floor_s"], row["tokens_per_second"]
     alone = row["autoregressive_tokens_per_second"]
     cells = ["-" if step is None else _duration(step)]
-    cells += [_number(rates[str(steps)]) if rates else "-" for steps in STEPS]
+    cells += [_number(rates[str(number)]) if rates else "-" for number in steps]
     return [*cells, "-" if alone is None else _number(alone)]
 
 
@@ -123,9 +139,11 @@ def _duration(seconds: float) -> str:
     return f"{1e3 * seconds:.1f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.0f} µs"
 
 
-def _range(entry: dict[str, Any]) -> str:
-    least, most = entry["tokens_per_second"]
-    return f"{least:,.0f}" if least == most else f"{least:,.0f}-{most:,.0f}"
+def _range(rates: Sequence[float] | None) -> str:
+    if rates is None:
+        return "-"
+    least, most = map(_number, rates)
+    return least if least == most else f"{least}-{most}"
 
 
 def _number(value: float) -> str:

@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from redraft import __version__
-from redraft.cli import errors
+from redraft.cli import asides, errors
 from redraft.cli.bench import bench
 from redraft.cli.chat import chat
+from redraft.cli.command import SETTINGS, Debug, add_command
 from redraft.cli.data import app as data_app
 from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
@@ -25,21 +26,18 @@ from redraft.cli.serve import serve
 from redraft.cli.train import train
 from redraft.core.threads import spin_briefly
 
-_UNSET = "Generation options that are not given come from the checkpoint."
-
 # Plain help: rich's costs 0.15 s and cuts long option names off at 80 columns.
-app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"max_content_width": 100})
+app = typer.Typer(rich_markup_mode=None, context_settings=SETTINGS)
 
 
 @app.callback(invoke_without_command=True, add_help_option=False)
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Debug = False,
     show_help: Help = False,
 ) -> None:
     """Run, tune and judge DiffusionGemma on the machine you own."""
-    context.ensure_object(errors.State).debug = debug
     if version:
         typer.echo(f"redraft {__version__}")
         raise typer.Exit
@@ -48,17 +46,35 @@ def _root(
         raise typer.Exit
 
 
-app.command(epilog=_UNSET)(run)
-app.command(epilog=_UNSET)(chat)
-app.command()(serve)
-app.command()(train)
+add_command(
+    app,
+    run,
+    "run",
+    'redraft run "play something by Nina Simone on Spotify"',
+    "echo 'what is the weather in Paris' | redraft run - --json",
+)
+add_command(app, chat, "chat", "redraft chat", "redraft chat --model path/to/diffusiongemma")
+add_command(
+    app, serve, "serve", "redraft serve --known-tools", "REDRAFT_API_KEY=... redraft serve --host 0.0.0.0 --port 9000"
+)
+add_command(
+    app, train, "train", "redraft train recipes/mini/mini.yaml", "redraft train my.yaml --data my.jsonl --set steps=100"
+)
 app.add_typer(eval_app, name="eval")
 app.add_typer(data_app, name="data")
-app.command()(bench)
-app.command()(plan)
-app.command()(quantize)
-app.command()(export)
-app.command()(presets)
+add_command(
+    app, bench, "bench", "redraft bench --steps 8", "redraft bench --shape mid --steps 8 --against transformers"
+)
+add_command(app, plan, "plan", "redraft plan", "redraft plan --device rtx-4090 --context 32768")
+add_command(
+    app,
+    quantize,
+    "quantize",
+    "redraft quantize path/to/diffusiongemma small",
+    "redraft quantize mini small --experts int8",
+)
+add_command(app, export, "export", "redraft export small again")
+add_command(app, presets, "presets", "redraft presets", "redraft presets --model path/to/diffusiongemma")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     spin_briefly()
     if arguments is None:
+        asides.begin()
         # Processes that this one starts import nothing from the folder that someone stands in, which may be a download.
         os.environ.setdefault("PYTHONSAFEPATH", "1")
     for name in ("stdout", "stderr"):

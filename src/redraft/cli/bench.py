@@ -15,23 +15,24 @@ Dtype = Annotated[str, typer.Option(help='"auto", "float32", "bfloat16", "int8" 
 
 def bench(
     model: Annotated[
-        str | None, typer.Option(help='"mini" (the default), a directory, a GGUF file or a Hub id.')
+        str | None, typer.Option(help='"mini" (the default), a directory, a GGUF file or a Hub id.', metavar="NAME")
     ] = None,
-    shape: Annotated[str | None, typer.Option(help='Random weights: "tiny", "mid" or "full".')] = None,
-    layers: Annotated[int | None, typer.Option(help="Layers of the shape, to make it fit.", min=1)] = None,
+    shape: Annotated[str | None, typer.Option(help='Random weights: "tiny", "mid" or "full".', metavar="NAME")] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers of the shape, to make it fit.", min=1, metavar="N")] = None,
     steps: Annotated[
         int | None, typer.Option(help="Fixed work: so many denoising steps, no early stop.", min=1, metavar="N")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="The prompt; unset, random token ids.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The prompt; unset, random token ids.", metavar="TEXT")] = None,
     prompt_tokens: Annotated[
         int | None, typer.Option(help="How many random ids; unset, 128.", min=1, metavar="N")
     ] = None,
     dtype: Dtype = "auto",
-    against: Annotated[str | None, typer.Option(help='Measure "transformers" beside redraft.')] = None,
+    against: Annotated[str | None, typer.Option(help='Measure "transformers" beside redraft.', metavar="NAME")] = None,
     settings: Annotated[
         str | None,
         typer.Option(
-            help='Of transformers: "default", or "all" (unset) to try its other experts and its compiled step.'
+            help='Of transformers: "default", or "all" (unset) to try its other experts and its compiled step.',
+            metavar="NAME",
         ),
     ] = None,
     repetitions: Annotated[int, typer.Option(help="Measured generations of each.", min=1, metavar="N")] = 3,
@@ -42,7 +43,7 @@ def bench(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure speed and memory, against the machine's floor and against transformers."""
+    """Measure speed and memory against what the machine can do."""
     from redraft.bench.command import bench as run_bench
     from redraft.bench.report import machine_lines, subjects_table
     from redraft.cli import show

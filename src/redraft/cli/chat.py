@@ -15,6 +15,7 @@ from redraft.cli.options import (
     with_generation_options,
     with_loading_flags,
 )
+from redraft.cli.values import text_of
 from redraft.core.errors import InputError, RedraftError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def chat(
     )
     if interactive:
         show.print_note(f"{engine.info.name} on {engine.info.device} · /help lists the commands, Ctrl-D quits")
-    for line in _ask() if interactive else sys.stdin:
+    for line in _ask() if interactive else _lines():
         if not talk.take(line):
             break
 
@@ -176,6 +177,19 @@ def as_message(generation: Generation) -> dict[str, Any]:
             for call in generation.tool_calls
         ]
     return message
+
+
+def _lines() -> Iterator[str]:
+    """Lines of a pipe.
+
+    Raises:
+        InputError: one is no text.
+    """
+    try:
+        for line in sys.stdin:
+            yield text_of(line, "standard input")
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not {error.encoding} text: convert it first") from error
 
 
 def _ask() -> Iterator[str]:

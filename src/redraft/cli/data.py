@@ -8,19 +8,23 @@ from typing import Annotated
 
 import typer
 
+from redraft.cli.command import SETTINGS, Debug, add_command
 from redraft.cli.options import Help, Json
 
-app = typer.Typer(help="Fetch published data, and make it what recipes and evaluations read.", rich_markup_mode=None)
+app = typer.Typer(
+    context_settings=SETTINGS,
+    help="Fetch published data, and make it what recipes and evaluations read.",
+    rich_markup_mode=None,
+)
 
 
 @app.callback(invoke_without_command=True, add_help_option=False)
-def _commands(context: typer.Context, show_help: Help = False) -> None:
+def _commands(context: typer.Context, debug: Debug = False, show_help: Help = False) -> None:
     if show_help or context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
 
 
-@app.command("list")
 def list_(as_json: Json = False) -> None:
     """What there is, whose it is and what it is for."""
     from redraft.cli import show
@@ -42,7 +46,6 @@ def list_(as_json: Json = False) -> None:
     show.print_rich(table)
 
 
-@app.command("get")
 def get(
     name: Annotated[str, typer.Argument(help="One of those that `redraft data list` names.", metavar="NAME")],
     out: Annotated[Path, typer.Option(help="The files go into a folder NAME in it.", metavar="DIR")] = Path("data"),
@@ -69,3 +72,9 @@ def get(
     show.print_table({path: show.count(rows, "line", "lines") for path, rows in made.items()})
     for source in next(dataset.sources for dataset in DATASETS if dataset.name == name):
         show.print_note(f"{source.licence}: github.com/{source.repository} ({source.attribution})")
+
+
+add_command(app, list_, "list", "redraft data list")
+
+
+add_command(app, get, "get", "redraft data get mini")

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from redraft.cli.command import SETTINGS, Debug, add_command
 from redraft.cli.options import Help, Json, Model, with_generation_options, with_loading_flags
 from redraft.core.errors import InputError
 
-app = typer.Typer(help="Judge a model on a task.", rich_markup_mode=None)
+app = typer.Typer(context_settings=SETTINGS, help="Judge a model on a task.", rich_markup_mode=None)
 
 _SHARES = (
     *("exact_match", "intent_accuracy", "slot_f1", "valid_calls", "turned_down", "wrongly_turned_down"),
@@ -22,7 +23,7 @@ _SHARES = (
 
 
 @app.callback(invoke_without_command=True, add_help_option=False)
-def _tasks(context: typer.Context, show_help: Help = False) -> None:
+def _tasks(context: typer.Context, debug: Debug = False, show_help: Help = False) -> None:
     if show_help or context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
@@ -34,7 +35,6 @@ _Seed = Annotated[int, typer.Option(help="Row i is answered with seed + i.", min
 _Errors = Annotated[Path | None, typer.Option(help="Write each wrong reply to this file.", metavar="FILE.jsonl")]
 
 
-@app.command("tool-calls")
 @with_generation_options
 @with_loading_flags(workers=True)
 def tool_calls(
@@ -58,7 +58,6 @@ def tool_calls(
     _measure("tool-calls", evaluate, rows, model, loading, errors, as_json, seed=seed, limit=limit, options=options)
 
 
-@app.command("text")
 @with_generation_options
 @with_loading_flags(workers=True)
 def text(
@@ -135,3 +134,15 @@ def _cell(name: str, value: float | int | None) -> str:
     if name in _SHARES:
         return f"{100 * value:.1f} %"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+add_command(
+    app,
+    tool_calls,
+    "tool-calls",
+    "redraft eval tool-calls --model mini --json",
+    "redraft eval tool-calls --data my.jsonl --limit 100 --errors wrong.jsonl",
+)
+
+
+add_command(app, text, "text", "redraft eval text --data my.jsonl")

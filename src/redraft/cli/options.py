@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import re
@@ -13,63 +12,89 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from redraft.core.errors import InputError
-from redraft.core.options import GenerationOptions
+from redraft.cli.command import MODEL, OUTPUT
+from redraft.cli.values import parsed
+from redraft.core.option_groups import GROUPS
+from redraft.core.options import GenerationOptions, Mode
+from redraft.core.presets import PRESETS
 
-Model = Annotated[str, typer.Option(help='"mini", a directory, a GGUF file or a Hub id.', metavar="NAME")]
-Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME")]
-Dtype = Annotated[str, typer.Option(help='"auto", "float32" or "bfloat16".', metavar="NAME")]
+
+def models(incomplete: str) -> list[str]:
+    """What completes a model's name: the bundled one; the shell knows files and directories."""
+    return [name for name in ("mini",) if name.startswith(incomplete)]
+
+
+def option(text: str | None, *names: str, panel: str = MODEL, **more: Any) -> Any:
+    """An option in a group of the help."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+
+
+_MODEL = option('"mini", a directory, a GGUF file or a Hub id.', metavar="NAME", autocompletion=models)
+Model = Annotated[str, _MODEL]
+Device = Annotated[str, option('"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME")]
+Dtype = Annotated[str, option('"auto", "float32" or "bfloat16".', metavar="NAME")]
 Quantize = Annotated[
     str | None,
-    typer.Option(help='"int8", "int4" (experts int4, the rest int8) or "fp8": round as it loads.', metavar="NAME"),
+    option('"int8", "int4" (experts int4, the rest int8) or "fp8": round as it loads.', metavar="NAME"),
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; unset, torch decides.", min=1, metavar="N")]
+Threads = Annotated[int | None, option("CPU threads; unset, torch decides.", min=1, metavar="N")]
 Memory = Annotated[
     float | None,
-    typer.Option(
-        help="GB of memory to use; experts beyond it stay on disk, beside a GPU in host memory. Unset, what is free.",
+    option(
+        "GB of memory to use; experts beyond it stay on disk, beside a GPU in host memory. Unset, what is free.",
         min=0.1,
         metavar="GB",
     ),
 ]
-Verify = Annotated[bool, typer.Option("--verify", help="Check a quantised model's checksums as it loads.")]
+Context = Annotated[
+    int | None,
+    option("Tokens of prompt and reply together; unset, the checkpoint's.", "--max-context", min=1, metavar="N"),
+]
+Verify = Annotated[bool, option("Check a quantised model's checksums as it loads.", "--verify")]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Processes that share the requests; unset, one a thread for a small model.", min=1, metavar="N"),
+    option("Processes that share the requests; unset, one a thread for a small model.", min=1, metavar="N"),
 ]
 # A group's own --help makes typer import pydantic on the way to every command: twice the time of a help.
-Help = Annotated[bool, typer.Option("--help", help="Show this message and exit.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")]
+Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
+Json = Annotated[bool, option("Print one JSON document on stdout, and nothing else.", "--json", panel=OUTPUT)]
 Live = Annotated[
     bool | None,
-    typer.Option("--live/--no-live", help="Draw the canvas as it settles; unset, only on a terminal."),
+    option("Draw the canvas as it settles; unset, only on a terminal.", "--live/--no-live", panel=OUTPUT),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No summary on stderr.")]
+Quiet = Annotated[bool, option("No summary on stderr.", "--quiet", "-q", panel=OUTPUT)]
 
 
 # Options that are no scalars, and what a flag of theirs takes: a text, several, or JSON (itself, or a file with it).
 _SPELLED: dict[str, Any] = {"stop": list[str], "initial_canvas": str, "tools": str, "response_format": str}
-_JSON = ("tools", "response_format")
+# What stands for a value in the help, where a type alone says too little.
+_METAVARS = {"tools": "JSON|FILE", "response_format": "SCHEMA|FILE", "initial_canvas": "TEXT|IDS", "stop": "TEXT"}
+_METAVARS |= {"tool_choice": "NAME", "preset": "NAME", "mode": "|".join(typing.get_args(Mode))}
+_METAVARS_OF_TYPES = {int: "N", float: "X", str: "TEXT"}
+_CHOICES = {"preset": tuple(PRESETS), "mode": typing.get_args(Mode), "tool_choice": ("auto", "none", "required")}
 
 
 def generation_flags() -> dict[str, inspect.Parameter]:
     """One keyword parameter for each generation option that a flag can spell, unset by default, as typer wants it."""
     hints = typing.get_type_hints(GenerationOptions)
     descriptions = _descriptions()
+    kinds = {name: _SPELLED.get(name) or _scalar(hint) for name, hint in hints.items()}
     flags = {}
-    for field in dataclasses.fields(GenerationOptions):
-        kind = _SPELLED.get(field.name) or _scalar(hints[field.name])
-        if kind is None:
-            continue
-        metavar = "JSON" if field.name in _JSON else None
-        flag = typer.Option(help=descriptions.get(field.name), metavar=metavar)
-        flags[field.name] = inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[kind | None, flag],
-        )
+    for group in GROUPS:
+        for name in (name for name in group.names if kinds[name] is not None):
+            metavar = _METAVARS.get(name) or _METAVARS_OF_TYPES.get(kinds[name])
+            completing = _completing(name)
+            flag = option(descriptions.get(name), panel=group.title, metavar=metavar, autocompletion=completing)
+            annotation = Annotated[kinds[name] | None, flag]
+            kind = inspect.Parameter.KEYWORD_ONLY
+            flags[name] = inspect.Parameter(name, kind, default=None, annotation=annotation)
     return flags
+
+
+def _completing(name: str) -> Callable[[str], list[str]] | None:
+    """What completes the value of an option that has few."""
+    choices = _CHOICES.get(name)
+    return None if choices is None else lambda incomplete: [c for c in choices if c.startswith(incomplete)]
 
 
 def with_generation_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -78,7 +103,7 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
 
     def gathered(values: dict[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in values.items() if value is not None and value != []}
-        return {name: _parsed(name, value) for name, value in given.items()}
+        return {name: parsed(name, value) for name, value in given.items()}
 
     return _with_flags(command, "options", generation_flags(), gathered)
 
@@ -86,8 +111,8 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
 def with_loading_flags(*, workers: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with the flags by which a model is loaded, in the place of its `loading`, which is what `redraft.load`
     takes beside the model; `workers`: with several processes, where the command can use them."""
-    hints = {"device": Device, "dtype": Dtype, "quantize": Quantize, "memory": Memory, "verify": Verify}
-    hints |= {"threads": Threads} | ({"workers": Workers} if workers else {})
+    hints = {"device": Device, "dtype": Dtype, "quantize": Quantize, "memory": Memory, "max_context": Context}
+    hints |= {"verify": Verify, "threads": Threads} | ({"workers": Workers} if workers else {})
     defaults = {"device": "auto", "dtype": "auto", "verify": False}
     flags = {
         name: inspect.Parameter(
@@ -128,25 +153,6 @@ def _with_flags(
     return with_flags
 
 
-def _parsed(name: str, value: Any) -> Any:
-    """The option's value: JSON from a file or from the command line itself, where it is a structure.
-
-    Raises:
-        InputError: it is neither.
-    """
-    if name not in _JSON:
-        return value
-    import json
-    from pathlib import Path
-
-    try:
-        text = value if value.lstrip()[:1] in ("{", "[") else Path(value).read_text(encoding="utf-8")
-        return json.loads(text)
-    except (OSError, ValueError) as error:
-        flag = "--" + name.replace("_", "-")
-        raise InputError(f"{flag}: {value[:60]!r} is neither JSON nor a file with JSON: {error}") from None
-
-
 def _scalar(hint: Any) -> type | None:
     """The type that a flag of this option parses to; None for options that no single word can express."""
     if isinstance(hint, types.UnionType):
@@ -159,4 +165,5 @@ def _scalar(hint: Any) -> type | None:
 def _descriptions() -> dict[str, str]:
     attributes = inspect.cleandoc(GenerationOptions.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8,}\S.*)*)", attributes, re.MULTILINE)
-    return {name: " ".join(text.replace("`", "").split()) for name, text in entries}
+    said = {name: " ".join(text.replace("`", "").split()) for name, text in entries}
+    return {name: text[:1].upper() + text[1:] for name, text in said.items()}

@@ -21,7 +21,10 @@ def plan(
         list[str] | None,
         typer.Option(help='Of the catalogue, such as "h100"; repeat it for several; unset, all.', metavar="NAME"),
     ] = None,
-    context: Annotated[int, typer.Option(help="Cached tokens of each sequence.", min=1, metavar="N")] = 8192,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Cached tokens of each sequence; unset, 8192 or the model's most.", min=1, metavar="N"),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Sequences at a time.", min=1, metavar="N")] = 1,
     memory: Annotated[
         float | None, typer.Option(help="Use no more than so many GB (10^9 bytes) of any device.", metavar="GB")
@@ -44,6 +47,7 @@ def plan(
         kernels_table,
         machine_lines,
         model_line,
+        reported_lines,
         source_lines,
     )
     from redraft.cli import show
@@ -80,8 +84,11 @@ def plan(
         show.print_rich(forms_table(entry))
         print("\nwhat runs there:")
         show.print_rich(kernels_table(entry))
-    print("\npublished figures of other devices, and what follows from them:")
-    show.print_rich(catalogue_table(others))
-    print("\nsources:")
+    if others:
+        print("\nother devices, each in the form that is fastest there:")
+        show.print_rich(catalogue_table(others))
+    for line in reported_lines([*here, *others]):
+        print(line)
+    print("\nsources (--json has what exactly was checked):")
     for line in source_lines([*here, *others]):
-        print(f"  {line}")
+        print(line)

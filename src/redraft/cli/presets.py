@@ -40,7 +40,9 @@ def presets(model: Model = "mini", as_json: Json = False) -> None:
         print(f"{name}: {MEANINGS[name]}")
         print(f"    {', '.join(f'{key}={value}' for key, value in options.items())}")
     if not measured:
-        print(show.printable(f"\n{model}: not measured yet; benchmarks/presets.py does it, on held-out rows of your task"))
+        print(
+            show.printable(f"\n{model}: not measured yet; benchmarks/presets.py does it, on held-out rows of your task")
+        )
         return
     task, command = document.get("task"), document.get("command")
     print(show.printable(f"\n{model}, {task}:"))

@@ -42,6 +42,7 @@ def quantize(
     from redraft.checkpoint.locate import locate
     from redraft.checkpoint.rounding import Recipe
     from redraft.core.errors import OptionError
+    from redraft.core.threads import checked
     from redraft.engine.calibration import importance
     from redraft.text.lines import numbered_lines
 
@@ -52,7 +53,7 @@ def quantize(
     if calibrate is not None and experts != "int4":
         raise OptionError(f"--calibrate is for int4 experts: with --experts {experts} it would change nothing")
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(checked(threads, "threads"))
     path = locate(source)
     from redraft.cli import show
 

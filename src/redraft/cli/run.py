@@ -14,13 +14,16 @@ from redraft.cli.options import (
     with_generation_options,
     with_loading_flags,
 )
+from redraft.cli.values import text_of
 from redraft.core.errors import InputError
 
 
 @with_generation_options
 @with_loading_flags()
 def run(
-    text: Annotated[str, typer.Argument(help='What to say to the model; "-" reads standard input.', metavar="TEXT")],
+    text: Annotated[
+        str | None, typer.Argument(help='What to say to the model; "-" reads standard input.', metavar="TEXT")
+    ] = None,
     model: Model = "mini",
     loading: dict[str, Any] | None = None,
     live: Live = None,
@@ -34,7 +37,9 @@ def run(
 
     if live and as_json:
         raise InputError("--live and --json exclude each other: drop one of them")
-    prompt = show.read_text() if text == "-" else text
+    if text is None:
+        raise InputError("no TEXT to answer: give one, or - to read standard input, as in: echo hi | redraft run -")
+    prompt = show.read_text() if text == "-" else text_of(text, "TEXT")
     changes = options or {}
     engine = show.load(model, loading or {})
     if as_json:

@@ -5,60 +5,75 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from redraft.cli.options import Model, with_loading_flags
+from redraft.cli.command import DOORS, LIMITS, SERVED
+from redraft.cli.options import Model, option, with_loading_flags
 
 
 @with_loading_flags(workers=True)
 def serve(
     model: Model = "mini",
-    host: Annotated[str, typer.Option(help="Where to listen.", metavar="ADDRESS")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Where to listen; 0 takes a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, option("Where to listen.", panel=DOORS, metavar="ADDRESS")] = "127.0.0.1",
+    port: Annotated[
+        int, option("Where to listen; 0 takes a free one.", panel=DOORS, min=0, max=65535, metavar="N")
+    ] = 8000,
     api_key: Annotated[
         str | None,
-        typer.Option(
-            help="What clients must bring; REDRAFT_API_KEY hides it from this machine's other users. Unset, one is "
+        option(
+            "What clients must bring; REDRAFT_API_KEY hides it from this machine's other users. Unset, one is "
             "made and printed.",
+            panel=DOORS,
             metavar="KEY",
         ),
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(
-            help="A file with the key; made with a new one if it is not there, for each start.", metavar="FILE"
+        option(
+            "A file with the key; made with a new one if it is not there, for each start.",
+            panel=DOORS,
+            metavar="FILE",
         ),
     ] = None,
-    no_auth: Annotated[bool, typer.Option("--no-auth", help="No key; only on 127.0.0.1.")] = False,
+    no_auth: Annotated[bool, option("No key; only on 127.0.0.1.", "--no-auth", panel=DOORS)] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name that clients may call this server by.", metavar="NAME")
+        list[str] | None,
+        option("A name that clients may call this server by.", panel=DOORS, metavar="NAME"),
     ] = None,
     allow_origin: Annotated[
-        list[str] | None, typer.Option(help="An origin whose pages may ask.", metavar="ORIGIN")
+        list[str] | None, option("An origin whose pages may ask.", panel=DOORS, metavar="ORIGIN")
     ] = None,
-    served_name: Annotated[str | None, typer.Option(help="The model's name for clients.", metavar="NAME")] = None,
-    max_running: Annotated[int, typer.Option(help="Replies that are denoised together.", min=1)] = 16,
-    max_waiting: Annotated[int, typer.Option(help="Replies that may wait for a place.", min=1)] = 128,
+    served_name: Annotated[str | None, option("The model's name for clients.", panel=SERVED, metavar="NAME")] = None,
+    max_running: Annotated[int, option("Replies that are denoised together.", panel=LIMITS, min=1, metavar="N")] = 16,
+    max_waiting: Annotated[int, option("Replies that may wait for a place.", panel=LIMITS, min=1, metavar="N")] = 128,
     request_memory: Annotated[
         float | None,
-        typer.Option(
-            help="For keys and values of running requests; unset, what is free beside the model.",
+        option(
+            "For keys and values of running requests; unset, what is free beside the model.",
+            panel=LIMITS,
             min=0.001,
             metavar="GB",
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.", min=0.1)] = 600,
-    drain: Annotated[float, typer.Option(help="Seconds that running requests get at the end.", min=0)] = 30,
+    timeout: Annotated[float, option("Seconds that a request may take.", panel=LIMITS, min=0.1, metavar="S")] = 600,
+    drain: Annotated[float, option("Seconds for running requests at the end.", panel=LIMITS, min=0, metavar="S")] = 30,
     prefix_cache: Annotated[
-        int, typer.Option(help="MiB that the prompts of earlier turns may keep.", min=0, metavar="MIB")
+        int,
+        option("MiB that the prompts of earlier turns may keep.", panel=LIMITS, min=0, metavar="MIB"),
     ] = 512,
     known_tools: Annotated[
         bool,
-        typer.Option("--known-tools", help="Answer requests without tools with calls that the model knows by heart."),
+        option(
+            "Answer requests without tools with calls that the model knows by heart.",
+            "--known-tools",
+            panel=SERVED,
+        ),
     ] = False,
     log_prompts: Annotated[
         Path | None,
-        typer.Option(help="Write requests and replies to this file, for your eyes only.", metavar="FILE.jsonl"),
+        option(
+            "Write requests and replies to this file, for your eyes only.",
+            panel=SERVED,
+            metavar="FILE.jsonl",
+        ),
     ] = None,
     loading: dict[str, Any] | None = None,
 ) -> None:

@@ -169,8 +169,10 @@ def read_text() -> str:
     Raises:
         InputError: it is not text.
     """
+    from redraft.cli.values import text_of
+
     try:
-        return sys.stdin.read().rstrip("\n")
+        return text_of(sys.stdin.read(), "standard input").rstrip("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"standard input is not {error.encoding} text: convert it first") from error
 

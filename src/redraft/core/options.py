@@ -97,6 +97,7 @@ class GenerationOptions:
                 object.__setattr__(self, name, value)
         _at_least(self, "max_new_tokens", 1, int)
         _at_least(self, "max_denoising_steps", 1, int)
+        _at_most(self, "max_denoising_steps", _MOST_STEPS)
         _at_least(self, "t_max", 0.0, float)
         _at_least(self, "t_min", 0.0, float)
         _at_least(self, "entropy_bound", 0.0, float)
@@ -114,6 +115,7 @@ class GenerationOptions:
         if not all(isinstance(text, str) and text for text in self.stop):
             raise OptionError(f"stop must be a string or a list of non-empty strings, got {self.stop!r}")
         _at_least(self, "redraft", 0, int)
+        _at_most(self, "redraft", _MOST_ROUNDS)
         _at_least(self, "plateau_steps", 0, int)
         if self.canvas_length is not None:
             _at_least(self, "canvas_length", 1, int)
@@ -192,6 +194,9 @@ class GenerationOptions:
 
 # Of `top_p`: clients send such a one whether they mean it or not.
 _WIDE = 0.9
+# A longer schedule stays warm for so long that no canvas settles, and a reply would never come.
+_MOST_STEPS = 4096
+_MOST_ROUNDS = 64
 # What the causal mode has no use for.
 _OF_CANVASES = (
     "max_denoising_steps",
@@ -214,3 +219,8 @@ def _at_least(options: GenerationOptions, name: str, least: float, kind: type) -
     fits = isinstance(value, int) if kind is int else isinstance(value, int | float)
     if not fits or isinstance(value, bool) or not least <= value < float("inf"):
         raise OptionError(f"{name} must be {wanted} of at least {least}, got {value!r}")
+
+
+def _at_most(options: GenerationOptions, name: str, most: int) -> None:
+    if getattr(options, name) > most:
+        raise OptionError(f"{name} must be at most {most}, got {getattr(options, name)!r}")

@@ -8,11 +8,15 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
+from redraft.core.errors import OptionError
+
 T = TypeVar("T")
 
 # Rounds that a thread of GNU's OpenMP waits awake for its next work: some 15 microseconds, which is more than lies
 # between two operators. By itself it waits 300,000, and keeps a core from whoever else wants it.
 _ROUNDS = "5000"
+# More threads a core than this are of no use to anybody, and torch ends with a crash where the system has no more.
+_A_CORE, _LEAST_MOST = 4, 16
 
 
 def spin_briefly() -> None:
@@ -23,6 +27,23 @@ def spin_briefly() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _ROUNDS)
+
+
+def checked(count: int, what: str) -> int:
+    """A number of threads or of processes that a machine can start.
+
+    Args:
+        count: how many are wanted.
+        what: they are called.
+
+    Raises:
+        OptionError: fewer than one, or so many that the process would break.
+    """
+    cores = os.cpu_count() or 1
+    most = max(_LEAST_MOST, _A_CORE * cores)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
+        raise OptionError(f"{what} must be from 1 to {most} on {cores} cores, got {count!r}")
+    return count
 
 
 def in_passing(work: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ from redraft.checkpoint.rounding import RECIPES
 from redraft.checkpoint.source import Source
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.errors import OptionError
-from redraft.core.threads import in_passing
+from redraft.core.threads import checked, in_passing
 from redraft.engine.engine import LocalEngine
 from redraft.engine.offload import free_bytes, request_bytes, streamed_layers
 from redraft.engine.workers import SMALL, RunningWorkers
@@ -65,11 +65,9 @@ def load(
     if dtype not in ("auto", *_DTYPES):
         raise OptionError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     if threads is not None:
-        if threads < 1:
-            raise OptionError(f"threads must be at least 1, got {threads}")
-        torch.set_num_threads(threads)
-    if workers is not None and workers < 1:
-        raise OptionError(f"workers must be at least 1, got {workers}")
+        torch.set_num_threads(checked(threads, "threads"))
+    if workers is not None:
+        checked(workers, "workers")
     if max_context is not None and max_context < 1:
         raise OptionError(f"max_context must be at least 1, got {max_context}")
     if memory_gb is not None and memory_gb <= 0:

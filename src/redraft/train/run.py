@@ -15,6 +15,7 @@ from torch import Tensor
 
 from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
+from redraft.core.threads import checked
 from redraft.model.model import DiffusionGemma
 from redraft.train.bars import training_bar
 from redraft.train.data import Stream, open_encoder, open_stream, read_parts
@@ -52,7 +53,9 @@ def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | No
 
 def _train(recipe: Recipe, stop: Stop) -> dict[str, Any]:
     if recipe.threads:
-        torch.set_num_threads(recipe.threads)
+        torch.set_num_threads(checked(recipe.threads, "threads"))
+    if recipe.workers:
+        checked(recipe.workers, "workers")
     device = training_device(recipe.device)
     keep_freed_memory()
     recipe.output.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from redraft.core.errors import OptionError
 from redraft.core.files import cache_directory
 
+_log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _TIMEOUT_S = 120
@@ -35,13 +37,26 @@ def library(name: str) -> ctypes.CDLL | None:
     try:
         path = cache_directory("kernels") / f"{name}-{_fingerprint(source, compiler)}.so"
         if not path.exists():
+            _tell_building()
             _compile(compiler, source, path)
         return ctypes.CDLL(str(path))
     except (OSError, OptionError, subprocess.SubprocessError) as error:
         reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
         first = next(iter((reason or "").strip().splitlines()), type(error).__name__)
-        warnings.warn(f"kernel {name!r} could not be built, its torch form runs instead ({first})", stacklevel=2)
+        _tell_unbuilt(first)
         return None
+
+
+@functools.cache
+def _tell_unbuilt(reason: str) -> None:
+    # Once for each reason: what keeps one kernel from being built, as a cache that cannot be written, keeps all.
+    warnings.warn(f"C++ kernels cannot be built, torch's forms run instead: {reason}", stacklevel=3)
+
+
+@functools.cache
+def _tell_building() -> None:
+    count = len(list(_HERE.glob("*.cpp")))
+    _log.info("compiling C++ kernels for this CPU, once: %d at most, a second or two each", count)
 
 
 def _fingerprint(source: Path, compiler: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+_log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _DEVICES = ("cuda", "xpu")
@@ -62,6 +64,7 @@ def attempt(
     """
     key = (name, str(form).removeprefix("torch."))
     if key not in _failed:
+        _tell_compiling()
         try:
             return fast()
         except torch.OutOfMemoryError:
@@ -75,6 +78,11 @@ def attempt(
                 f"the Triton kernel {_said(key)} does not run here, torch's form does: {reason}", stacklevel=2
             )
     return reference()
+
+
+@cache
+def _tell_compiling() -> None:
+    _log.info("compiling Triton kernels for this GPU, once each: the first reply waits for them")
 
 
 def failed() -> list[str]:

@@ -1,0 +1,97 @@
+"""What every command has beside its own options: `-h`, `--debug` anywhere, options in groups with an example."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from redraft.cli import errors
+from redraft.core.option_groups import GROUPS
+
+# Titles of groups that are no generation options.
+MODEL, OUTPUT = "Model and machine", "Output"
+DOORS, LIMITS, SERVED = "Where and for whom", "Limits", "What is served"
+EXAMPLES: Mapping[str, str] = {group.title: group.example for group in GROUPS} | {
+    MODEL: "--model path/to/diffusiongemma --quantize int8 --threads 2",
+    DOORS: "--host 0.0.0.0 --api-key-file key.txt",
+    SERVED: "--known-tools --log-prompts prompts.jsonl",
+    LIMITS: "--max-running 4 --timeout 120",
+}
+SETTINGS: dict[str, Any] = {"max_content_width": 100, "help_option_names": ["-h", "--help"]}
+
+
+def _remember(context: typer.Context, value: bool) -> None:
+    if value:
+        context.ensure_object(errors.State).debug = True
+
+
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        callback=_remember,
+        is_eager=True,
+        expose_value=False,
+        help="Show the traceback of an error.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def add_command(app: typer.Typer, function: Callable[..., None], name: str, *examples: str) -> None:
+    """Makes a function a command of the app: with `--debug`, grouped options, and examples."""
+    signature = inspect.signature(function, eval_str=True)
+    debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+
+    @functools.wraps(function)
+    def command(debug: bool = False, **arguments: Any) -> None:
+        function(**arguments)
+
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), debug])  # type: ignore[attr-defined]
+    command.__annotations__ = {}
+    app.command(name, cls=Command, epilog="\n".join(examples))(command)
+
+
+class Command(TyperCommand):
+    """One command. Its options are listed by their `rich_help_panel`, in which rich itself has no part; its epilog is
+    examples, one a line."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then the groups in the order in which they first come, each with its example."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                panel = OUTPUT if parameter is self.get_help_option(ctx) else parameter.rich_help_panel
+                sections.setdefault(panel or own, []).append(record)
+        # Behind all others, which are what somebody looks for.
+        sections[OUTPUT] = sections.pop(OUTPUT)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+                    if self._takes(example := EXAMPLES.get(title)):
+                        _write_as_it_stands(formatter, f"e.g. {example}")
+
+    def _takes(self, example: str | None) -> bool:
+        known = {name for parameter in self.params for name in parameter.opts}
+        return example is not None and known.issuperset(re.findall(r"--[a-z][\w-]*", example))
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Examples."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.splitlines():
+                    _write_as_it_stands(formatter, line)
+
+
+def _write_as_it_stands(formatter: Any, text: str) -> None:
+    # What is wrapped cannot be copied.
+    formatter.write(f"{'':{formatter.current_indent}}{text}\n")

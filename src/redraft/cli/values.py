@@ -1,0 +1,95 @@
+"""What the words of a command line mean where they are no scalars: JSON, itself or in a file; texts that are texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from redraft.core.errors import InputError
+
+# A text that begins with one of these is meant to be JSON and no file's name.
+_JSON_BEGINS = ("{", "[")
+_FORMATS = ("text", "json_object", "json_schema", "regex", "choice")
+
+
+def parsed(name: str, value: Any) -> Any:
+    """An option's value as the engine takes it.
+
+    Args:
+        name: of the generation option.
+        value: what typer made of the words.
+
+    Raises:
+        InputError: it cannot be read, or is something else.
+    """
+    read = _READERS.get(name)
+    return value if read is None else read("--" + name.replace("_", "-"), value)
+
+
+def text_of(words: str, place: str) -> str:
+    """The words, where they are a text.
+
+    Raises:
+        InputError: they hold bytes that are no UTF-8, which Python keeps as halves of surrogate pairs.
+    """
+    try:
+        words.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{place} is not UTF-8 text: convert it first") from None
+    return words
+
+
+def _json(flag: str, value: str) -> Any:
+    text_of(value, flag)
+    inline = value.lstrip()[:1] in _JSON_BEGINS
+    try:
+        return json.loads(value if inline else Path(value).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        kind = "no JSON" if inline else "neither JSON nor a file with JSON"
+        raise InputError(f"{flag}: {value[:60]!r} is {kind}: {error}") from None
+
+
+def _response_format(flag: str, value: str) -> Mapping[str, Any]:
+    """A format as OpenAI's clients write it, or a JSON schema itself."""
+    found = _json(flag, value)
+    if not isinstance(found, Mapping):
+        raise InputError(
+            f"{flag}: {value[:60]!r} is no JSON object; give a JSON schema, or one of {', '.join(_FORMATS)}"
+        )
+    if found.get("type") in _FORMATS:
+        return found
+    return {"type": "json_schema", "json_schema": {"name": "reply", "schema": found}}
+
+
+def _tools(flag: str, value: str) -> list[Any]:
+    """A list of declarations, or one of them."""
+    found = _json(flag, value)
+    if isinstance(found, Mapping) and found:
+        found = found["tools"] if isinstance(found.get("tools"), list) else [found]
+    if not isinstance(found, list):
+        raise InputError(f"{flag}: {value[:60]!r} is no list of declarations")
+    return found
+
+
+def _canvas(flag: str, value: str) -> Any:
+    """Token ids where it is a JSON list of integers, a text otherwise."""
+    text_of(value, flag)
+    try:
+        ids = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return ids if isinstance(ids, list) and ids and all(type(i) is int for i in ids) else value
+
+
+def _stop(flag: str, value: list[str]) -> list[str]:
+    return [text_of(text, flag) for text in value]
+
+
+_READERS: Mapping[str, Callable[[str, Any], Any]] = {
+    "response_format": _response_format,
+    "tools": _tools,
+    "initial_canvas": _canvas,
+    "stop": _stop,
+}
