@@ -66,6 +66,10 @@ export const ask = (refused) => {
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {
       asking = null;
+      // Chromium gives the focus back without a caret: what is typed then goes nowhere.
+      const { activeElement } = document;
+      activeElement.blur();
+      activeElement.focus();
       if (dialog.returnValue === "given") resolve();
       else reject(keyless());
     }, { once: true });
