@@ -53,17 +53,21 @@ def open_page(driver, port: int, fragment: str = f"#key={KEY}", *, model: str | 
 
 
 @contextmanager
-def emulated(driver, *, width: int = 0, height: int = 0, scheme: str = "", motion: str = "") -> Iterator[None]:
-    """A screen of this size, and what its owner prefers."""
+def emulated(
+    driver, *, width: int = 0, height: int = 0, letters: int = 16, scheme: str = "", motion: str = ""
+) -> Iterator[None]:
+    """A screen of this size, and what its owner prefers; `letters` is the browser's own size of a letter in pixels."""
     if width:
         screen = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 600}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     features = [("prefers-color-scheme", scheme), ("prefers-reduced-motion", motion)]
     wanted = [{"name": name, "value": value} for name, value in features if value]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+    driver.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": letters}})
     try:
         yield
     finally:
+        driver.execute_cdp_cmd("Page.setFontSizes", {"fontSizes": {"standard": 16}})
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 

@@ -27,6 +27,7 @@ def page_port():
 @pytest.fixture
 def page(chrome, page_port):
     """The page, opened by the printed link, with nothing kept from before."""
+    chrome.get_log("browser")  # what others have left in it
     open_page(chrome, page_port)
     yield chrome
     if folder := os.environ.get("REDRAFT_SCREENSHOTS"):
