@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import TEXT, all_of, click, emulated, say, settings, until
+from browser import ENDLESS, TEXT, all_of, click, emulated, say, send, settings, until
 
 
 def test_a_canvas_draws_live_and_can_be_replayed(page):
@@ -168,3 +168,16 @@ def test_what_a_model_or_user_writes_is_never_markup(page):
     assert page.title == "redraft"
     assert "<b>jazz</b>" in all_of(page, ".user")[0].text
     assert not all_of(page, "#conversation img")
+
+
+def test_a_conversation_that_is_deleted_while_it_runs_stays_away(page):
+    settings(page, schema=ENDLESS, max_tokens="2000")
+    send(page)
+    until(page, lambda: all_of(page, ".canvas .token"))
+    page.find_element(By.ID, "open-history").click()
+    click(page, "#conversations li button", 1)
+    until(page, lambda: page.find_element(By.ID, "none-kept").is_displayed())
+    all_of(page, "#history form button")[0].click()
+    until(page, lambda: page.find_element(By.ID, "send").is_enabled())
+    page.find_element(By.ID, "open-history").click()
+    assert until(page, lambda: page.find_element(By.ID, "none-kept").is_displayed())

@@ -75,9 +75,11 @@ def test_what_is_doubted_is_explained_where_it_stands(page):
 def test_what_ends_a_reply_is_one_mark_in_every_step(page):
     page.execute_script("""
         window.seen = [];
-        const look = () => document.querySelectorAll(".drawing:not([hidden]) .canvas").forEach((c) => seen.push(c.textContent));
+        const look = () => {
+          for (const drawn of document.querySelectorAll(".drawing:not([hidden]) .canvas")) seen.push(drawn.textContent);
+        };
         new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true });
-    """)  # fmt: skip
+    """)
     say(page, "how do i bake bread")
     seen = page.execute_script("return seen")
     assert seen

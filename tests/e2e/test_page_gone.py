@@ -140,12 +140,13 @@ def test_a_server_that_is_busy(chrome):
             window.stopped = new AbortController();
             for (let i = 0; i < 2; i += 1) {
               const headers = { "content-type": "application/json", authorization: `Bearer ${arguments[1]}` };
-              fetch("/v1/chat/completions", { method: "POST", headers, body: arguments[0], signal: stopped.signal }).catch(() => {});
+              const sent = { method: "POST", headers, body: arguments[0], signal: stopped.signal };
+              fetch("/v1/chat/completions", sent).catch(() => {});
             }
             """,
             json.dumps(LONG),
             KEY,
-        )  # fmt: skip
+        )
         wait_until(lambda: b"redraft_queue 2.0" in ask(port, "GET", "/metrics")[1])
         send(chrome, "play some jazz")
         until(chrome, lambda: "The server is busy with other requests. Try again in 3 seconds." in error(chrome))

@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from cli_fakes import FakeEngine
 
 import redraft
-from cli_fakes import FakeEngine
 from redraft.core.errors import CheckpointError
 from redraft.server.introduction import GENERAL, MOST_CHARACTERS, Introduction
 

@@ -55,11 +55,10 @@ def _checked(found: Mapping[str, object], path: Path) -> Introduction:
     if about is not None and not _is_line(about):
         raise CheckpointError(f"{path}: 'about' must be a sentence of at most {MOST_CHARACTERS} characters")
     if not isinstance(examples, list) or len(examples) > MOST_EXAMPLES or not all(map(_is_line, examples)):
-        raise CheckpointError(
-            f"{path}: 'examples' must be a list of at most {MOST_EXAMPLES} texts of at most {MOST_CHARACTERS} characters"
-        )
+        most = f"at most {MOST_EXAMPLES} texts of at most {MOST_CHARACTERS} characters"
+        raise CheckpointError(f"{path}: 'examples' must be a list of {most}")
     return Introduction(about=None if about is None else str(about), examples=tuple(examples))
 
 
 def _is_line(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value.strip()) and len(value) <= MOST_CHARACTERS
+    return isinstance(value, str) and len(value.strip()) > 0 and len(value) <= MOST_CHARACTERS

@@ -126,6 +126,7 @@ const answer = async (turn, own) => {
   own.trouble = "The page was left before the reply was whole.";
   keep(whole);
   busy(true);
+  views.toEnd();
   try {
     if (!connection.model()) await connection.demand();
     await replies(turn, own, turns, attempt.signal);
@@ -142,7 +143,6 @@ const answer = async (turn, own) => {
       busy(false);
     }
     keep(whole);
-    views.toEnd();
   }
 };
 
@@ -159,7 +159,6 @@ export const ask = (user) => {
   conversation.turns.push(own);
   conversation.title ||= user.slice(0, 80);
   const turn = showTurn(user);
-  views.toEnd();
   return answer(turn, own);
 };
 
