@@ -11,7 +11,7 @@ from browser import browser, open_page
 from servers import serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome():
     with browser() as driver:
         yield driver

@@ -47,7 +47,7 @@ def test_a_message_right_after_a_reload_waits_for_the_model(page):
     assert "PlayMusic(" in texts_of(page, ".calls")[0]
 
 
-def test_a_canvas_has_a_key_that_is_drawn_as_the_canvas_is(page):
+def test_a_canvas_has_a_legend_that_is_drawn_as_the_canvas_is(page):
     settings(page, seed="0")
     say(page)
     assert not one(page, ".legend").is_displayed(), "a finished reply shows no canvas"

@@ -99,3 +99,15 @@ def test_the_empty_page_begins_at_its_beginning(page):
         say(page)
         one(page, "#new").click()
         assert page.execute_script(IS_BARE, one(page, ".welcome h2"))
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_long_names_and_long_errors_stay_within_the_page(page, width):
+    with emulated(page, width=width, height=700):
+        page.execute_script("document.querySelector('#model').textContent = 'name/'.repeat(60)")
+        settings(page, schema='{"type": "%s"}' % ("what" * 60))
+        send(page, "w" * 300)
+        until(page, lambda: all_of(page, ".turn .error"))
+        assert_no_sideways(page, width)
+        for element in all_of(page, "header button, .again"):
+            assert_reachable(page, element)

@@ -11,6 +11,8 @@ from cli_fakes import FakeEngine
 import redraft
 from redraft.core.errors import CheckpointError
 from redraft.server.introduction import GENERAL, MOST_CHARACTERS, Introduction
+from redraft.server.run import run
+from redraft.server.settings import Settings
 
 # What each of mini's examples asks for, in the words of SNIPS's slots.
 RIGHT = {
@@ -86,6 +88,14 @@ def test_an_introduction_that_is_none_is_refused_by_name(tmp_path, found, named)
     (tmp_path / "introduction.json").write_text(json.dumps(found))
     with pytest.raises(CheckpointError, match=named):
         Introduction.of(replace(FakeEngine().info, path=str(tmp_path)))
+
+
+def test_a_server_that_could_not_introduce_its_model_does_not_start(tmp_path):
+    (tmp_path / "introduction.json").write_text("[]")
+    engine = FakeEngine()
+    engine.info = replace(engine.info, path=str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"introduction\.json"):
+        run(engine, Settings(port=0), announce=pytest.fail)  # type: ignore[arg-type]
 
 
 def test_the_tokens_that_end_a_reply_are_said(mini):

@@ -1,4 +1,4 @@
-// The key to a canvas: each word is drawn as what it names.
+// The legend of a canvas: each word is drawn as what it names.
 
 import { make } from "./dom.js";
 
@@ -22,7 +22,7 @@ export const legend = () => {
     entry("the causal mode would hardly have written this", doubted()),
     entry("tokens that end the reply and fill the canvas, folded into one mark", token("end ×9", "settled end"), " end of the reply"),
   );
-  list.setAttribute("aria-label", "Key to the canvas");
+  list.setAttribute("aria-label", "Legend of the canvas");
   return list;
 };
 
