@@ -1,105 +1,14 @@
-"""The page in a real browser: headless Chromium from Debian's packages, against the real server."""
+"""The page in a real browser, against the real server."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from pathlib import Path
 
 import pytest
-from selenium import webdriver
-from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from servers import KEY, serving
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-TEXT = "play something by Nina Simone on Spotify"
-
-
-@pytest.fixture(scope="module")
-def port():
-    # Without the flag: what the model knows by heart, the page asks for itself.
-    with serving("--threads", "1", known_tools=False) as (_, port):
-        yield port
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    if not (CHROMIUM and DRIVER):
-        reason = "chromium and chromedriver are missing: apt-get install chromium chromium-driver"
-        if os.environ.get("REDRAFT_BROWSER_TESTS") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(chrome, port):
-    """The page, opened by the printed link, with nothing kept from before."""
-    chrome.get(f"http://127.0.0.1:{port}/health")
-    chrome.execute_script("localStorage.clear(); sessionStorage.clear(); indexedDB.deleteDatabase('redraft')")
-    chrome.get(f"http://127.0.0.1:{port}/#key={KEY}")
-    until(chrome, lambda: chrome.find_element(By.ID, "model").text == "mini")
-    yield chrome
-    if folder := os.environ.get("REDRAFT_SCREENSHOTS"):
-        name = os.environ["PYTEST_CURRENT_TEST"].split("::")[1].split(" ")[0]
-        chrome.save_screenshot(str(Path(folder) / f"{name}.png"))
-    errors = [entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not [entry for entry in errors if "status of 4" not in entry["message"]]
-
-
-def until(driver, holds, seconds: float = 30):
-    return WebDriverWait(driver, seconds, 0.02).until(lambda _: holds())
-
-
-def all_of(driver, selector: str):
-    return driver.find_elements(By.CSS_SELECTOR, selector)
-
-
-def click(page, selector: str, number: int = 0):
-    """Clicks an element of a list that the page may be drawing anew, or unfolding, just then."""
-
-    def clicked() -> bool:
-        try:
-            all_of(page, selector)[number].click()
-        except (IndexError, StaleElementReferenceException, ElementNotInteractableException):
-            return False
-        return True
-
-    until(page, clicked)
-
-
-def say(page, text: str = TEXT, replies: int = 1):
-    """Sends a message and waits for its numbers."""
-    box = page.find_element(By.ID, "text")
-    box.send_keys(text, Keys.ENTER)
-    until(page, lambda: len(all_of(page, ".reply > .numbers")) == replies)
-
-
-def settings(page, **values: str):
-    page.find_element(By.ID, "open-settings").click()
-    for name, value in values.items():
-        element = page.find_element(By.NAME, name)
-        if element.tag_name == "select":
-            Select(element).select_by_value(value)
-        elif element.get_attribute("type") == "checkbox":
-            element.click()
-        else:
-            element.clear()
-            element.send_keys(value)
-    page.find_element(By.CSS_SELECTOR, "#settings button:last-of-type").click()
+from browser import ENDLESS, TEXT, all_of, click, emulated, say, send, settings, until
 
 
 def test_a_canvas_draws_live_and_can_be_replayed(page):
@@ -156,7 +65,7 @@ def test_a_reply_can_be_stopped(page):
     page.find_element(By.ID, "text").send_keys(TEXT, Keys.ENTER)
     until(page, lambda: all_of(page, ".canvas:not([hidden]) .token"))
     page.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
-    until(page, lambda: [e for e in all_of(page, ".reply .error") if e.text == "stopped"])
+    until(page, lambda: [e for e in all_of(page, ".turn .error") if e.text.startswith("Stopped")])
     settings(page, schema="", max_tokens="100")
     say(page)
 
@@ -240,39 +149,18 @@ def test_what_is_selected_in_a_reply_goes_to_the_infill_view(page):
     assert draft.get_property("value").startswith(selected)
 
 
-def test_a_narrow_screen_scrolls_only_down(page):
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True,
-    })  # fmt: skip
-    try:
-        say(page, TEXT + " " + "and a very long word " + "x" * 60)
-        for opened in (None, "open-settings", "open-history"):
-            if opened:
-                page.find_element(By.ID, opened).click()
-            assert page.execute_script("return document.documentElement.scrollWidth") <= 390
-            for element in all_of(page, "button, textarea, input, select"):
-                if element.is_displayed():
-                    assert element.rect["x"] >= 0
-                    assert element.rect["x"] + element.rect["width"] <= 390, element.get_attribute("outerHTML")
-            if opened:
-                all_of(page, "dialog[open] button:last-of-type")[-1].click()
-    finally:
-        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
 def test_dark_and_light(page):
     def paper():
         return page.execute_script("return getComputedStyle(document.body).backgroundColor")
 
     found = {}
     for scheme in ("light", "dark"):
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        found[scheme] = paper()
+        with emulated(page, scheme=scheme):
+            found[scheme] = paper()
     assert found == {"light": "rgb(251, 250, 247)", "dark": "rgb(22, 24, 26)"}
-    settings(page, theme="light")
-    assert paper() == found["light"]
-    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    with emulated(page, scheme="dark"):
+        settings(page, theme="light")
+        assert paper() == found["light"]
 
 
 def test_what_a_model_or_user_writes_is_never_markup(page):
@@ -282,9 +170,14 @@ def test_what_a_model_or_user_writes_is_never_markup(page):
     assert not all_of(page, "#conversation img")
 
 
-def test_without_the_key_the_page_says_what_is_missing(chrome, port):
-    chrome.get(f"http://127.0.0.1:{port}/health")
-    chrome.execute_script("sessionStorage.clear()")
-    chrome.get(f"http://127.0.0.1:{port}/")
-    trouble = chrome.find_element(By.ID, "trouble")
-    until(chrome, lambda: "needs the key" in trouble.text)
+def test_a_conversation_that_is_deleted_while_it_runs_stays_away(page):
+    settings(page, schema=ENDLESS, max_tokens="2000")
+    send(page)
+    until(page, lambda: all_of(page, ".canvas .token"))
+    page.find_element(By.ID, "open-history").click()
+    click(page, "#conversations li button", 1)
+    until(page, lambda: page.find_element(By.ID, "none-kept").is_displayed())
+    all_of(page, "#history form button")[0].click()
+    until(page, lambda: page.find_element(By.ID, "send").is_enabled())
+    page.find_element(By.ID, "open-history").click()
+    assert until(page, lambda: page.find_element(By.ID, "none-kept").is_displayed())

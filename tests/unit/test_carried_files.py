@@ -13,7 +13,7 @@ from redraft.checkpoint.save import save_checkpoint
 
 TEXT = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
 VISION = {"preprocessor_config.json", "processor_config.json"}
-OTHERS = {"tools.json", "held_out.jsonl", "presets.json", "README.md"}
+OTHERS = {"tools.json", "held_out.jsonl", "introduction.json", "presets.json", "README.md"}
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with a tower", "without"])
@@ -37,7 +37,7 @@ def beside(path):
 
 def test_the_same_weights_keep_what_they_know(source, tmp_path):
     path, vision = source
-    kept = TEXT | vision | {"generation_config.json", "tools.json", "held_out.jsonl"}
+    kept = TEXT | vision | {"generation_config.json", "tools.json", "held_out.jsonl", "introduction.json"}
     save_checkpoint(redraft.load_model(path), tmp_path / "saved")
     assert beside(tmp_path / "saved") == kept
     export(path, tmp_path / "exported")

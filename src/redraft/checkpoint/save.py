@@ -27,7 +27,8 @@ _OF_TEXT = (  # ids, and the prompts that the weights were trained on
 )
 _OF_SAMPLING = ("generation_config.json",)  # ends of a turn, which are the vocabulary's, and the schedule of its canvas
 _OF_VISION = ("preprocessor_config.json", "processor_config.json")  # what a tower sees; without one nothing reads them
-_BY_HEART = ("tools.json", "held_out.jsonl")  # the calls that these weights know, and rows that they never learned
+# The calls that these weights know, rows that they never learned, and what they say of themselves.
+_BY_HEART = ("tools.json", "held_out.jsonl", "introduction.json")
 SHARD_BYTES = 5 * 10**9
 
 

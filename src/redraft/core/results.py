@@ -138,6 +138,7 @@ class ModelInfo:
         quantization: of the matrices: None or "int8".
         has_tokenizer, has_chat_template: what the directory came with.
         defaults: the generation options that apply when the caller sets none.
+        end_ids: tokens that end a reply, and the padding behind it.
     """
 
     name: str
@@ -152,3 +153,4 @@ class ModelInfo:
     has_tokenizer: bool
     has_chat_template: bool
     defaults: dict[str, Any] = field(default_factory=dict)
+    end_ids: tuple[int, ...] = ()

@@ -62,6 +62,7 @@ class LocalEngine:
     @property
     def info(self) -> ModelInfo:
         """What is loaded."""
+        pad = self.model.config.pad_token_id
         return ModelInfo(
             name=self._name,
             path=str(self._directory),
@@ -75,6 +76,7 @@ class LocalEngine:
             has_tokenizer=self.tokenizer is not None,
             has_chat_template=self.template is not None,
             defaults=dataclasses.asdict(self.defaults.options),
+            end_ids=tuple(sorted(self.defaults.end_ids | (set() if pad is None else {pad}))),
         )
 
     def generate(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Generation:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
@@ -14,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from redraft import __version__
 from redraft.core.engine import Engine
-from redraft.server import chat, completions, errors, texts
+from redraft.server import chat, completions, errors, models, texts
 from redraft.server.doors import Doors
 from redraft.server.flight import Server
 from redraft.server.metrics import Metrics
@@ -43,21 +42,8 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     app = FastAPI(title="redraft", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.scheduler = scheduler
     errors.install(app, metrics.refused)
-    for module in (chat, completions, texts):
+    for module in (models, chat, completions, texts):
         app.include_router(module.routes(server))
-
-    @app.get("/v1/models", summary="The model that is served")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(server)]}
-
-    @app.get("/v1/models/{name:path}", summary="One model")
-    async def model(name: str) -> dict[str, Any]:
-        server.check_model(name)
-        return _model(server)
-
-    @app.get("/v1/tools", summary="The calls that the model knows by heart; see `diffusion.known_tools`")
-    async def tools() -> dict[str, Any]:
-        return {"object": "list", "data": server.known_tools, "used": settings.known_tools}
 
     @app.get("/health", summary="Whether the process lives")
     async def health() -> dict[str, str]:
@@ -83,23 +69,3 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     app.add_middleware(Doors, settings=settings)
     app.add_middleware(RequestLog)
     return app
-
-
-def _model(server: Server) -> dict[str, Any]:
-    info = server.engine.info
-    return {
-        "id": server.settings.model,
-        "object": "model",
-        "created": server.started,
-        "owned_by": "redraft",
-        "max_model_len": info.max_context,
-        "redraft": {
-            "parameters": info.parameters,
-            "canvas_length": info.canvas_length,
-            "device": info.device,
-            "dtype": info.dtype,
-            "quantization": info.quantization,
-            "defaults": {name: value for name, value in info.defaults.items() if name != "tools"},
-            **({"known_tools": server.known_tools} if server.settings.known_tools else {}),
-        },
-    }

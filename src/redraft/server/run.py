@@ -18,6 +18,7 @@ from redraft.core.engine import Engine
 from redraft.core.errors import OptionError
 from redraft.server.app import create_app
 from redraft.server.connections import Connection, Lobby, open_descriptors, raise_descriptor_limit
+from redraft.server.introduction import Introduction
 from redraft.server.log import log_to_stderr
 from redraft.server.scheduler import Scheduler
 from redraft.server.settings import Settings
@@ -31,7 +32,10 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
 
     Raises:
         OptionError: the address cannot be listened on.
+        CheckpointError: the model's directory introduces it in a way that nobody can read.
     """
+    # Now, and not at the first look at the page.
+    Introduction.of(engine.info)
     log_to_stderr()
     app = create_app(engine, settings)
     lobby = Lobby(settings, raise_descriptor_limit() - open_descriptors())

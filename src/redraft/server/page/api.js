@@ -1,45 +1,40 @@
-// The server's API. The key comes in the fragment of the printed link, which no server sees, and stays in this tab.
+// The server's API. Whatever goes wrong here is thrown as a Problem, but for what was stopped on purpose.
 
-const fragment = new URLSearchParams(location.hash.slice(1));
-if (fragment.has("key")) {
-  sessionStorage.setItem("key", fragment.get("key"));
-  history.replaceState(null, "", location.pathname);
-}
+import * as key from "./key.js";
+import { broken, gone, ofError, ofResponse } from "./problems.js";
 
-const headers = () => {
-  const key = sessionStorage.getItem("key");
-  return { "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) };
+// The answer to a request. Where the server wants another key, it is asked for, and the request made again.
+const ask = async (path, { body, signal } = {}) => {
+  for (;;) {
+    const used = key.current();
+    const sent = { headers: key.headers(), signal, ...(body ? { method: "POST", body: JSON.stringify(body) } : {}) };
+    const response = await fetch(path, sent).catch((error) => {
+      throw signal?.aborted ? error : gone();
+    });
+    if (response.ok) return response;
+    if (response.status !== 401) throw await ofResponse(response);
+    await key.ask(used);
+    signal?.throwIfAborted();
+  }
 };
 
-const checked = async (response) => {
-  if (response.ok) return response;
-  if (response.status === 401) throw new Error("This page needs the key: open the link that the server printed, or add #key=… to its address.");
-  const body = await response.json().catch(() => null);
-  throw new Error(body?.error?.message ?? `the server answered ${response.status}`);
-};
+const json = async (path, options) => (await ask(path, options)).json().catch((error) => {
+  throw options?.signal?.aborted ? error : broken();
+});
 
-// The name of the model that is served.
-export const model = async () => {
-  const response = await checked(await fetch("/v1/models", { headers: headers() }));
-  return (await response.json()).data[0];
-};
+// The model that is served.
+export const model = async () => (await json("/v1/models")).data[0];
 
 // Declarations of the calls that it knows by heart.
-export const tools = async () => {
-  const response = await checked(await fetch("/v1/tools", { headers: headers() }));
-  return (await response.json()).data;
-};
+export const tools = async () => (await json("/v1/tools")).data;
+
+// Whether the server takes requests. Needs no key.
+export const isReady = () => fetch("/ready", { cache: "no-store" }).then(({ ok }) => ok, () => false);
 
 // The answer of a route, as JSON.
-export const post = async (path, body, signal) => {
-  const sent = { method: "POST", headers: headers(), body: JSON.stringify(body), signal };
-  return (await checked(await fetch(path, sent))).json();
-};
+export const post = (path, body, signal) => json(path, { body, signal });
 
-// The chunks of a chat completion.
-export async function* stream(body, signal) {
-  const sent = { method: "POST", headers: headers(), body: JSON.stringify({ ...body, stream: true }), signal };
-  const response = await checked(await fetch("/v1/chat/completions", sent));
+const events = async function* (response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
@@ -47,12 +42,25 @@ export async function* stream(body, signal) {
     if (done) return;
     const parts = (rest + value).split("\n\n");
     rest = parts.pop();
-    for (const part of parts) {
-      const data = part.replace(/^data: /, "");
-      if (data === "[DONE]") return;
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new Error(chunk.error.message);
-      yield chunk;
+    yield* parts.map((part) => part.replace(/^data: /, ""));
+  }
+};
+
+// The chunks of a completion; a stream that ends without its last word is broken.
+export async function* stream(path, body, signal) {
+  const response = await ask(path, { body: { ...body, stream: true }, signal });
+  const chunks = events(response);
+  for (;;) {
+    let chunk;
+    try {
+      const { value, done } = await chunks.next();
+      if (value === "[DONE]") return;
+      if (done) throw broken();
+      chunk = JSON.parse(value);
+    } catch (error) {
+      throw signal?.aborted ? error : broken();
     }
+    if (chunk.error) throw ofError(chunk.error);
+    yield chunk;
   }
 }

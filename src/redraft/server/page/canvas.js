@@ -1,8 +1,8 @@
-// The canvas: frames carry what has changed since the frame before, a reel keeps them, a player shows any of them.
+// The canvas: frames carry what has changed since the frame before, states are kept, any of them can be painted.
 
 import { make } from "./dom.js";
 
-// The states of a reply's canvases, from its frames. A frame is kept as it came, so that a reel is small to store.
+// The states of a reply's canvases, from its frames. A frame is kept as it came, so that a record is small to store.
 export const statesOf = (frames) => {
   const states = [];
   for (const frame of frames) next(states, frame);
@@ -19,67 +19,47 @@ export const next = (states, frame) => {
 
 const isAccepted = (state, place) => parseInt(state.accepted[place >> 2] ?? "0", 16) >> (3 - (place & 3)) & 1;
 
-// Where the fill behind the end of the reply begins: a run of one token up to the canvas's end.
-const fillOf = ({ texts }) => {
-  let place = texts.length - 1;
-  while (place > 0 && texts[place - 1] === texts.at(-1)) place -= 1;
-  return place + 1;
+// How many positions of a state are accepted.
+export const settled = (state) => state.texts.filter((_, place) => isAccepted(state, place)).length;
+
+// What is drawn: a mark a token, but one for each run of tokens that end the reply, which would fill the screen.
+const marksOf = (state, ends) => {
+  const marks = [];
+  state.texts.forEach((text, place) => {
+    const moves = !isAccepted(state, place);
+    const level = moves ? parseInt(state.entropy[place] ?? "0", 16) : 0;
+    const isEnd = ends.includes(text);
+    const last = marks.at(-1);
+    if (isEnd && last?.count) {
+      last.count += 1;
+      last.moves ||= moves;
+      last.level = Math.max(last.level, level);
+    } else {
+      marks.push({ text, moves, level, count: isEnd ? 1 : 0 });
+    }
+  });
+  return marks;
 };
 
-// Accepted tokens stand, renoised ones shimmer, fill is faint; the tint is the entropy.
-export const paint = (element, state) => {
-  const fill = fillOf(state);
-  while (element.children.length > state.length) element.lastChild.remove();
-  while (element.children.length < state.length) element.append(make("span"));
-  state.texts.forEach((text, place) => {
+const endsThere = (count) => `${count === 1 ? "a token that ends" : `${count} tokens that end`} the reply and fill the canvas`;
+
+// Settled tokens are plain, moving ones coloured, the more the less sure they are.
+export const paint = (element, state, ends) => {
+  const marks = marksOf(state, ends);
+  while (element.children.length > marks.length) element.lastChild.remove();
+  while (element.children.length < marks.length) element.append(make("span"));
+  marks.forEach(({ text, moves, level, count }, place) => {
     const token = element.children[place];
-    const level = parseInt(state.entropy[place] ?? "0", 16);
-    const name = !isAccepted(state, place) ? "token renoised" : place < fill ? "token settled" : "token fill";
+    const name = `token ${moves ? "renoised" : "settled"}${count ? " end" : ""}`;
+    const shown = count ? `end ×${count}` : text;
+    // What is as it was is left alone: a page of tokens changes many times a second.
     if (token.className !== name) token.className = name;
     if (token.dataset.level !== String(level)) {
       token.dataset.level = level;
       token.style.setProperty("--entropy", level);
     }
-    if (token.textContent !== text) token.textContent = text;
+    if (token.textContent !== shown) token.textContent = shown;
+    const title = count ? endsThere(count) : "";
+    if (token.title !== title) token.title = title;
   });
-};
-
-const HOLD_MS = 120;
-
-// A scrubber and a play button over the states of one reply.
-export const player = (canvas, states, onShow) => {
-  const label = make("output", { className: "numbers" });
-  const range = make("input", { type: "range", min: 0, max: states.length - 1, value: states.length - 1, className: "scrubber" });
-  range.setAttribute("aria-label", "Replay the steps");
-  const play = make("button", { type: "button", textContent: "Replay", className: "replay" });
-  let timer = null;
-
-  const show = () => {
-    const state = states[range.value];
-    const accepted = state.texts.filter((_, place) => isAccepted(state, place)).length;
-    onShow();
-    paint(canvas, state);
-    label.textContent = `canvas ${state.canvas + 1}, step ${state.step + 1}: ${accepted} of ${state.length} accepted`;
-  };
-  const halt = () => {
-    clearInterval(timer);
-    timer = null;
-    play.textContent = "Replay";
-  };
-  range.addEventListener("input", () => {
-    halt();
-    show();
-  });
-  play.addEventListener("click", () => {
-    if (timer) return halt();
-    range.value = 0;
-    show();
-    play.textContent = "Pause";
-    timer = setInterval(() => {
-      if (Number(range.value) >= states.length - 1) return halt();
-      range.value = Number(range.value) + 1;
-      show();
-    }, HOLD_MS);
-  });
-  return make("div", { className: "player" }, play, range, label);
 };

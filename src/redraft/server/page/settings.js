@@ -1,11 +1,12 @@
 // Settings: what every request carries, and how the page looks.
 
+import { onModel } from "./connection.js";
 import { find, make } from "./dom.js";
 import { save, saved } from "./store.js";
 
 const EMPTY = { preset: "", temperature: "", seed: "", max_tokens: "", schema: "", tools: "", system: "", judge: false, redraft: "", theme: "auto" };
 const FIELDS = [
-  ["preset", "Preset", ["", "reference", "balanced", "fast", "careful"], "the model's own options when empty"],
+  ["preset", "Preset", [""], "a named set of options, for speed or for care"],
   ["temperature", "Temperature", "number", "0 is greedy; empty leaves the schedule as it is"],
   ["seed", "Seed", "number", "the same seed gives the same text; empty draws one"],
   ["max_tokens", "Longest reply", "number", "tokens"],
@@ -55,26 +56,41 @@ const apply = () => {
   document.documentElement.dataset.theme = values.theme;
 };
 
+const choice = (value) => make("option", { value, textContent: value || "model's own" });
+
 const control = (name, kind) => {
-  if (Array.isArray(kind)) {
-    const choices = kind.map((choice) => make("option", { value: choice, textContent: choice || "model's own" }));
-    return make("select", { name }, ...choices);
-  }
-  if (kind === "textarea") return make("textarea", { name, rows: 3, spellcheck: false });
-  const element = make("input", { name, type: kind });
+  const id = `set-${name}`;
+  if (Array.isArray(kind)) return make("select", { id, name }, ...kind.map(choice));
+  if (kind === "textarea") return make("textarea", { id, name, rows: 3, spellcheck: false, dir: "auto" });
+  const element = make("input", { id, name, type: kind });
   if (kind === "number") Object.assign(element, { min: 0, step: name === "temperature" ? 0.1 : 1 });
   return element;
+};
+
+const field = ([name, title, kind, hint]) => {
+  const element = control(name, kind);
+  element[kind === "checkbox" ? "checked" : "value"] = values[name];
+  const label = make("label", { htmlFor: element.id, textContent: title });
+  const row = make("div", { className: `field ${Array.isArray(kind) ? "select" : kind}` }, label, element);
+  if (hint) {
+    row.append(make("small", { id: `${element.id}-hint`, textContent: hint }));
+    element.setAttribute("aria-describedby", `${element.id}-hint`);
+  }
+  return row;
+};
+
+// The presets are the server's to name; one that it no longer has is left for the model's own options.
+const offer = (presets) => {
+  const select = find("set-preset");
+  if (!presets.includes(values.preset)) values.preset = "";
+  select.replaceChildren(...["", ...presets].map(choice));
+  select.value = values.preset;
 };
 
 // Fills the dialog.
 export const install = () => {
   const form = find("settings-form");
-  form.append(make("h2", { textContent: "Settings" }));
-  for (const [name, title, kind, hint] of FIELDS) {
-    const element = control(name, kind);
-    element[kind === "checkbox" ? "checked" : "value"] = values[name];
-    form.append(make("label", { className: kind }, make("span", { textContent: title }), element, make("small", { textContent: hint })));
-  }
+  form.append(...FIELDS.map(field));
   form.append(make("p", { className: "numbers", textContent: "Enter sends, Shift+Enter breaks a line, Escape stops, Alt+N begins anew, / goes to the box." }));
   form.append(make("button", { textContent: "Close" }));
   const take = ({ target }) => {
@@ -83,5 +99,6 @@ export const install = () => {
     apply();
   };
   for (const event of ["input", "change"]) form.addEventListener(event, take);
+  onModel(({ redraft }) => offer(redraft.presets));
   apply();
 };

@@ -19,6 +19,23 @@ const run = async (mode, work) => {
   });
 };
 
+// Whether there is anything to keep them in, once that is known; a private window may have nothing.
+let keeps = true;
+export const opening = opened.then(() => {}, () => {
+  keeps = false;
+});
+
+// Where what is said is kept, in a sentence or two. `served` is the model, where it is known.
+export const keptWhere = (served) => {
+  const here = keeps
+    ? "Conversations are kept in this browser, under History"
+    : "This browser keeps no conversations for the page: they are gone when it is closed";
+  if (!served) return `${here}.`;
+  return served.redraft.writes_prompts_down
+    ? `${here}. This server also writes every request and reply to a file of its owner's.`
+    : `${here}${keeps ? ", and nowhere else" : ""}.`;
+};
+
 // All conversations, the latest first.
 export const conversations = async () => {
   const all = await run("readonly", (table) => table.getAll());
