@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from redraft import __version__
-from redraft.cli import asides, errors
+from redraft.cli import asides, completion, errors
 from redraft.cli.bench import bench
 from redraft.cli.chat import chat
 from redraft.cli.command import SETTINGS, Debug, add_command
@@ -27,19 +27,28 @@ from redraft.cli.train import train
 from redraft.core.threads import spin_briefly
 
 # Plain help: rich's costs 0.15 s and cuts long option names off at 80 columns.
-app = typer.Typer(rich_markup_mode=None, context_settings=SETTINGS)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=SETTINGS)
 
 
 @app.callback(invoke_without_command=True, add_help_option=False)
 def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    install_completion: Annotated[
+        bool, typer.Option("--install-completion", help="Complete commands and options in this shell from now on.")
+    ] = False,
+    show_completion: Annotated[
+        bool, typer.Option("--show-completion", help="Print what that would install, to look at or to copy.")
+    ] = False,
     debug: Debug = False,
     show_help: Help = False,
 ) -> None:
     """Run, tune and judge DiffusionGemma on the machine you own."""
     if version:
         typer.echo(f"redraft {__version__}")
+        raise typer.Exit
+    if install_completion or show_completion:
+        completion.install() if install_completion else completion.show()
         raise typer.Exit
     if show_help or context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -86,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     spin_briefly()
     if arguments is None:
         asides.begin()
+        completion.begin()
         # Processes that this one starts import nothing from the folder that someone stands in, which may be a download.
         os.environ.setdefault("PYTHONSAFEPATH", "1")
     for name in ("stdout", "stderr"):
