@@ -19,7 +19,8 @@ $(BIN)/.redraft-dev: pyproject.toml .ci/constraints.txt
 	touch $(BIN)/.redraft $@
 
 demo: $(BIN)/.redraft  ## run mini on a real sentence, the canvas drawn live
-	$(BIN)/redraft run "add the new Daft Punk album to my Sunday morning playlist" --live --seed 0
+	$(BIN)/redraft run "add Nina Simone to my Sunday morning playlist" --live --seed 0
+	@echo 'Next: . $(BIN)/activate && redraft chat'
 
 browser:  ## Chromium and its driver, from Debian's packages where they are missing
 	@if ! { command -v chromium && command -v chromedriver; } >/dev/null; then \

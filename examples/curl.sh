@@ -13,4 +13,7 @@ ask chat/completions --data '{"model": "mini", "seed": 0,
   "messages": [{"role": "user", "content": "play something by Nina Simone on Spotify"}]}'
 ask chat/completions --data '{"model": "mini", "seed": 0, "stream": true, "diffusion": {"drafts": true},
   "messages": [{"role": "user", "content": "what is the weather in Oslo"}]}'
-ask infill --data '{"model": "mini", "seed": 0, "text": "It is [[...]] o'"'"'clock.", "max_tokens": 30}'
+# One value of a call hidden, and found again.
+ask infill --data '{"model": "mini", "seed": 0,
+  "messages": [{"role": "user", "content": "play something by Nina Simone on Spotify"}],
+  "text": "<|tool_call>call:PlayMusic{artist:<|\"|>[[...]]<|\"|>,service:<|\"|>Spotify<|\"|>}<tool_call|>"}'

@@ -5,7 +5,7 @@ from openai import OpenAI
 client = OpenAI()
 stream = client.chat.completions.create(
     model="mini",
-    messages=[{"role": "user", "content": "add the new Daft Punk album to my Sunday morning playlist"}],
+    messages=[{"role": "user", "content": "add Nina Simone to my Sunday morning playlist"}],
     seed=0,
     stream=True,
     extra_body={"diffusion": {"drafts": True}},

@@ -5,7 +5,7 @@ from openai import OpenAI
 client = OpenAI()
 reply = client.chat.completions.create(
     model="mini",
-    messages=[{"role": "user", "content": "book a table for two at an Italian restaurant in Bergen"}],
+    messages=[{"role": "user", "content": "rate this book five stars"}],
     seed=0,
 )
 message = reply.choices[0].message
