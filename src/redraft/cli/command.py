@@ -69,10 +69,9 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 own = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                panel = (
-                    OUTPUT if parameter is self.get_help_option(ctx) else getattr(parameter, "rich_help_panel", None)
-                )
-                sections.setdefault(panel or own, []).append(record)
+                # click's own help option stands in no panel.
+                panel = getattr(parameter, "rich_help_panel", None) or (OUTPUT if parameter.name == "help" else own)
+                sections.setdefault(panel, []).append(record)
         # Behind all others, which are what somebody looks for.
         sections[OUTPUT] = sections.pop(OUTPUT)
         for title, records in sections.items():
