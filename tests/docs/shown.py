@@ -44,9 +44,8 @@ def _fits(wanted: list[str], found: list[str]) -> bool:
 def _same(wanted: str, found: str) -> bool:
     if wanted == found:
         return True
-    before, dots, after = wanted.partition("...")
-    if dots and found.startswith(before) and found.endswith(after):
-        return len(found) >= len(before) + len(after)
+    if "..." in wanted:
+        return re.fullmatch(".*".join(map(re.escape, wanted.split("..."))), found) is not None
     if _NUMBER.sub("#", wanted) != _NUMBER.sub("#", found):
         return False
     pairs = zip(_NUMBER.findall(wanted), _NUMBER.findall(found), strict=True)

@@ -33,7 +33,9 @@ UNRUN = {
 }
 # What a server's address and key are called where nobody knows them yet.
 _ADDRESS, _KEYS = "127.0.0.1:8000", ("the key that was printed", "the-key-that-was-printed", "the-key")
-# What is added to commands that show nothing here, so that they are done in seconds.
+# What is added to commands so that they are done in seconds: to all of them what changes no reply, the rest where nothing
+# is shown.
+AS_WELL = {r"redraft eval (?!.*--workers)": "--workers 1"}
 SHORTER = {
     r"redraft eval (?!.*--limit)": "--limit 6",
     r"redraft plan\b(?!.*--quick)": "--quick",
@@ -205,9 +207,8 @@ def _write_gguf(path: Path) -> None:
 
 
 def _shorter(command: Command) -> str:
-    if command.shown is not None:
-        return command.text
-    more = [words for pattern, words in SHORTER.items() if re.match(pattern, command.text)]
+    tables = [AS_WELL] if command.shown is not None else [AS_WELL, SHORTER]
+    more = [words for table in tables for pattern, words in table.items() if re.match(pattern, command.text)]
     said, hash_, comment = command.text.partition(" #")
     return " ".join([said, *more]) + hash_ + comment
 
