@@ -63,17 +63,13 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
     for panel, parameters in panels.items():
         if panel:
             yield f"**{panel}**\n"
-        yield "| | |\n|---|---|"
+        yield "| option | what it does |\n|---|---|"
         for names, told in filter(None, (parameter.get_help_record(context) for parameter in parameters)):
             yield f"| `{_cell(names)}` | {_cell(told)} |"
         yield ""
     if shared:
-        flags = (f"[`{_flags(p)}`](options.md#{p.name})" for p in shared)
+        flags = (f"[`{p.opts[0]}`](options.md#{p.name})" for p in shared)
         yield f"Generation options, as [the table by meaning](options.md) tells them: {', '.join(flags)}.\n"
-
-
-def _flags(parameter: Any) -> str:
-    return "/".join([*parameter.opts, *parameter.secondary_opts])
 
 
 def _cell(text: str) -> str:

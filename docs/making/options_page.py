@@ -82,7 +82,7 @@ _HEAD = """# Options by meaning
 
 Every option of a generation, by the question that it answers. Unset ones come from the checkpoint's
 `generation_config.json`, then from the defaults below. In Python each is a keyword of `generate` and `stream`; on the
-command line it is a flag; over HTTP it is a field of the request. A dash means that it cannot be said there.
+command line it is the flag below its name; over HTTP it is a field of the request, and a dash means that there is none.
 
 The page is made from `GenerationOptions` itself when the site is built. `redraft presets` prints named sets of them.
 """
@@ -99,7 +99,7 @@ def options_page() -> str:
     lines = [_HEAD]
     for group in GROUPS:
         lines += [f"## {group.title}", "", group.question, ""]
-        lines += ["| option | default | unit | modes | command line | HTTP |", "|---|---|---|---|---|---|"]
+        lines += ["| option, flag | default | modes | HTTP |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(_cells(fields[name]))} |" for name in group.names]
         lines += ["", *_told(group), ""]
     return "\n".join(lines)
@@ -128,11 +128,12 @@ def http_name(name: str) -> str | None:
 
 def _cells(field: dataclasses.Field[Any]) -> Iterator[str]:
     name = field.name
-    yield f'<span id="{name}"></span>`{name}`'
-    yield f"`{field.default!r}`" if field.default not in ((), None) else "unset"
-    yield UNITS.get(name, "")
+    flag = f"<br>`--{name.replace('_', '-')}`" if name in generation_flags() else ""
+    yield f'<span id="{name}"></span>`{name}`{flag}'
+    default = "unset" if field.default in ((), None) else f"`{field.default!r}`"
+    between = "; " if default == "unset" else " "
+    yield f"{default}{between}{UNITS[name]}" if name in UNITS else default
     yield f"{DIFFUSION}, verified" if name in _OF_CANVASES else _MODES.get(name, ALL)
-    yield f"`--{name.replace('_', '-')}`" if name in generation_flags() else "-"
     http = http_name(name)
     yield f"`{http}`" if http else "-"
 

@@ -25,7 +25,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 OUT = Path(__file__).parents[1] / "pictures"
 TEXT = "add this song by Daft Punk to my Sunday morning playlist"
-WIDTH, HEIGHT = 1000, 640
+WIDTH, HEIGHT = 1000, 520
 LARGEST_BYTES = 150_000
 REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())"]
 

@@ -1,7 +1,7 @@
 """Runs the Python of a page statement by statement, and looks whether what its comments show is what comes.
 
 An expression whose comment is a literal must have that value: `reply.text  # 'good'`. What a statement prints must be
-what stands below it in lines that begin with `#> `.
+what stands below it in lines that begin with `# -> `.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from shown import difference
 
-SHOWN = "#> "
+SHOWN = "# -> "
 
 
 def run_python(source: str, names: dict[str, Any]) -> list[str]:
@@ -39,7 +39,7 @@ def run_python(source: str, names: dict[str, Any]) -> list[str]:
                     exec(compile(ast.Module([node], []), "page", "exec"), names)
         except Exception:
             return [*wrong, f"line {node.lineno}: {code}\n{traceback.format_exc(limit=-3)}"]
-        shown = [line[len(SHOWN) :] for line in itertools.takewhile(lambda l: l.startswith("#>"), lines[end:])]
+        shown = [line[len(SHOWN) :] for line in itertools.takewhile(lambda l: l.startswith(SHOWN), lines[end:])]
         if shown and (differs := difference("\n".join(shown), printed.getvalue())):
             wrong.append(f"line {node.lineno}: {code}\n{differs}")
         if isinstance(node, ast.Expr) and (differs := _as_shown(value, comments.get(end))):

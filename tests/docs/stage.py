@@ -33,8 +33,7 @@ UNRUN = {
 }
 # What a server's address and key are called where nobody knows them yet.
 _ADDRESS, _KEYS = "127.0.0.1:8000", ("the key that was printed", "the-key-that-was-printed", "the-key")
-# What is added to commands so that they are done in seconds: to all of them what changes no reply, the rest where nothing
-# is shown.
+# What is added to commands so that they take seconds: to all what changes no reply, the rest where nothing is shown.
 AS_WELL = {r"redraft eval (?!.*--workers)": "--workers 1"}
 SHORTER = {
     r"redraft eval (?!.*--limit)": "--limit 6",
