@@ -70,7 +70,7 @@ def photograph(link: str, path: Path, *, dark: bool) -> None:
         wait.until(lambda d: d.find_element(By.ID, "send").is_displayed())
         wait.until(lambda d: "mini" in d.find_element(By.TAG_NAME, "body").text)
         driver.find_element(By.ID, "text").send_keys(TEXT, Keys.ENTER)
-        wait.until(lambda d: " steps" in d.find_element(By.TAG_NAME, "body").text)
+        wait.until(lambda d: "AddToPlaylist" in d.find_element(By.TAG_NAME, "body").text)
         before = None
         while before != (before := driver.find_element(By.TAG_NAME, "body").get_attribute("innerHTML")):
             time.sleep(1)

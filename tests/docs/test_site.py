@@ -12,8 +12,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import typer
 from snippets import ROOT
 
+from redraft.cli import app
 from redraft.core.options import GenerationOptions
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -103,10 +105,15 @@ def test_an_option_without_a_group_is_an_error(monkeypatch):
         options_page.check_groups([name for name in names if name != "seed"])
 
 
-def test_every_command_is_told(site):
-    text = (site / "reference" / "command-line.html").read_text(encoding="utf-8")
-    for command in ("run", "serve", "eval tool-calls", "data get"):
-        assert f'id="redraft-{command.replace(" ", "-")}"' in text
+def test_every_command_is_told(site, pages):
+    def below(command, path: str):
+        yield path
+        for name, child in getattr(command, "commands", {}).items():
+            yield from () if child.hidden else below(child, f"{path}-{name}")
+
+    commands = set(below(typer.main.get_command(app), "redraft"))
+    assert len(commands) > 10
+    assert commands <= pages[site / "reference" / "command-line.html"].ids
 
 
 def test_it_is_read_from_the_disk(site):
