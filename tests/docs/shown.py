@@ -45,7 +45,8 @@ def _same(wanted: str, found: str) -> bool:
     if wanted == found:
         return True
     if "..." in wanted:
-        return re.fullmatch(".*".join(map(re.escape, wanted.split("..."))), found) is not None
+        # Spaces beside the dots are for the eye.
+        return re.fullmatch(".*".join(map(re.escape, re.split(r" ?\.\.\. ?", wanted))), found) is not None
     if _NUMBER.sub("#", wanted) != _NUMBER.sub("#", found):
         return False
     pairs = zip(_NUMBER.findall(wanted), _NUMBER.findall(found), strict=True)
