@@ -6,7 +6,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile tests --ignore tests/e2e
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 BROWSER := chromium chromium-driver fonts-dejavu-core
 
-.PHONY: demo test test-full check browser clean
+.PHONY: demo docs test test-full check browser clean
 
 $(BIN)/.redraft: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,11 +16,20 @@ $(BIN)/.redraft: pyproject.toml .ci/constraints.txt
 $(BIN)/.redraft-dev: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[dev]'
+	touch $(BIN)/.redraft $(BIN)/.redraft-docs $@
+
+$(BIN)/.redraft-docs: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e '.[docs]'
 	touch $(BIN)/.redraft $@
 
 demo: $(BIN)/.redraft  ## run mini on a real sentence, the canvas drawn live
 	$(BIN)/redraft run "add Nina Simone to my Sunday morning playlist" --live --seed 0
 	@echo 'Next: . $(BIN)/activate && redraft chat'
+
+docs: $(BIN)/.redraft-docs  ## the documentation, as a site in build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/docs/index.html"
 
 browser:  ## Chromium and its driver, from Debian's packages where they are missing
 	@if ! { command -v chromium && command -v chromedriver; } >/dev/null; then \
@@ -40,8 +49,8 @@ test-full: $(BIN)/.redraft-dev browser  ## the suite, whole
 	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 check: $(BIN)/.redraft-dev  ## style, types, frozen help text
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks examples docs
+	$(BIN)/ruff format --check src tests benchmarks examples docs
 	$(BIN)/pyright
 	$(BIN)/python -m pytest tests/test_architecture.py tests/unit/test_cli_help.py
 

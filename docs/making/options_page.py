@@ -1,0 +1,147 @@
+"""The table of generation options by meaning, read off `GenerationOptions` and the server's schema."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from redraft.cli.options import _descriptions, generation_flags
+from redraft.core.options import _OF_CANVASES, GenerationOptions
+from redraft.server.schema import ChatRequest, Diffusion
+
+DIFFUSION, CAUSAL, ALL = "diffusion", "autoregressive, verified", "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Options that answer one question.
+
+    Attributes:
+        question: what somebody asks who needs them.
+        names: of the fields.
+    """
+
+    title: str
+    question: str
+    names: tuple[str, ...]
+
+
+GROUPS = (
+    Group(
+        title="Length",
+        question="How long may the reply be, and where does it end?",
+        names=("max_new_tokens", "canvas_length", "stop", "retry_empty", "skip_special_tokens"),
+    ),
+    Group(
+        title="Speed and stopping",
+        question="How many steps may a canvas take, and when is it done?",
+        names=(
+            *("preset", "max_denoising_steps", "entropy_bound", "confidence_threshold", "stability_threshold"),
+            *("plateau_steps", "adaptive_canvas"),
+        ),
+    ),
+    Group(
+        title="Temperature",
+        question="How much is left to chance?",
+        names=("temperature", "t_max", "t_min", "top_p"),
+    ),
+    Group(title="Mode", question="Which of the model's two modes writes?", names=("mode", "enable_thinking")),
+    Group(
+        title="Steering",
+        question="What form must the reply have, and what of it is known already?",
+        names=("response_format", "initial_canvas", "pinned"),
+    ),
+    Group(
+        title="Tools",
+        question="Which calls may the model make?",
+        names=("tools", "tool_choice", "parallel_tool_calls"),
+    ),
+    Group(title="The judge", question="What would the causal mode have written?", names=("logprobs", "redraft")),
+    Group(title="Reproducibility", question="How do I get the same text again?", names=("seed",)),
+)
+UNITS = {
+    **dict.fromkeys(("max_new_tokens",), "tokens"),
+    **dict.fromkeys(("canvas_length", "pinned"), "positions"),
+    **dict.fromkeys(("max_denoising_steps", "stability_threshold", "plateau_steps"), "steps"),
+    **dict.fromkeys(("entropy_bound", "confidence_threshold"), "nats"),
+    "redraft": "rounds",
+    "top_p": "probability",
+}
+# Beside `_OF_CANVASES`, which the causal mode refuses.
+_MODES = {"initial_canvas": DIFFUSION, "pinned": DIFFUSION, "redraft": DIFFUSION, "top_p": CAUSAL}
+# What the HTTP schema calls otherwise; other names are looked for in it.
+_OVER_HTTP = {
+    "max_new_tokens": "max_tokens",
+    "max_denoising_steps": "diffusion.steps",
+    "initial_canvas": "prediction",
+    "enable_thinking": "chat_template_kwargs.enable_thinking",
+}
+_HEAD = """# Options by meaning
+
+Every option of a generation, by the question that it answers. Unset ones come from the checkpoint's
+`generation_config.json`, then from the defaults below. In Python each is a keyword of `generate` and `stream`; on the
+command line it is the flag below its name; over HTTP it is a field of the request, and a dash means that there is none.
+
+The page is made from `GenerationOptions` itself when the site is built. `redraft presets` prints named sets of them.
+"""
+
+
+def options_page() -> str:
+    """The page.
+
+    Raises:
+        ValueError: an option without a group, or a name in a table here that is no option.
+    """
+    fields = {field.name: field for field in dataclasses.fields(GenerationOptions)}
+    check_groups(list(fields))
+    lines = [_HEAD]
+    for group in GROUPS:
+        lines += [f"## {group.title}", "", group.question, ""]
+        lines += ["| option, flag | default | modes | HTTP |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(_cells(fields[name]))} |" for name in group.names]
+        lines += ["", *_told(group), ""]
+    return "\n".join(lines)
+
+
+def check_groups(names: list[str]) -> None:
+    """Every option has one group, and every name in a table here is an option's."""
+    grouped = [name for group in GROUPS for name in group.names]
+    for name in names:
+        if grouped.count(name) != 1:
+            raise ValueError(f"docs/making/options_page.py: option {name!r} stands in {grouped.count(name)} groups")
+    for name in {*grouped, *UNITS, *_MODES, *_OVER_HTTP}:
+        if name not in names:
+            raise ValueError(f"docs/making/options_page.py: {name!r} is no option")
+
+
+def http_name(name: str) -> str | None:
+    """What a chat request calls an option; None where it cannot say it."""
+    places = {"": ChatRequest.model_fields, "diffusion.": Diffusion.model_fields}
+    found = (f"{before}{name}" for before, fields in places.items() if name in fields)
+    path = _OVER_HTTP.get(name) or next(found, None)
+    if path is not None and path.split(".")[0] not in ChatRequest.model_fields:
+        raise ValueError(f"docs/making/options_page.py: {path} is no field of a request")
+    return path
+
+
+def _cells(field: dataclasses.Field[Any]) -> Iterator[str]:
+    name = field.name
+    flag = f"<br>`--{name.replace('_', '-')}`" if name in generation_flags() else ""
+    yield f'<span id="{name}"></span>`{name}`{flag}'
+    default = "unset" if field.default in ((), None) else f"`{field.default!r}`"
+    between = "; " if default == "unset" else " "
+    yield f"{default}{between}{UNITS[name]}" if name in UNITS else default
+    yield f"{DIFFUSION}, verified" if name in _OF_CANVASES else _MODES.get(name, ALL)
+    http = http_name(name)
+    yield f"`{http}`" if http else "-"
+
+
+def _told(group: Group) -> Iterator[str]:
+    """What each option of a group does, in the words of its docstring."""
+    said = _descriptions()
+    for name in group.names:
+        if name not in said:
+            raise ValueError(f"GenerationOptions does not describe {name!r}")
+        yield f"- **`{name}`**: {said[name]}"

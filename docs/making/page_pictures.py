@@ -1,0 +1,96 @@
+"""Photographs the page of `redraft serve`: a real server with mini, a real Chromium, one reply.
+
+python docs/making/page_pictures.py [--out docs/pictures]
+
+Needs chromium, chromedriver and selenium (`make browser`, and the `dev` extra).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+OUT = Path(__file__).parents[1] / "pictures"
+TEXT = "add this song by Daft Punk to my Sunday morning playlist"
+WIDTH, HEIGHT = 1000, 520
+LARGEST_BYTES = 150_000
+REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())"]
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The link that a server prints."""
+    command = [*REDRAFT, "serve", "--port", "0", "--workers", "1", "--threads", "1", "--known-tools"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        yield next(found[0] for line in server.stderr if (found := re.search(r"http://\S+#key=\S+", line)))
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()
+
+
+@contextmanager
+def browser(*, dark: bool) -> Iterator[webdriver.Chrome]:
+    """Headless Chromium, in the colours that the system is said to prefer."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def photograph(link: str, path: Path, *, dark: bool) -> None:
+    """Asks once, waits until the page stands still, and writes what it looks like."""
+    with browser(dark=dark) as driver:
+        driver.get(link)
+        wait = WebDriverWait(driver, 60, 0.1)
+        wait.until(lambda d: d.find_element(By.ID, "send").is_displayed())
+        wait.until(lambda d: "mini" in d.find_element(By.TAG_NAME, "body").text)
+        driver.find_element(By.ID, "text").send_keys(TEXT, Keys.ENTER)
+        wait.until(lambda d: "AddToPlaylist" in d.find_element(By.TAG_NAME, "body").text)
+        before = None
+        while before != (before := driver.find_element(By.TAG_NAME, "body").get_attribute("innerHTML")):
+            time.sleep(1)
+        driver.save_screenshot(str(path))
+    size = path.stat().st_size
+    if size > LARGEST_BYTES:
+        raise SystemExit(f"{path}: {size:,} bytes; {LARGEST_BYTES:,} are the most")
+    print(f"{path}: {size:,} bytes")
+
+
+def main() -> None:
+    """Writes page-light.png and page-dark.png."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=OUT)
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    with serving() as link:
+        for dark in (False, True):
+            photograph(link, out / f"page-{'dark' if dark else 'light'}.png", dark=dark)
+
+
+if __name__ == "__main__":
+    main()
