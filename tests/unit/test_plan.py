@@ -188,7 +188,7 @@ def test_unknown_rates_leave_the_memory():
 
 def test_every_figure_of_the_catalogue_has_a_source_and_a_date():
     devices = catalogue()
-    assert len({device.key for device in devices}) == len(devices) == 11
+    assert len({device.key for device in devices}) == len(devices) == 14
     for entry in devices:
         assert entry.sources
         assert entry.memory_bytes > 2e10
@@ -205,7 +205,7 @@ def test_every_figure_of_the_catalogue_has_a_source_and_a_date():
 
 def test_devices_are_found_by_key_and_by_name():
     assert [found.key for found in find_devices(["h100", "RTX 4090"])] == ["h100", "rtx-4090"]
-    assert len(find_devices([])) == len(find_devices(["all"])) == 11
+    assert len(find_devices([])) == len(find_devices(["all"])) == 14
     with pytest.raises(InputError, match="no device 'tpu'.*rtx-4090"):
         find_devices(["tpu"])
 
