@@ -4,63 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from redraft.cli.options import _descriptions, generation_flags
+from redraft.core.option_groups import GROUPS, OptionGroup
 from redraft.core.options import _OF_CANVASES, GenerationOptions
 from redraft.server.schema import ChatRequest, Diffusion
 
 DIFFUSION, CAUSAL, ALL = "diffusion", "autoregressive, verified", "all"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Options that answer one question.
-
-    Attributes:
-        question: what somebody asks who needs them.
-        names: of the fields.
-    """
-
-    title: str
-    question: str
-    names: tuple[str, ...]
-
-
-GROUPS = (
-    Group(
-        title="Length",
-        question="How long may the reply be, and where does it end?",
-        names=("max_new_tokens", "canvas_length", "stop", "retry_empty", "skip_special_tokens"),
-    ),
-    Group(
-        title="Speed and stopping",
-        question="How many steps may a canvas take, and when is it done?",
-        names=(
-            *("preset", "max_denoising_steps", "entropy_bound", "confidence_threshold", "stability_threshold"),
-            *("plateau_steps", "adaptive_canvas"),
-        ),
-    ),
-    Group(
-        title="Temperature",
-        question="How much is left to chance?",
-        names=("temperature", "t_max", "t_min", "top_p"),
-    ),
-    Group(title="Mode", question="Which of the model's two modes writes?", names=("mode", "enable_thinking")),
-    Group(
-        title="Steering",
-        question="What form must the reply have, and what of it is known already?",
-        names=("response_format", "initial_canvas", "pinned"),
-    ),
-    Group(
-        title="Tools",
-        question="Which calls may the model make?",
-        names=("tools", "tool_choice", "parallel_tool_calls"),
-    ),
-    Group(title="The judge", question="What would the causal mode have written?", names=("logprobs", "redraft")),
-    Group(title="Reproducibility", question="How do I get the same text again?", names=("seed",)),
-)
 UNITS = {
     **dict.fromkeys(("max_new_tokens",), "tokens"),
     **dict.fromkeys(("canvas_length", "pinned"), "positions"),
@@ -98,7 +51,7 @@ def options_page() -> str:
     check_groups(list(fields))
     lines = [_HEAD]
     for group in GROUPS:
-        lines += [f"## {group.title}", "", group.question, ""]
+        lines += [f"## {group.title}", "", f"{group.question} For example `{group.example}`.", ""]
         lines += ["| option, flag | default | modes | HTTP |", "|---|---|---|---|"]
         lines += [f"| {' | '.join(_cells(fields[name]))} |" for name in group.names]
         lines += ["", *_told(group), ""]
@@ -110,7 +63,7 @@ def check_groups(names: list[str]) -> None:
     grouped = [name for group in GROUPS for name in group.names]
     for name in names:
         if grouped.count(name) != 1:
-            raise ValueError(f"docs/making/options_page.py: option {name!r} stands in {grouped.count(name)} groups")
+            raise ValueError(f"core/option_groups.py: option {name!r} stands in {grouped.count(name)} groups")
     for name in {*grouped, *UNITS, *_MODES, *_OVER_HTTP}:
         if name not in names:
             raise ValueError(f"docs/making/options_page.py: {name!r} is no option")
@@ -138,7 +91,7 @@ def _cells(field: dataclasses.Field[Any]) -> Iterator[str]:
     yield f"`{http}`" if http else "-"
 
 
-def _told(group: Group) -> Iterator[str]:
+def _told(group: OptionGroup) -> Iterator[str]:
     """What each option of a group does, in the words of its docstring."""
     said = _descriptions()
     for name in group.names:

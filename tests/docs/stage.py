@@ -25,6 +25,7 @@ UNRUN = {
     r"git clone ": "this is the clone",
     r"make |\. ?\.venv|source \.venv": "makes the environment that the test runs in",
     r"pip install|python3? -m venv": "changes the environment",
+    r"redraft --install-completion": "changes the reader's shell; tests/unit/test_command_line.py gives it",
     r"redraft data get": "fetches from GitHub",
     r"redraft train recipes/": "takes two hours",
     r"redraft bench .*--shape (mid|full)": "takes minutes, and gigabytes",

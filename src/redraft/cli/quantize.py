@@ -92,4 +92,5 @@ def _report(found: Converted, directory: Path, *, as_json: bool) -> None:
             }
         )
         return
-    print(f"{directory}: {found.nbytes / 1e9:.2f} GB in {sum(found.files)} files, sha256 {found.checksum}")
+    size = f"{found.nbytes / 1e9:.2f} GB" if found.nbytes >= 1e9 else f"{found.nbytes / 1e6:.1f} MB"
+    print(f"{directory}: {size} in {sum(found.files)} files, sha256 {found.checksum}")
