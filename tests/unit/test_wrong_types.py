@@ -125,6 +125,23 @@ def test_an_option_of_a_wrong_kind(engine, options, reason):
     told(OptionError, reason, engine.generate_batch, [Request(prompt=TEXT, options=options)])
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"required": 5},
+        {"required": True},
+        {"anyOf": 5},
+        {"anyOf": None},
+        {"oneOf": 1.5},
+        {"type": "object", "properties": {5: {}}},
+        {"minItems": "2"},
+    ],
+)
+def test_a_schema_of_a_wrong_kind(engine, schema):
+    wanted = {"type": "json_schema", "json_schema": {"schema": schema}}
+    told(OptionError, f"schema: {list(schema)[-1]}", engine.generate, TEXT, response_format=wanted)
+
+
 @pytest.mark.parametrize(("span", "reason"), NO_SPANS)
 def test_a_span_of_a_wrong_kind(engine, span, reason):
     told(PromptError, reason, engine.edit, TEXT, span, "make it older")
