@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from redraft.core.changes import GenerationChanges
+from redraft.core.draft import Draft
 from redraft.core.engine import Engine, Prompt, Request
 from redraft.core.errors import (
     CheckpointError,
@@ -22,7 +23,7 @@ from redraft.core.errors import (
     SchemaError,
     UnknownOptionError,
 )
-from redraft.core.events import Commit, Draft, Event
+from redraft.core.events import Commit, Event
 from redraft.core.options import GenerationOptions
 from redraft.core.results import Doubt, Generation, GenerationStats, ModelInfo, ToolCall
 

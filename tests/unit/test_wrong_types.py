@@ -42,6 +42,7 @@ NO_OPTIONS = [
     ({"tools": [print]}, "tools.*print"),
     ({"tools": ["play"]}, "tools.*'play'"),
     ({"tools": 5}, "tools"),
+    ({"tools": [{"name": "f", "parameters": {"properties": {5: {}}}}]}, "f.properties"),
     ({"tool_choice": {"type": "function"}}, "tool_choice"),
     ({"tool_choice": None}, "tool_choice"),
     ({"response_format": "json"}, "response_format"),

@@ -10,10 +10,12 @@ from typing import Any, Unpack
 
 from redraft.core.changes import GenerationChanges
 from redraft.core.checks import shown
+from redraft.core.draft import Draft
 from redraft.core.engine import Engine, Prompt, Request, Running
 from redraft.core.errors import InputError, PromptError
 from redraft.core.events import Event
 from redraft.core.options import GenerationOptions
+from redraft.core.reel import Recorder
 from redraft.core.results import Generation, ModelInfo
 from redraft.engine.admission import Admission
 from redraft.engine.defaults import Defaults
@@ -104,10 +106,17 @@ class LocalEngine(Engine):
                 error.add_note(f"It is request {number} of the batch.")
                 raise
         running, done = self.running(), dict[int, Generation]()
+        # From another process they would have to be sent.
+        drafts = self._drafts_are_free and self._workers is None
+        recorders = {id(one): Recorder(self.pieces) for one in prepared}
         for one in prepared:
-            running.add(one, drafts=False)
+            running.add(one, drafts=drafts)
         while len(done) < len(prepared):
-            done |= {id(one): event for one, event in running.step() if isinstance(event, Generation)}
+            for one, event in running.step():
+                if isinstance(event, Draft):
+                    recorders[id(one)].add(event)
+                elif isinstance(event, Generation):
+                    done[id(one)] = dataclasses.replace(event, reel=recorders.pop(id(one)).reel())
         return [done[id(one)] for one in prepared]
 
     def infill(
@@ -219,19 +228,24 @@ class LocalEngine(Engine):
             sequence.costs.cached_tokens = known.length
         return sequence
 
-    def _whole(self, prepared: PreparedRequest) -> Generation:
-        sequence = self._begin(prepared)
-        while not sequence.finished:
-            for _ in self._loop.tick([sequence], drafts=False):
-                pass
-        return self.result(sequence)
+    @property
+    def _drafts_are_free(self) -> bool:
+        """Whether they cost next to nothing: an accelerator would have to stop for each of them."""
+        return self._loop.exact
 
-    def _events(self, prepared: PreparedRequest) -> Iterator[Event]:
-        sequence = self._begin(prepared)
+    def _whole(self, prepared: PreparedRequest) -> Generation:
+        *_, generation = self._events(prepared, drafts=self._drafts_are_free)
+        assert isinstance(generation, Generation)
+        return generation
+
+    def _events(self, prepared: PreparedRequest, *, drafts: bool = True) -> Iterator[Event]:
+        sequence, recorder = self._begin(prepared), Recorder(self.pieces)
         while not sequence.finished:
-            for _, event in self._loop.tick([sequence]):
+            for _, event in self._loop.tick([sequence], drafts=drafts):
+                if isinstance(event, Draft):
+                    recorder.add(event)
                 yield event
-        yield self.result(sequence)
+        yield dataclasses.replace(self.result(sequence), reel=recorder.reel())
 
     def _remember(self, sequence: Sequence) -> None:
         """Keeps a place that a longer conversation can go on from. Of a long prompt, that is its last one."""
