@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
 from selenium.common.exceptions import ElementNotInteractableException, StaleElementReferenceException
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from servers import KEY, serving
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 TEXT = "play something by Nina Simone on Spotify"
 
 
@@ -26,23 +22,6 @@ def port():
     # Without the flag: what the model knows by heart, the page asks for itself.
     with serving("--threads", "1", known_tools=False) as (_, port):
         yield port
-
-
-@pytest.fixture(scope="module")
-def chrome():
-    if not (CHROMIUM and DRIVER):
-        reason = "chromium and chromedriver are missing: apt-get install chromium chromium-driver"
-        if os.environ.get("REDRAFT_BROWSER_TESTS") == "required":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
