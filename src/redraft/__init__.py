@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from redraft.core.changes import GenerationChanges
+from redraft.core.draft import Draft
 from redraft.core.engine import Engine, Prompt, Request
 from redraft.core.errors import (
     CheckpointError,
     ContextLengthError,
     DataError,
+    FetchError,
     GenerationError,
     InputError,
     ModelNotFoundError,
@@ -16,11 +20,12 @@ from redraft.core.errors import (
     PromptError,
     RecipeError,
     RedraftError,
+    SchemaError,
     UnknownOptionError,
 )
-from redraft.core.events import Commit, Draft, Event
+from redraft.core.events import Commit, Event
 from redraft.core.options import GenerationOptions
-from redraft.core.results import Generation, GenerationStats, ModelInfo, ToolCall
+from redraft.core.results import Doubt, Generation, GenerationStats, ModelInfo, ToolCall
 
 if TYPE_CHECKING:
     from redraft.checkpoint.load import load_model
@@ -33,10 +38,13 @@ __all__ = [
     "Commit",
     "ContextLengthError",
     "DataError",
+    "Doubt",
     "Draft",
     "Engine",
     "Event",
+    "FetchError",
     "Generation",
+    "GenerationChanges",
     "GenerationError",
     "GenerationOptions",
     "GenerationStats",
@@ -49,21 +57,26 @@ __all__ = [
     "RecipeError",
     "RedraftError",
     "Request",
+    "SchemaError",
     "ToolCall",
     "UnknownOptionError",
     "load",
     "load_model",
 ]
 
+# What needs torch is imported on first use: `redraft --help` must not wait for it.
+_LATE = {"load": "redraft.engine.load", "load_model": "redraft.checkpoint.load"}
 
-def __getattr__(name: str) -> Any:
-    # What needs torch is imported on first use: `redraft --help` must not wait for it.
-    if name == "load":
-        from redraft.engine.load import load
 
-        return load
-    if name == "load_model":
-        from redraft.checkpoint.load import load_model
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
-        return load_model
-    raise AttributeError(f"module 'redraft' has no attribute {name!r}")
+
+# Type checkers must not see it: with it, every misspelt name would be one that they know nothing of.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATE:
+            raise AttributeError(f"module 'redraft' has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+        return value

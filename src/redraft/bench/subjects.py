@@ -115,16 +115,13 @@ class Redraft:
     """redraft's own engine."""
 
     def __init__(self, spec: Spec) -> None:
+        from redraft.engine.engine import LocalEngine
         from redraft.engine.load import load
 
-        self.engine = load(
-            spec.directory,
-            device="cpu",
-            dtype=spec.dtype,
-            quantize=spec.quantize,
-            threads=spec.threads,
-            memory_gb=spec.memory_gb,
-        )
+        how: dict[str, Any] = {"dtype": spec.dtype, "quantize": spec.quantize}
+        engine = load(spec.directory, device="cpu", threads=spec.threads, memory_gb=spec.memory_gb, **how)
+        assert isinstance(engine, LocalEngine)
+        self.engine = engine
 
     def run(self, work: Work) -> Result:
         options: dict[str, Any] = {"max_new_tokens": work.max_new_tokens, "seed": work.seed}

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from redraft.checkpoint.formats.headers import CACHE_LINE
 from redraft.checkpoint.layout import verify as verify_files
+from redraft.checkpoint.locate import check_name
 from redraft.checkpoint.offload import stream_experts
 from redraft.checkpoint.rounding import RECIPES, Form, Recipe, rounded
 from redraft.checkpoint.source import Source
 from redraft.checkpoint.stored import StoredTensor
+from redraft.core.checks import shown
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.kernels.accelerator import has_float8
 from redraft.kernels.matrices import Matrix
 from redraft.model.model import DiffusionGemma
 from redraft.placement.conveyor import PlainStack, Stack, convey
+from redraft.placement.device import find_device
 from redraft.placement.quantized import packed_for_device, place
 from redraft.placement.runner import place_runner
 
 
 def load_model(
-    directory: str | Path | Source,
+    directory: str | os.PathLike[str] | Source,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    quantize: str | None = None,
+    quantize: Literal["int8", "int4", "fp8"] | None = None,
     *,
     streamed: frozenset[int] = frozenset(),
     in_memory: bool | None = None,
@@ -48,8 +53,15 @@ def load_model(
     Raises:
         ModelNotFoundError: no such directory or file.
         CheckpointError: a file, a field or a tensor that is missing, surplus, misshapen or corrupted, by name.
-        OptionError: weights in a form that the device cannot hold.
+        OptionError: weights in a form that the device cannot hold, or a value that cannot work.
     """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise OptionError(f"dtype must be one of torch's floating-point dtypes, like torch.float32, got {shown(dtype)}")
+    if quantize is not None and (not isinstance(quantize, str) or quantize not in RECIPES):
+        raise OptionError(f"quantize must be None, {', '.join(map(repr, RECIPES))}, got {shown(quantize)}")
+    if not isinstance(directory, Source):
+        check_name(directory)
+    device = find_device(device)
     source = directory if isinstance(directory, Source) else Source.open(directory)
     if verify:
         if not source.quantised:
@@ -61,7 +73,7 @@ def load_model(
         model = DiffusionGemma(source.config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.backbone.state_dict().items()}
     tensors = source.parameters(shapes)
-    recipe, device = None if quantize is None else RECIPES[quantize], torch.device(device)
+    recipe = None if quantize is None else RECIPES[quantize]
     if not has_float8(device) and "fp8" in {_form(source, recipe, shapes, *named) for named in tensors.items()}:
         raise OptionError(f"fp8 weights cannot be held on {device}: quantize='int8' or 'int4' can")
     kept = {name: tensor for name, tensor in tensors.items() if not _is_streamed(name, streamed)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from redraft.checkpoint.unread import what_file
-from redraft.core.errors import ModelNotFoundError
+from redraft.core.checks import shown
+from redraft.core.errors import ModelNotFoundError, OptionError
 
 BUNDLED = Path(__file__).resolve().parent.parent / "models"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -17,13 +19,27 @@ def is_gguf(path: Path) -> bool:
     return path.suffix.lower() == ".gguf" and path.is_file()
 
 
-def locate(model: str | Path, revision: str | None = None) -> Path:
+def check_name(model: object) -> None:
+    """Makes sure that this may name a model.
+
+    Raises:
+        OptionError: it is neither text nor a path.
+    """
+    if not isinstance(model, str | os.PathLike) or not isinstance(os.fspath(model), str):
+        raise OptionError(f"a model must be a name or a path, got {shown(model)}")
+
+
+def locate(model: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The directory of a model, or its GGUF file.
 
     Raises:
         ModelNotFoundError: there is none; says where was looked.
+        OptionError: what was given is no name.
     """
-    text = str(model)
+    check_name(model)
+    if revision is not None and not isinstance(revision, str):
+        raise OptionError(f"revision must be a string, got {shown(revision)}")
+    text = os.fspath(model)
     try:
         path = Path(model).expanduser()
         if text and (path.is_dir() or is_gguf(path)):
@@ -37,7 +53,7 @@ def locate(model: str | Path, revision: str | None = None) -> Path:
         return bundled
     if found:
         raise ModelNotFoundError(f"{text} {what_file(path)}")
-    if isinstance(model, Path) or _is_path(text):
+    if not isinstance(model, str) or _is_path(text):
         raise ModelNotFoundError(f"no model {text!r:.200}: there is no such directory or file")
     if _HUB_ID.fullmatch(text):
         return _cached(text, revision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Source:
     entries: Mapping[str, Entry]
 
     @classmethod
-    def open(cls, path: str | Path, *, mapped: bool = True) -> Source:
+    def open(cls, path: str | os.PathLike[str], *, mapped: bool = True) -> Source:
         """Opens a directory in Hugging Face layout, or a GGUF file; for `mapped`, see `entries`.
 
         Raises:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
+from redraft.core.changes import GenerationChanges
+from redraft.core.checks import shown
+from redraft.core.errors import OptionError
 from redraft.core.events import Event
 from redraft.core.options import GenerationOptions
 from redraft.core.results import Generation, ModelInfo
@@ -19,11 +22,22 @@ class Request:
 
     Attributes:
         prompt: text (one user message), OpenAI-style messages, or token ids.
-        options: names and values that override the engine's defaults.
+        options: what overrides the engine's defaults: names and values, or `GenerationOptions`.
+
+    Raises:
+        OptionError: options that are neither.
     """
 
     prompt: Prompt
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: GenerationOptions | Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = self.options if isinstance(self.options, Mapping) else ()
+        if not isinstance(self.options, GenerationOptions | Mapping) or not all(isinstance(n, str) for n in names):
+            raise OptionError(
+                "options of a Request must be GenerationOptions or names with their values, as in "
+                f"{{'seed': 0}}, got {shown(self.options)}"
+            )
 
 
 class Prepared(Protocol):
@@ -72,7 +86,16 @@ class Running(Protocol):
 
 
 class Engine(Protocol):
-    """Runs one model. Every call may raise `InputError`; a request that fails while it runs ends alone."""
+    """Runs one model; `redraft.load` makes one.
+
+    A prompt is text (one user message, through the model's chat template where it has one), OpenAI-style messages, or
+    token ids, which are taken as they are. Options come as `GenerationOptions`, as keyword arguments, or both; see
+    there what each of them means.
+
+    Every call may raise `InputError`, before anything runs: `PromptError` for a prompt, `OptionError` for an option,
+    `UnknownOptionError` for the name of one that does not exist. A request that fails while it runs ends alone, with
+    `finish_reason="error"`.
+    """
 
     @property
     def info(self) -> ModelInfo:
@@ -84,22 +107,67 @@ class Engine(Protocol):
         """Memory that the keys and values of requests under way may take together."""
         ...
 
-    def generate(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Generation:
-        """The whole reply. Keyword arguments override `options`, which override the engine's defaults."""
+    def generate(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> Generation:
+        """The whole reply.
+
+        In a notebook it shows itself. On a CPU it shows its drafts as well; on an accelerator each draft would have to
+        be fetched while the device waits, so there the last event of a `stream` shows them, and this does not.
+
+        Args:
+            prompt: see `Engine`.
+            options: what overrides the engine's defaults.
+            changes: options by name, which override both.
+
+        Raises:
+            InputError: a prompt or an option that cannot work.
+        """
         ...
 
-    def stream(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Iterator[Event]:
-        """The reply as it forms; the last event is its `Generation`. Closing the iterator cancels it."""
+    def stream(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> Iterator[Event]:
+        """The reply as it forms: a `Draft` a denoising step, a `Commit` a canvas, its `Generation` last.
+
+        Closing the iterator cancels the reply. In a notebook, the `Generation` shows itself with its drafts.
+
+        Args:
+            prompt, options, changes: as in `generate`.
+
+        Raises:
+            InputError: a prompt or an option that cannot work, when this is called and not with the first event.
+        """
         ...
 
     def generate_batch(self, requests: Sequence[Request | Prompt]) -> list[Generation]:
-        """Several replies, in the order of the requests."""
+        """Several replies, in the order of the requests.
+
+        Raises:
+            InputError: a request that cannot work; none has run then.
+        """
         ...
 
     def infill(
-        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+        self,
+        text: str,
+        prompt: Prompt | None = None,
+        options: GenerationOptions | None = None,
+        **changes: Unpack[GenerationChanges],
     ) -> Generation:
-        """The text with its holes `[[...]]` filled, as the reply to `prompt`."""
+        """The text with its holes filled: `[[...]]`, or `[[...12]]` for twelve characters. The rest stays as it is.
+
+        Args:
+            text: the reply with holes; markers such as `<|tool_call>` are read as such.
+            prompt: what it answers; None asks for the gaps to be filled.
+            options, changes: as in `generate`.
+
+        Returns:
+            The reply. Its `raw` is the whole text, and its `filled` has what the holes got.
+
+        Raises:
+            InputError: no hole, or options that cannot work.
+        """
         ...
 
     def edit(
@@ -108,17 +176,36 @@ class Engine(Protocol):
         span: tuple[int, int],
         instruction: str,
         options: GenerationOptions | None = None,
-        **changes: Any,
+        **changes: Unpack[GenerationChanges],
     ) -> Generation:
-        """The text with the characters of one span written anew."""
+        """The text with the characters of one span written anew, and the rest as it was.
+
+        Args:
+            text: what to edit.
+            span: characters (start, end), counted from 0; `text[start:end]` is what goes.
+            instruction: what should become of them.
+            options, changes: as in `generate`.
+
+        Returns:
+            The reply. Its `raw` is the whole text, and its `filled` has what the span got.
+
+        Raises:
+            InputError: a span that is none, or options that cannot work.
+        """
         ...
 
-    def prepare(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Prepared:
+    def prepare(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> Prepared:
         """What can be checked and laid out of a `generate` before it runs; any thread may."""
         ...
 
     def prepare_infill(
-        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+        self,
+        text: str,
+        prompt: Prompt | None = None,
+        options: GenerationOptions | None = None,
+        **changes: Unpack[GenerationChanges],
     ) -> Prepared:
         """The same of an `infill`."""
         ...
@@ -129,7 +216,7 @@ class Engine(Protocol):
         span: tuple[int, int],
         instruction: str,
         options: GenerationOptions | None = None,
-        **changes: Any,
+        **changes: Unpack[GenerationChanges],
     ) -> Prepared:
         """The same of an `edit`."""
         ...
@@ -138,7 +225,9 @@ class Engine(Protocol):
         """A set of running requests, empty; there should be one at a time."""
         ...
 
-    def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
+    def tokenize(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> list[int]:
         """The token ids that `generate` would encode for this prompt."""
         ...
 
@@ -147,5 +236,6 @@ class Engine(Protocol):
         ...
 
     def pieces(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> list[str]:
-        """Each token's own text, for drawing a canvas position by position; markers are spelled out or empty."""
+        """Each token's own text, for drawing a canvas position by position; markers are spelled out or empty, and a
+        token is <number> where there is no tokenizer."""
         ...

@@ -4,28 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from redraft.core.draft import Draft
 from redraft.core.results import Generation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draft:
-    """The canvas after one denoising step.
-
-    Attributes:
-        canvas: number of the canvas, from 0.
-        step: number of the step, from 0.
-        token_ids: [L] the argmax canvas, which is what would be committed now.
-        accepted: [L] whether the position was accepted in this step; the others were renoised.
-        entropy_nats: [L] entropy of the temperature-scaled distribution.
-        temperature: the step's temperature.
-    """
-
-    canvas: int
-    step: int
-    token_ids: tuple[int, ...]
-    accepted: tuple[bool, ...]
-    entropy_nats: tuple[float, ...]
-    temperature: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,10 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from redraft.core.changes import GenerationChanges, Mode
+from redraft.core.checks import at_least, declarations, flag, integer, integers, shown, texts
 from redraft.core.errors import OptionError, UnknownOptionError
 from redraft.core.presets import PRESETS
 
@@ -18,9 +20,6 @@ EXACT_BITS = 53
 def exact(number: int) -> int | str:
     """An integer as JSON carries it exactly to every reader: as text where it is too large for some."""
     return number if abs(number) < 2**EXACT_BITS else str(number)
-
-
-Mode = Literal["diffusion", "autoregressive", "verified"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,43 +90,43 @@ class GenerationOptions:
     retry_empty: bool = True
     skip_special_tokens: bool = False
 
+    # Type checkers read the signature of `__init__`, which this leaves as it is.
+    if not TYPE_CHECKING:
+
+        def __new__(cls, **given: Any) -> Self:
+            options = super().__new__(cls)
+            vars(options)["_given"] = frozenset(given)
+            return options
+
     def __post_init__(self) -> None:
+        if self.preset is not None and (not isinstance(self.preset, str) or self.preset not in PRESETS):
+            raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {shown(self.preset)}")
         for name, value in PRESETS.get(self.preset or "", {}).items():
             if getattr(self, name) == _DEFAULTS[name]:
                 object.__setattr__(self, name, value)
-        _at_least(self, "max_new_tokens", 1, int)
-        _at_least(self, "max_denoising_steps", 1, int)
-        _at_most(self, "max_denoising_steps", _MOST_STEPS)
-        _at_least(self, "t_max", 0.0, float)
-        _at_least(self, "t_min", 0.0, float)
-        _at_least(self, "entropy_bound", 0.0, float)
-        _at_least(self, "stability_threshold", 0, int)
-        _at_least(self, "confidence_threshold", 0.0, float)
+        for name, (least, kind) in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None or _DEFAULTS[name] is not None:
+                object.__setattr__(self, name, at_least(name, value, least, kind))
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise OptionError(f"{name} must be at most {most}, got {shown(getattr(self, name))}")
+        for name in _FLAGS:
+            flag(name, getattr(self, name))
         if self.t_min > self.t_max:
             raise OptionError(f"t_min ({self.t_min}) must not exceed t_max ({self.t_max})")
-        if self.temperature is not None:
-            _at_least(self, "temperature", 0.0, float)
-        seed = self.seed
-        if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64):
-            raise OptionError(f"seed must be an integer from 0 to 2**64 - 1, got {self.seed!r}")
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        if not all(isinstance(text, str) and text for text in self.stop):
-            raise OptionError(f"stop must be a string or a list of non-empty strings, got {self.stop!r}")
-        _at_least(self, "redraft", 0, int)
-        _at_most(self, "redraft", _MOST_ROUNDS)
-        _at_least(self, "plateau_steps", 0, int)
-        if self.canvas_length is not None:
-            _at_least(self, "canvas_length", 1, int)
-        if self.preset is not None and self.preset not in PRESETS:
-            raise OptionError(f"preset must be one of {', '.join(PRESETS)}, got {self.preset!r}")
+        if self.seed is not None:
+            seed = integer(self.seed)
+            if seed is None or not 0 <= seed < 2**64:
+                raise OptionError(f"seed must be an integer from 0 to 2**64 - 1, got {shown(self.seed)}")
+            object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "stop", texts("stop", self.stop))
         self._check_mode()
         self._check_steering()
 
     def _check_mode(self) -> None:
         if self.mode not in ("diffusion", "autoregressive", "verified"):
-            raise OptionError(f"mode must be 'diffusion', 'autoregressive' or 'verified', got {self.mode!r}")
-        _at_least(self, "top_p", 0.0, float)
+            raise OptionError(f"mode must be 'diffusion', 'autoregressive' or 'verified', got {shown(self.mode)}")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
         if self.top_p < _WIDE and self.mode == "diffusion":
@@ -137,32 +136,47 @@ class GenerationOptions:
             )
 
     def _check_steering(self) -> None:
-        if not isinstance(self.tool_choice, str) or not self.tool_choice:
-            raise OptionError(f"tool_choice must be 'auto', 'none', 'required' or a name, got {self.tool_choice!r}")
-        if self.tool_choice not in ("auto", "none") and not self.tools:
-            raise OptionError(f"tool_choice={self.tool_choice!r} needs tools")
+        declarations("tools", self.tools)
+        choice = self.tool_choice
+        if not isinstance(choice, str) or not choice:
+            raise OptionError(
+                f"tool_choice must be 'auto', 'none', 'required' or a name, got {shown(self.tool_choice)}"
+            )
+        if choice not in ("auto", "none") and not self.tools:
+            raise OptionError(f"tool_choice={choice!r} needs tools")
         if self.response_format is not None and not isinstance(self.response_format, Mapping):
-            raise OptionError(f"response_format must be a mapping with a 'type', got {self.response_format!r:.80}")
-        canvas = self.initial_canvas
-        if self.pinned and (canvas is None or isinstance(canvas, str)):
-            raise OptionError("pinned positions need an initial_canvas of token ids")
-        if canvas is not None and not isinstance(canvas, str):
-            object.__setattr__(self, "initial_canvas", tuple(canvas))
-            object.__setattr__(self, "pinned", tuple(sorted(set(self.pinned))))
-            if any(not isinstance(p, int) or not 0 <= p < len(canvas) for p in self.pinned):
-                raise OptionError(f"pinned must be positions of initial_canvas, 0 to {len(canvas) - 1}")
-        if canvas is not None and self.mode != "diffusion":
-            raise OptionError(f"initial_canvas belongs to mode='diffusion', not to {self.mode!r}")
+            raise OptionError(f"response_format must be a mapping with a 'type', got {shown(self.response_format)}")
+        self._check_canvas()
         if self.redraft and self.mode != "diffusion":
             raise OptionError(f"redraft belongs to mode='diffusion', not to {self.mode!r}")
 
-    def with_changes(self, **changes: Any) -> Self:
+    def _check_canvas(self) -> None:
+        canvas, pinned = self.initial_canvas, integers("pinned", self.pinned)
+        if pinned and (canvas is None or isinstance(canvas, str)):
+            raise OptionError("pinned positions need an initial_canvas of token ids")
+        if canvas is None:
+            return
+        if not isinstance(canvas, str):
+            if isinstance(canvas, bytes) or not hasattr(canvas, "__iter__"):
+                raise OptionError(f"initial_canvas must be text or a list of token ids, got {shown(canvas)}")
+            canvas = integers("initial_canvas", canvas)
+            if any(not 0 <= place < len(canvas) for place in pinned):
+                raise OptionError(f"pinned must be positions of initial_canvas, 0 to {len(canvas) - 1}")
+            object.__setattr__(self, "initial_canvas", canvas)
+            object.__setattr__(self, "pinned", tuple(sorted(set(pinned))))
+        if self.mode != "diffusion":
+            raise OptionError(f"initial_canvas belongs to mode='diffusion', not to {self.mode!r}")
+
+    def with_changes(self, **changes: Unpack[GenerationChanges]) -> Self:
         """These options with some of them replaced.
 
         Raises:
             UnknownOptionError: a name that is no option.
             OptionError: a value that cannot work.
         """
+        return self._changed(dict(changes))
+
+    def _changed(self, changes: dict[str, Any]) -> Self:
         for name in changes:
             if name not in _DEFAULTS:
                 close = difflib.get_close_matches(name, _DEFAULTS, n=1)
@@ -174,10 +188,17 @@ class GenerationOptions:
         preset = changes.get("preset")
         if preset not in (None, "reference") and changes.get("mode") == "autoregressive":
             raise OptionError(f"preset={preset!r} is of canvases; mode='autoregressive' has none")
-        if preset is not None and preset in PRESETS:
+        if isinstance(preset, str) and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.
             changes = {**PRESETS[preset], **changes, "preset": None}
-        return dataclasses.replace(self, **changes)
+        changed = dataclasses.replace(self, **changes)
+        vars(changed)["_given"] = vars(self)["_given"] | changes.keys()
+        return changed
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Names and values of the options that were set, be it to what they are anyway."""
+        return {name: getattr(self, name) for name in _DEFAULTS if name in vars(self)["_given"]}
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -195,8 +216,7 @@ class GenerationOptions:
 # Of `top_p`: clients send such a one whether they mean it or not.
 _WIDE = 0.9
 # A longer schedule stays warm for so long that no canvas settles, and a reply would never come.
-_MOST_STEPS = 4096
-_MOST_ROUNDS = 64
+_MOST = {"max_denoising_steps": 4096, "redraft": 64}
 # What the causal mode has no use for.
 _OF_CANVASES = (
     "max_denoising_steps",
@@ -211,16 +231,18 @@ _OF_CANVASES = (
     "retry_empty",
 )
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
-
-
-def _at_least(options: GenerationOptions, name: str, least: float, kind: type) -> None:
-    value = getattr(options, name)
-    wanted = "an integer" if kind is int else "a number"
-    fits = isinstance(value, int) if kind is int else isinstance(value, int | float)
-    if not fits or isinstance(value, bool) or not least <= value < float("inf"):
-        raise OptionError(f"{name} must be {wanted} of at least {least}, got {value!r}")
-
-
-def _at_most(options: GenerationOptions, name: str, most: int) -> None:
-    if getattr(options, name) > most:
-        raise OptionError(f"{name} must be at most {most}, got {getattr(options, name)!r}")
+_LEAST: dict[str, tuple[float, type[int] | type[float]]] = {
+    "max_new_tokens": (1, int),
+    "max_denoising_steps": (1, int),
+    "t_max": (0.0, float),
+    "t_min": (0.0, float),
+    "entropy_bound": (0.0, float),
+    "stability_threshold": (0, int),
+    "confidence_threshold": (0.0, float),
+    "temperature": (0.0, float),
+    "top_p": (0.0, float),
+    "redraft": (0, int),
+    "canvas_length": (1, int),
+    "plateau_steps": (0, int),
+}
+_FLAGS = tuple(name for name, value in _DEFAULTS.items() if isinstance(value, bool))

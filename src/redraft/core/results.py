@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from redraft.core.checks import shown
 from redraft.core.options import exact
+
+if TYPE_CHECKING:
+    from redraft.core.reel import Reel
 
 FinishReason = Literal["stop", "length", "tool_calls", "empty", "cancelled", "error"]
 
@@ -23,6 +28,11 @@ class ToolCall:
     name: str
     arguments: dict[str, Any]
     repaired: bool = False
+
+    def __str__(self) -> str:
+        """For people to read: `PlayMusic(artist="Daft Punk", year="2011")`, values as JSON."""
+        values = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.arguments.items())
+        return f"{self.name}({', '.join(values)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +94,23 @@ class GenerationStats:
     drafted_tokens: int = 0
     verified_tokens: int = 0
 
+    def __str__(self) -> str:
+        """In one line: canvases, steps, tokens per forward, speed, time to the first canvas."""
+        work = [_count(self.canvases, "canvas", "canvases"), _count(self.denoising_steps, "step", "steps")]
+        parts = [
+            *(work if self.canvases else [_count(self.encode_passes, "forward", "forwards")]),
+            _count(self.generated_tokens, "token", "tokens"),
+            f"{self.tokens_per_forward:.1f} tokens/forward",
+            f"{self.tokens_per_second:.0f} tokens/s",
+            f"first {'canvas' if self.canvases else 'token'} in {self.time_to_first_canvas_s:.2f} s",
+        ]
+        if self.redrafts:
+            parts.append(f"{self.redrafts_kept} of {_count(self.redrafts, 'redraft', 'redrafts')} kept")
+        if self.drafted_tokens:
+            drafted = _count(self.drafted_tokens, "drafted token", "drafted tokens")
+            parts.append(f"{self.verified_tokens} of {drafted} kept")
+        return " · ".join(parts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
@@ -104,6 +131,11 @@ class Generation:
         doubts: what it would hardly have written; empty where nobody asked.
         filled: what the holes of `infill` and `edit` got.
         ignored: options that were given and had no effect.
+        reel: its drafts, for a notebook to show; None where nobody kept them. It is part of no JSON and of no
+            comparison.
+
+    In a notebook a reply shows itself: the answer, its calls and doubts, what it cost, its drafts behind a scrubber.
+    `str()` of it is the answer and the calls.
     """
 
     text: str
@@ -119,10 +151,50 @@ class Generation:
     doubts: tuple[Doubt, ...] = ()
     filled: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    reel: Reel | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The reply as JSON values, in the order of the fields; a seed of more than 53 bits is a text."""
-        return asdict(self) | {"seed": exact(self.seed)}
+        """The reply as JSON values, in the order of the fields; a seed of more than 53 bits is a text. No drafts."""
+        values = asdict(replace(self, reel=None)) | {"seed": exact(self.seed)}
+        del values["reel"]
+        return values
+
+    def __str__(self) -> str:
+        return "\n".join([*filter(None, [self.text]), *map(str, self.tool_calls)])
+
+    def __repr__(self) -> str:
+        """In one line; the fields have the rest."""
+        said = {
+            "text": self.text if self.text or not self.tool_calls else None,
+            "tool_calls": [str(call) for call in self.tool_calls] or None,
+            "finish_reason": self.finish_reason,
+            "error": self.error,
+            "seed": self.seed,
+        }
+        parts = [f"{name}={shown(value)}" for name, value in said.items() if value is not None]
+        return f"Generation({', '.join(parts)}, stats: {self.stats})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from redraft.core.notebook.reply import reply_html
+
+        notes = [self.error] if self.error else []
+        if self.finish_reason == "length":
+            notes.append(f"cut at {_count(self.stats.generated_tokens, 'token', 'tokens')} (max_new_tokens)")
+        elif self.finish_reason in ("cancelled", "empty"):
+            notes.append({"cancelled": "cancelled", "empty": "(empty reply)"}[self.finish_reason])
+        if self.ignored:
+            notes.append(f"without effect: {', '.join(self.ignored)}")
+        return reply_html(
+            text=self.text,
+            raw=self.raw,
+            reasoning=self.reasoning,
+            calls=[(call.name, call.arguments) for call in self.tool_calls],
+            doubts=[(doubt.start, doubt.end, doubt.log_prob) for doubt in self.doubts],
+            notes=notes,
+            numbers=f"{self.stats} · seed {self.seed}",
+            reel=self.reel,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,3 +226,7 @@ class ModelInfo:
     has_chat_template: bool
     defaults: dict[str, Any] = field(default_factory=dict)
     end_ids: tuple[int, ...] = ()
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
+from redraft.core.checks import integer, shown
 from redraft.core.errors import OptionError
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def spin_briefly() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", _ROUNDS)
 
 
-def checked(count: int, what: str) -> int:
+def checked(count: object, what: str) -> int:
     """A number of threads or of processes that a machine can start.
 
     Args:
@@ -41,9 +42,10 @@ def checked(count: int, what: str) -> int:
     """
     cores = os.cpu_count() or 1
     most = max(_LEAST_MOST, _A_CORE * cores)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
-        raise OptionError(f"{what} must be from 1 to {most} on {cores} cores, got {count!r}")
-    return count
+    number = integer(count)
+    if number is None or not 1 <= number <= most:
+        raise OptionError(f"{what} must be from 1 to {most} on {cores} cores, got {shown(count)}")
+    return number
 
 
 def in_passing(work: Callable[[], T]) -> T:

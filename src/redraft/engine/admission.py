@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from collections.abc import Sequence as Rows
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
 
+from redraft.core.checks import shown
 from redraft.core.engine import Prompt
 from redraft.core.errors import ContextLengthError, OptionError, PromptError
 from redraft.core.options import EXACT_BITS, GenerationOptions
 from redraft.core.presets import PRESETS
 from redraft.engine.defaults import Defaults
+from redraft.engine.given import check_text, checked_ids, kind_of
 from redraft.engine.reply import Reply
 from redraft.engine.sequence import Sequence
 from redraft.engine.steer import check_start
@@ -54,9 +55,7 @@ class Admission:
         Raises:
             InputError: a prompt or an option that cannot work.
         """
-        if not self.model.config.has_canvas:
-            _refuse_canvas(options or self.defaults.options, changes)
-        resolved = (options or self.defaults.options).with_changes(**changes)
+        resolved = self.resolved(options, changes)
         if resolved.response_format is not None and response_pattern(resolved.response_format) is None:
             # Any text, which is what there is without.
             resolved = resolved.with_changes(response_format=None)
@@ -95,6 +94,21 @@ class Admission:
         self._lay_out(sequence)
         check_start(sequence, self.model.config.vocab_size)
         return sequence
+
+    def resolved(self, options: GenerationOptions | None, changes: Mapping[str, Any]) -> GenerationOptions:
+        """The engine's defaults, with what was set of `options`, and with `changes`.
+
+        Raises:
+            OptionError: a value that cannot work.
+        """
+        if options is not None:
+            if not isinstance(options, GenerationOptions):
+                hint = ": write them by name, as in generate(prompt, **options)" * isinstance(options, Mapping)
+                raise OptionError(f"options must be GenerationOptions, got {shown(options)}{hint}")
+            changes = {**options.given, **changes}
+        if not self.model.config.has_canvas:
+            _refuse_canvas(self.defaults.options, changes)
+        return self.defaults.options.with_changes(**changes)
 
     def _reply(self, options: GenerationOptions, budget: int, thinking: bool, *, bare_calls: bool) -> Reply:
         """What the reply gathers in, and how it is read."""
@@ -165,7 +179,7 @@ class Admission:
         draft = sequence.options.initial_canvas
         if draft is None:
             return
-        ids = self.encoded(draft) if isinstance(draft, str) else self._checked_ids(list(draft))
+        ids = self.encoded(draft) if isinstance(draft, str) else checked_ids(draft, self.model.config.vocab_size)
         pinned = sequence.options.pinned
         if pinned and pinned[-1] >= sequence.budget:
             raise OptionError(f"pinned position {pinned[-1]} lies beyond the {sequence.budget} tokens of the reply")
@@ -175,16 +189,13 @@ class Admission:
 
     def prompt_ids(self, prompt: Prompt, options: GenerationOptions) -> list[int]:
         """The token ids that a prompt is encoded as."""
+        kind = kind_of(prompt)
         if isinstance(prompt, str):
-            if not prompt.strip():
-                raise PromptError("the prompt is empty")
             if self.template is None:
                 return self.encoded(prompt, self.max_context)
             prompt = [{"role": "user", "content": prompt}]
-        if not isinstance(prompt, Rows) or not prompt:
-            raise PromptError("the prompt is empty: give text, messages or token ids")
-        if isinstance(prompt[0], int):
-            return self._checked_ids(list(prompt))  # type: ignore[arg-type]
+        if kind == "ids":
+            return checked_ids(prompt, self.model.config.vocab_size)
         if self.template is None:
             raise PromptError("this model's directory has no chat template: give text or token ids, not messages")
         messages: Any = prompt
@@ -197,6 +208,7 @@ class Admission:
 
     def encoded(self, text: str, most: int | None = None) -> list[int]:
         """The ids of a text as it stands; more than `most` are an error before all are counted."""
+        check_text("text", text)
         if self.tokenizer is None:
             raise PromptError("this model's directory has no tokenizer: give token ids")
         return self._bounded(PromptText(text, Shield({})), most)
@@ -207,13 +219,6 @@ class Admission:
         if least is not None:
             raise ContextLengthError(least, self.max_context, at_least=True)
         return text.encode(self.tokenizer)
-
-    def _checked_ids(self, ids: list[int]) -> list[int]:
-        vocab_size = self.model.config.vocab_size
-        for position, token_id in enumerate(ids):
-            if not isinstance(token_id, int) or not 0 <= token_id < vocab_size:
-                raise PromptError(f"token id {token_id!r} at position {position} is not in 0..{vocab_size - 1}")
-        return ids
 
 
 def called_names(options: GenerationOptions) -> frozenset[str]:

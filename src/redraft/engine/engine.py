@@ -6,15 +6,20 @@ import dataclasses
 from collections.abc import Iterator
 from collections.abc import Sequence as Rows
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from redraft.core.engine import Prompt, Request, Running
-from redraft.core.errors import PromptError
+from redraft.core.changes import GenerationChanges
+from redraft.core.checks import shown
+from redraft.core.draft import Draft
+from redraft.core.engine import Engine, Prompt, Request, Running
+from redraft.core.errors import InputError, PromptError
 from redraft.core.events import Event
 from redraft.core.options import GenerationOptions
+from redraft.core.reel import Recorder
 from redraft.core.results import Generation, ModelInfo
 from redraft.engine.admission import Admission
 from redraft.engine.defaults import Defaults
+from redraft.engine.given import check_text, checked_span, requests_of
 from redraft.engine.infill import holes_of, pattern_of
 from redraft.engine.loop import CanvasLoop
 from redraft.engine.outcome import outcome
@@ -28,8 +33,8 @@ from redraft.text.output import Reading
 from redraft.text.tokenizer import Tokenizer
 
 
-class LocalEngine:
-    """Runs a model that is loaded here. `redraft.load` makes one."""
+class LocalEngine(Engine):
+    """Runs a model that is loaded here. `redraft.load` makes one; what its calls do, `Engine` says."""
 
     def __init__(
         self,
@@ -52,7 +57,7 @@ class LocalEngine:
         self.prefixes = PrefixCache(prefix_cache_bytes)
         self._loop = CanvasLoop(model, exact=exact, graphs=not exact, on_encoded=self._remember)
         self._name, self._directory = name, directory
-        self.request_bytes = request_bytes
+        self._request_bytes = request_bytes
 
     @property
     def defaults(self) -> Defaults:
@@ -61,7 +66,6 @@ class LocalEngine:
 
     @property
     def info(self) -> ModelInfo:
-        """What is loaded."""
         pad = self.model.config.pad_token_id
         return ModelInfo(
             name=self._name,
@@ -79,42 +83,51 @@ class LocalEngine:
             end_ids=tuple(sorted(self.defaults.end_ids | (set() if pad is None else {pad}))),
         )
 
-    def generate(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Generation:
-        """The whole reply. Keyword arguments override `options`, which override the engine's defaults.
+    @property
+    def request_bytes(self) -> int:
+        return self._request_bytes
 
-        Raises:
-            InputError: a prompt or an option that cannot work, before anything runs.
-        """
+    def generate(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> Generation:
         return self._whole(self.prepare(prompt, options, **changes))
 
-    def stream(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> Iterator[Event]:
-        """The reply as it forms: drafts, commits, and its `Generation` last. Closing the iterator cancels it."""
+    def stream(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> Iterator[Event]:
         return self._events(self.prepare(prompt, options, **changes))
 
     def generate_batch(self, requests: Rows[Request | Prompt]) -> list[Generation]:
-        """Several replies, in the order of the requests; each is what it would be alone (see `CanvasLoop`)."""
-        whole = [request if isinstance(request, Request) else Request(prompt=request) for request in requests]
-        prepared = [self.prepare(request.prompt, **request.options) for request in whole]
+        prepared = []
+        for number, request in enumerate(requests_of(requests)):
+            whole = request.options if isinstance(request.options, GenerationOptions) else None
+            changes: dict[str, Any] = {} if isinstance(request.options, GenerationOptions) else {**request.options}
+            try:
+                prepared.append(self.prepare(request.prompt, whole, **changes))
+            except InputError as error:
+                error.add_note(f"It is request {number} of the batch.")
+                raise
         running, done = self.running(), dict[int, Generation]()
+        # From another process they would have to be sent.
+        drafts = self._drafts_are_free and self._workers is None
+        recorders = {id(one): Recorder(self.pieces) for one in prepared}
         for one in prepared:
-            running.add(one, drafts=False)
+            running.add(one, drafts=drafts)
         while len(done) < len(prepared):
-            done |= {id(one): event for one, event in running.step() if isinstance(event, Generation)}
+            for one, event in running.step():
+                if isinstance(event, Draft):
+                    recorders[id(one)].add(event)
+                elif isinstance(event, Generation):
+                    done[id(one)] = dataclasses.replace(event, reel=recorders.pop(id(one)).reel())
         return [done[id(one)] for one in prepared]
 
     def infill(
-        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+        self,
+        text: str,
+        prompt: Prompt | None = None,
+        options: GenerationOptions | None = None,
+        **changes: Unpack[GenerationChanges],
     ) -> Generation:
-        """The text with its holes filled: `[[...]]`, or `[[...12]]` for twelve characters. The rest stays as it is.
-
-        Args:
-            text: the reply with holes; markers such as `<|tool_call>` are read as such.
-            prompt: what it answers; None asks for the gaps to be filled.
-            options, changes: as in `generate`. The result's `filled` has what the holes got.
-
-        Raises:
-            InputError: no hole, or options that cannot work.
-        """
         return self._whole(self.prepare_infill(text, prompt, options, **changes))
 
     def edit(
@@ -123,37 +136,27 @@ class LocalEngine:
         span: tuple[int, int],
         instruction: str,
         options: GenerationOptions | None = None,
-        **changes: Any,
+        **changes: Unpack[GenerationChanges],
     ) -> Generation:
-        """The text with the characters of one span written anew, and the rest as it was.
-
-        Args:
-            text: what to edit.
-            span: characters (start, end).
-            instruction: what should become of them.
-            options, changes: as in `generate`. The result's `filled` has what the span got.
-
-        Raises:
-            InputError: a span that is none, or options that cannot work.
-        """
         return self._whole(self.prepare_edit(text, span, instruction, options, **changes))
 
-    def prepare(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> PreparedRequest:
-        """A request that is checked and laid out; any thread may.
-
-        Raises:
-            InputError: a prompt or an option that cannot work.
-        """
+    def prepare(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> PreparedRequest:
         return PreparedRequest(self.admission(prompt, options, changes))
 
     def prepare_infill(
-        self, text: str, prompt: Prompt | None = None, options: GenerationOptions | None = None, **changes: Any
+        self,
+        text: str,
+        prompt: Prompt | None = None,
+        options: GenerationOptions | None = None,
+        **changes: Unpack[GenerationChanges],
     ) -> PreparedRequest:
-        """As `infill`, not run yet."""
+        check_text("text", text)
         pieces, lengths = holes_of(text)
         if prompt is None:
             prompt = "Fill in the gaps: " + "___".join(pieces)
-        return self._prepare_fill(pieces, lengths, prompt, options, changes)
+        return self._prepare_fill(pieces, lengths, prompt, options, dict(changes))
 
     def prepare_edit(
         self,
@@ -161,16 +164,15 @@ class LocalEngine:
         span: tuple[int, int],
         instruction: str,
         options: GenerationOptions | None = None,
-        **changes: Any,
+        **changes: Unpack[GenerationChanges],
     ) -> PreparedRequest:
-        """As `edit`, not run yet."""
-        start, end = span
-        if not 0 <= start < end <= len(text):
-            raise PromptError(f"span {span} is no part of a text of {len(text)} characters")
+        check_text("text", text)
+        check_text("instruction", instruction)
+        start, end = checked_span(text, span)
         prompt = f"{instruction}\n\n{text}"
-        if text[:start] and (options or self.defaults.options).with_changes(**changes).mode == "diffusion":
+        if text[:start] and self.admission.resolved(options, changes).mode == "diffusion":
             changes.setdefault("initial_canvas", text[:start])
-        return self._prepare_fill([text[:start], text[end:]], [None], prompt, options, changes)
+        return self._prepare_fill([text[:start], text[end:]], [None], prompt, options, dict(changes))
 
     def _prepare_fill(
         self,
@@ -183,15 +185,15 @@ class LocalEngine:
         if self.tokenizer is None:
             raise PromptError("holes need a tokenizer, and this model's directory has none")
         pattern = pattern_of(pieces, lengths, self.admission.constraints.marked)
-        wanted = {"type": "regex", "pattern": pattern}
-        prepared = self.prepare(prompt, options, **{**changes, "response_format": wanted})
+        changes["response_format"] = {"type": "regex", "pattern": pattern}
+        prepared = self.prepare(prompt, options, **changes)
         prepared.sequence.pieces = pieces
         # What stands around the holes may be a call or a thought.
         prepared.sequence.reply.read_as(Reading(bare_calls=False))
         return prepared
 
     def running(self) -> Running:
-        """A set of running requests, empty. Within this process it shares the prefix cache with the other calls."""
+        # Within this process it shares the prefix cache with the other calls.
         if self._workers is None:
             return RunningRequests(self._loop, self._begin, self.result)
         self._workers.clear()
@@ -201,19 +203,21 @@ class LocalEngine:
         """From now on, these move the requests that are under way together."""
         self._workers = workers
 
-    def tokenize(self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Any) -> list[int]:
-        """The token ids that `generate` would encode for this prompt."""
-        return self.admission.prompt_ids(prompt, (options or self.defaults.options).with_changes(**changes))
+    def tokenize(
+        self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
+    ) -> list[int]:
+        return self.admission.prompt_ids(prompt, self.admission.resolved(options, changes))
 
     def encode(self, text: str, most: int | None = None) -> list[int]:
-        """The token ids of a text as it stands, no template around it."""
         return self.admission.encoded(text, most)
 
     def pieces(self, token_ids: Rows[int], *, skip_special_tokens: bool = False) -> list[str]:
-        """Each token's own text, of markers their spelling or nothing; <number> where there is no tokenizer."""
-        if self.tokenizer is None:
-            return [f"<{token_id}>" for token_id in token_ids]
-        return self.tokenizer.pieces(token_ids, skip_special_tokens=skip_special_tokens)
+        try:
+            if self.tokenizer is None:
+                return [f"<{token_id}>" for token_id in token_ids]
+            return self.tokenizer.pieces(token_ids, skip_special_tokens=skip_special_tokens)
+        except (TypeError, OverflowError):
+            raise PromptError(f"token_ids must be a list of token ids, got {shown(token_ids)}") from None
 
     def _begin(self, prepared: PreparedRequest) -> Sequence:
         """The request with what is known of its prompt; the clock starts."""
@@ -226,19 +230,24 @@ class LocalEngine:
             sequence.costs.cached_tokens = known.length
         return sequence
 
-    def _whole(self, prepared: PreparedRequest) -> Generation:
-        sequence = self._begin(prepared)
-        while not sequence.finished:
-            for _ in self._loop.tick([sequence], drafts=False):
-                pass
-        return self.result(sequence)
+    @property
+    def _drafts_are_free(self) -> bool:
+        """Whether they cost next to nothing: an accelerator would have to stop for each of them."""
+        return self._loop.exact
 
-    def _events(self, prepared: PreparedRequest) -> Iterator[Event]:
-        sequence = self._begin(prepared)
+    def _whole(self, prepared: PreparedRequest) -> Generation:
+        *_, generation = self._events(prepared, drafts=self._drafts_are_free)
+        assert isinstance(generation, Generation)
+        return generation
+
+    def _events(self, prepared: PreparedRequest, *, drafts: bool = True) -> Iterator[Event]:
+        sequence, recorder = self._begin(prepared), Recorder(self.pieces)
         while not sequence.finished:
-            for _, event in self._loop.tick([sequence]):
+            for _, event in self._loop.tick([sequence], drafts=drafts):
+                if isinstance(event, Draft):
+                    recorder.add(event)
                 yield event
-        yield self.result(sequence)
+        yield dataclasses.replace(self.result(sequence), reel=recorder.reel())
 
     def _remember(self, sequence: Sequence) -> None:
         """Keeps a place that a longer conversation can go on from. Of a long prompt, that is its last one."""

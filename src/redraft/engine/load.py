@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+import os
+from typing import Any, Literal, cast
 
 import torch
 
@@ -13,6 +14,8 @@ from redraft.checkpoint.locate import locate
 from redraft.checkpoint.rounding import RECIPES
 from redraft.checkpoint.source import Source
 from redraft.core.allocator import keep_freed_memory
+from redraft.core.checks import at_least, flag, shown
+from redraft.core.engine import Engine
 from redraft.core.errors import OptionError
 from redraft.core.threads import checked, in_passing
 from redraft.engine.engine import LocalEngine
@@ -24,10 +27,10 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load(
-    model: str | Path = "mini",
-    device: str = "auto",
-    dtype: str = "auto",
-    quantize: str | None = None,
+    model: str | os.PathLike[str] = "mini",
+    device: str | torch.device = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto",
+    quantize: Literal["int8", "int4", "fp8"] | None = None,
     *,
     threads: int | None = None,
     workers: int | None = 1,
@@ -36,7 +39,7 @@ def load(
     memory_gb: float | None = None,
     verify: bool = False,
     revision: str | None = None,
-) -> LocalEngine:
+) -> Engine:
     """An engine for a model.
 
     Args:
@@ -58,27 +61,27 @@ def load(
     Raises:
         ModelNotFoundError: no such model.
         CheckpointError: it cannot be read.
-        OptionError: a device or dtype that is not there.
+        OptionError: a device or dtype that is not there, or a value that cannot work.
     """
-    if quantize not in (None, *RECIPES):
-        raise OptionError(f"quantize must be None, {', '.join(map(repr, RECIPES))}, got {quantize!r}")
-    if dtype not in ("auto", *_DTYPES):
-        raise OptionError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
-    if threads is not None:
-        torch.set_num_threads(checked(threads, "threads"))
-    if workers is not None:
-        checked(workers, "workers")
-    if max_context is not None and max_context < 1:
-        raise OptionError(f"max_context must be at least 1, got {max_context}")
-    if memory_gb is not None and memory_gb <= 0:
+    if quantize is not None and (not isinstance(quantize, str) or quantize not in RECIPES):
+        raise OptionError(f"quantize must be None, {', '.join(map(repr, RECIPES))}, got {shown(quantize)}")
+    dtype = _dtype_named(dtype)
+    for name, value in (("threads", threads), ("workers", workers)):
+        if value is not None:
+            checked(value, name)
+    if max_context is not None:
+        at_least("max_context", max_context, 1, int)
+    if memory_gb is not None and at_least("memory_gb", memory_gb, 0, float) == 0:
         raise OptionError(f"memory_gb must be above 0, got {memory_gb}")
-    if prefix_cache_mb < 0:
-        raise OptionError(f"prefix_cache_mb must be at least 0, got {prefix_cache_mb}")
+    at_least("prefix_cache_mb", prefix_cache_mb, 0, int)
+    flag("verify", verify)
     path = locate(model, revision)
     chosen = find_device(device)
     kind = _DTYPES.get(dtype) or auto_dtype(chosen)
     if chosen.type != "cpu" and (workers or 1) > 1:
         raise OptionError(f"workers is for CPUs; the device is {chosen}")
+    if threads is not None:
+        torch.set_num_threads(threads)
     source = Source.open(path)
     if quantize is not None and source.forms == (RECIPES[quantize].experts, RECIPES[quantize].rest):
         # It is stored so.
@@ -120,7 +123,7 @@ def load(
     )
     if shared:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
-        arguments = {
+        arguments: dict[str, Any] = {
             "model": path,
             "device": "cpu",
             "dtype": dtype,
@@ -130,5 +133,14 @@ def load(
             "memory_gb": memory_gb,
             "prefix_cache_mb": prefix_cache_mb // count,
         }
-        engine.share(RunningWorkers(engine, functools.partial(load, **arguments), count))
+        again = cast(Any, functools.partial(load, **arguments))
+        engine.share(RunningWorkers(engine, again, count))
     return engine
+
+
+def _dtype_named(dtype: object) -> Literal["auto", "float32", "bfloat16"]:
+    """The dtype's name, of torch's own as well."""
+    name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+    if not isinstance(name, str) or name not in ("auto", *_DTYPES):
+        raise OptionError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {shown(dtype)}")
+    return cast(Any, name)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from redraft.core.checks import shown
 from redraft.core.errors import OptionError
 from redraft.kernels.private import private
 
@@ -40,12 +41,16 @@ KINDS = {
 }
 
 
-def find_device(name: str) -> torch.device:
-    """The device of this name; "auto" is the accelerator of `KINDS` that is there, else the CPU.
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of this name, or itself; "auto" is the accelerator of `KINDS` that is there, else the CPU.
 
     Raises:
         OptionError: it cannot be used here.
     """
+    if isinstance(name, torch.device):
+        name = str(name)
+    if not isinstance(name, str):
+        raise OptionError(f"device must be a name like 'auto' or 'cpu', got {shown(name)}")
     if name == "auto":
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         return accelerator if accelerator is not None and accelerator.type in KINDS else torch.device("cpu")

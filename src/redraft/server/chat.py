@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from redraft.core.events import Commit
+from redraft.core.frames import Frames
 from redraft.core.results import Generation
 from redraft.server.choices import (
     call_of,
@@ -24,7 +25,6 @@ from redraft.server.choices import (
 )
 from redraft.server.errors import ApiError
 from redraft.server.flight import FlightResponse, Server
-from redraft.server.frames import Frames
 from redraft.server.schema import ChatRequest
 from redraft.server.streams import events
 

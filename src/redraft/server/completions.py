@@ -11,11 +11,11 @@ from fastapi import APIRouter, Request
 
 from redraft.core.engine import Prepared
 from redraft.core.events import Commit
+from redraft.core.frames import Frames
 from redraft.core.results import Generation
 from redraft.server.choices import extras_of, finish_reason, options_of, usage_of
 from redraft.server.errors import ApiError
 from redraft.server.flight import FlightResponse, Server
-from redraft.server.frames import Frames
 from redraft.server.schema import MAX_CHOICES, CompletionRequest
 from redraft.server.streams import events
 

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from redraft.core.events import Commit, Draft
+from redraft.core.frames import Frames
 from redraft.core.results import Generation
 from redraft.core.strict_json import strict_json
 from redraft.server.choices import extras_of, usage_of
 from redraft.server.errors import ApiError, api_error, sse_error
 from redraft.server.flight import Flight
-from redraft.server.frames import Frames
 
 DONE = "data: [DONE]\n\n"
 

@@ -94,6 +94,9 @@ def _function(name: str, function: Mapping[str, Any]) -> _Function:
     properties, required = parameters.get("properties") or {}, parameters.get("required") or []
     if not isinstance(properties, Mapping):
         raise SchemaError(f"{name}.properties", f"must be a mapping, got {properties!r:.60}")
+    unnamed = [key for key in properties if not isinstance(key, str)]
+    if unnamed:
+        raise SchemaError(f"{name}.properties", f"a name must be a string, got {unnamed[0]!r:.60}")
     if not isinstance(required, list | tuple) or not all(isinstance(key, str) for key in required):
         raise SchemaError(f"{name}.required", f"must be a list of names, got {required!r:.60}")
     missing = [key for key in required if key not in properties]

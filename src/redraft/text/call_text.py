@@ -22,8 +22,7 @@ def format_call(call: ToolCall) -> str:
     Returns:
         One line; values as JSON.
     """
-    values = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in call.arguments.items())
-    return f"{call.name}({', '.join(values)})"
+    return str(call)
 
 
 def render_call(name: str, arguments: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def response_pattern(wanted: Mapping[str, Any]) -> str | None:
         SchemaError: a schema that cannot be enforced.
     """
     kind = wanted.get("type")
-    if kind not in _FIELDS:
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise OptionError(f"response_format: type must be one of {', '.join(_FIELDS)}, got {kind!r:.80}")
     _refuse_others(wanted, {"type", *_FIELDS[kind]}, kind)
     if kind == "text":

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.core.errors import SchemaError
-from redraft.text.schema_checks import OF_NUMBERS, among, bounds, exclude, is_of, joined, limits
+from redraft.text.schema_checks import OF_NUMBERS, among, bounds, exclude, is_of, joined, limits, listed
 from redraft.text.schema_notation import JSON, Notation
 from redraft.text.schema_numbers import INTEGER, NUMBER, integers, numbers
 from redraft.text.schema_strings import FORMATS, translated
@@ -131,7 +131,7 @@ class _Writer:
         return _any_of([self.notation.literal(value, path) for value in fitting])
 
     def _object(self, own: Mapping[str, Any], path: str) -> str:
-        properties, required = own.get("properties") or {}, list(own.get("required") or ())
+        properties, required = own.get("properties") or {}, listed(own.get("required") or (), joined(path, "required"))
         if not isinstance(properties, Mapping):
             raise SchemaError(joined(path, "properties"), f"must be a mapping, got {properties!r:.60}")
         for key in required:
@@ -143,6 +143,8 @@ class _Writer:
                 raise SchemaError(joined(path, counts[0]), "cannot be enforced beside properties")
             items = []
             for key, schema in properties.items():
+                if not isinstance(key, str):
+                    raise SchemaError(joined(path, "properties"), f"a name must be a string, got {key!r:.60}")
                 try:
                     value = self.value(schema, joined(joined(path, "properties"), key))
                 except _Recursion:
@@ -236,7 +238,7 @@ class _Writer:
 
     def _anyOf(self, branches: Any, path: str) -> str:
         found, last = [], None
-        for number, branch in enumerate(branches):
+        for number, branch in enumerate(listed(branches, path)):
             try:
                 found.append(self.value(branch, f"{path}.{number}"))
             except _Recursion as error:
@@ -246,7 +248,7 @@ class _Writer:
         return _any_of(found)
 
     def _oneOf(self, branches: Any, path: str) -> str:
-        if any(not exclude(one, other) for i, one in enumerate(branches) for other in branches[:i]):
+        if any(not exclude(one, other) for i, one in enumerate(listed(branches, path)) for other in branches[:i]):
             raise SchemaError(path, "its branches do not exclude each other by type or value: use anyOf")
         return self._anyOf(branches, path)
 

@@ -17,6 +17,13 @@ def joined(path: str, keyword: str) -> str:
     return f"{path}.{keyword}" if path else keyword
 
 
+def listed(value: Any, path: str) -> list[Any]:
+    """What a keyword lists."""
+    if not isinstance(value, list | tuple):
+        raise SchemaError(path, f"must be a list, got {value!r:.60}")
+    return list(value)
+
+
 def limits(own: Mapping[str, Any], path: str) -> tuple[Fraction | None, Fraction | None, bool, bool]:
     """(low, high, low excluded, high excluded) of a number's bounds."""
     for name in OF_NUMBERS & set(own):
@@ -31,7 +38,8 @@ def limits(own: Mapping[str, Any], path: str) -> tuple[Fraction | None, Fraction
 
 def bounds(own: Mapping[str, Any], low: str, high: str, path: str) -> tuple[int, int | None]:
     """(least, most) of two keywords that count."""
-    least, most = own.get(low, 0), own.get(high)
+    least, most = own.get(low), own.get(high)
+    least = 0 if least is None else least
     for name, bound in ((low, least), (high, most)):
         if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int) or bound < 0):
             raise SchemaError(joined(path, name), f"must be an integer of at least 0, got {bound!r}")

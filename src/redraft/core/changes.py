@@ -1,0 +1,44 @@
+"""The names and types of the generation options, as keyword arguments of the engine's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+Mode = Literal["diffusion", "autoregressive", "verified"]
+
+
+class GenerationChanges(TypedDict, total=False):
+    """Some of the options of `GenerationOptions`, which says what each of them means.
+
+    The engine's calls take them as keyword arguments, so that editors complete their names and type checkers find one
+    that does not exist.
+    """
+
+    max_new_tokens: int
+    max_denoising_steps: int
+    t_max: float
+    t_min: float
+    entropy_bound: float
+    stability_threshold: int
+    confidence_threshold: float
+    seed: int | None
+    mode: Mode
+    temperature: float | None
+    top_p: float
+    preset: str | None
+    initial_canvas: Sequence[int] | str | None
+    pinned: Sequence[int]
+    stop: Sequence[str]
+    enable_thinking: bool
+    tools: Sequence[Mapping[str, Any]] | None
+    tool_choice: str
+    parallel_tool_calls: bool
+    response_format: Mapping[str, Any] | None
+    logprobs: bool
+    redraft: int
+    canvas_length: int | None
+    adaptive_canvas: bool
+    plateau_steps: int
+    retry_empty: bool
+    skip_special_tokens: bool

@@ -1,0 +1,1 @@
+"""A reply as a notebook shows it."""
