@@ -1,4 +1,4 @@
-"""Photographs the page of `redraft serve`: a real server with mini, a real Chromium, one reply.
+"""Photographs the page of `redraft serve`, and a reply as a notebook shows it: real ones of mini, in a real Chromium.
 
 python docs/making/page_pictures.py [--out docs/pictures]
 
@@ -8,6 +8,7 @@ Needs chromium, chromedriver and selenium (`make browser`, and the `dev` extra).
 from __future__ import annotations
 
 import argparse
+import base64
 import re
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
+
+import redraft
 
 OUT = Path(__file__).parents[1] / "pictures"
 TEXT = "add this song by Daft Punk to my Sunday morning playlist"
@@ -75,6 +78,32 @@ def photograph(link: str, path: Path, *, dark: bool) -> None:
         while before != (before := driver.find_element(By.TAG_NAME, "body").get_attribute("innerHTML")):
             time.sleep(1)
         driver.save_screenshot(str(path))
+    told(path)
+
+
+def photograph_reply(html: str, path: Path, *, dark: bool) -> None:
+    """What a notebook shows of a reply, at a step in the middle."""
+    page = path.with_suffix(".html")
+    page.write_text(f"<!doctype html><meta charset=utf-8><body style='margin: 12px'>{html}", encoding="utf-8")
+    try:
+        with browser(dark=dark) as driver:
+            driver.get(page.absolute().as_uri())
+            if dark:
+                driver.execute_script("document.body.style.background = '#111'")
+            slider = driver.find_element(By.CSS_SELECTOR, "input[type=range]")
+            for _ in range(int(slider.get_attribute("max") or 0) // 2 + 1):
+                slider.send_keys(Keys.ARROW_LEFT)
+            height = driver.execute_script("return Math.ceil(document.body.getBoundingClientRect().height) + 24")
+            clip = {"x": 0, "y": 0, "width": 760, "height": height, "scale": 1}
+            shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
+            path.write_bytes(base64.b64decode(shot["data"]))
+    finally:
+        page.unlink()
+    told(path)
+
+
+def told(path: Path) -> None:
+    """Says how large a picture is, and that it is not too large."""
     size = path.stat().st_size
     if size > LARGEST_BYTES:
         raise SystemExit(f"{path}: {size:,} bytes; {LARGEST_BYTES:,} are the most")
@@ -82,7 +111,7 @@ def photograph(link: str, path: Path, *, dark: bool) -> None:
 
 
 def main() -> None:
-    """Writes page-light.png and page-dark.png."""
+    """Writes page-light.png, reply-light.png, and both in dark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=OUT)
     out = parser.parse_args().out
@@ -90,6 +119,9 @@ def main() -> None:
     with serving() as link:
         for dark in (False, True):
             photograph(link, out / f"page-{'dark' if dark else 'light'}.png", dark=dark)
+    html = redraft.load("mini").generate(TEXT, seed=0)._repr_html_()
+    for dark in (False, True):
+        photograph_reply(html, out / f"reply-{'dark' if dark else 'light'}.png", dark=dark)
 
 
 if __name__ == "__main__":
