@@ -28,7 +28,7 @@ import redraft
 
 OUT = Path(__file__).parents[1] / "pictures"
 TEXT = "add this song by Daft Punk to my Sunday morning playlist"
-WIDTH, HEIGHT = 1000, 520
+WIDTH, HEIGHT, REPLY_WIDTH = 1000, 520, 760
 LARGEST_BYTES = 150_000
 REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())"]
 
@@ -48,7 +48,7 @@ def serving() -> Iterator[str]:
 
 
 @contextmanager
-def browser(*, dark: bool) -> Iterator[webdriver.Chrome]:
+def browser(*, dark: bool, width: int = WIDTH) -> Iterator[webdriver.Chrome]:
     """Headless Chromium, in the colours that the system is said to prefer."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
@@ -57,7 +57,7 @@ def browser(*, dark: bool) -> Iterator[webdriver.Chrome]:
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-    size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+    size = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         yield driver
@@ -77,6 +77,7 @@ def photograph(link: str, path: Path, *, dark: bool) -> None:
         before = None
         while before != (before := driver.find_element(By.TAG_NAME, "body").get_attribute("innerHTML")):
             time.sleep(1)
+        halfway(driver)
         driver.save_screenshot(str(path))
     told(path)
 
@@ -86,20 +87,26 @@ def photograph_reply(html: str, path: Path, *, dark: bool) -> None:
     page = path.with_suffix(".html")
     page.write_text(f"<!doctype html><meta charset=utf-8><body style='margin: 12px'>{html}", encoding="utf-8")
     try:
-        with browser(dark=dark) as driver:
+        with browser(dark=dark, width=REPLY_WIDTH) as driver:
             driver.get(page.absolute().as_uri())
             if dark:
                 driver.execute_script("document.body.style.background = '#111'")
-            slider = driver.find_element(By.CSS_SELECTOR, "input[type=range]")
-            for _ in range(int(slider.get_attribute("max") or 0) // 2 + 1):
-                slider.send_keys(Keys.ARROW_LEFT)
+            halfway(driver)
             height = driver.execute_script("return Math.ceil(document.body.getBoundingClientRect().height) + 24")
-            clip = {"x": 0, "y": 0, "width": 760, "height": height, "scale": 1}
+            clip = {"x": 0, "y": 0, "width": REPLY_WIDTH, "height": height, "scale": 1}
             shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
             path.write_bytes(base64.b64decode(shot["data"]))
     finally:
         page.unlink()
     told(path)
+
+
+def halfway(driver: webdriver.Chrome) -> None:
+    """Moves the slider over the steps to its middle."""
+    slider = driver.find_element(By.CSS_SELECTOR, "input[type=range]")
+    for _ in range(int(slider.get_attribute("max") or 0) // 2):
+        slider.send_keys(Keys.ARROW_LEFT)
+    driver.execute_script("document.activeElement.blur()")
 
 
 def told(path: Path) -> None:
@@ -119,7 +126,9 @@ def main() -> None:
     with serving() as link:
         for dark in (False, True):
             photograph(link, out / f"page-{'dark' if dark else 'light'}.png", dark=dark)
-    html = redraft.load("mini").generate(TEXT, seed=0)._repr_html_()
+    engine = redraft.load("mini")
+    engine.generate(TEXT, seed=0)
+    html = engine.generate(TEXT, seed=0)._repr_html_()
     for dark in (False, True):
         photograph_reply(html, out / f"reply-{'dark' if dark else 'light'}.png", dark=dark)
 
