@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes measure and time out each other in end-to-end tests; all others share the cores.
+# Processes measure and time out each other in end-to-end tests; all others share the cores, browsers too.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile tests --ignore tests/e2e
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 BROWSER := chromium chromium-driver fonts-dejavu-core

@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import all_of, click, one, open_page, say, send, settings, texts_of, until
+from chromium import all_of, click, one, open_page, say, send, settings, texts_of, until
 from redraft.checkpoint.locate import BUNDLED
 from servers import serving_with
 

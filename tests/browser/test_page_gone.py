@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from browser import ENDLESS, all_of, click, one, open_page, say, send, settings, texts_of, until
+from chromium import ENDLESS, all_of, click, one, open_page, say, send, settings, texts_of, until
 from servers import KEY, ask, serving, serving_with, wait_until
 
 # What browsers call it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import ENDLESS, TEXT, all_of, emulated, one, say, settings, texts_of, until
+from chromium import ENDLESS, TEXT, all_of, emulated, one, say, settings, texts_of, until
 
 
 def test_the_order_of_the_keyboard_is_that_of_the_eye(page):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from browser import ENDLESS, all_of, emulated, one, open_page, say, send, settings, until
+from chromium import ENDLESS, all_of, emulated, one, open_page, say, send, settings, until
 
 BOUND = 4.5
-SCRIPT = (Path(__file__).parent.parent / "contrast.js").read_text(encoding="utf-8")
+SCRIPT = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 
 
 def assert_readable(page, *, least: int = 1):

@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import ENDLESS, TEXT, all_of, click, emulated, say, send, settings, until
+from chromium import ENDLESS, TEXT, all_of, click, emulated, say, send, settings, until
 
 
 def test_a_canvas_draws_live_and_can_be_replayed(page):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from browser import browser, open_page
+from chromium import browser, open_page
 from servers import serving
 
 

@@ -6,7 +6,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from browser import all_of, emulated, one, open_page, send, texts_of, until
+from chromium import all_of, emulated, one, open_page, send, texts_of, until
 from servers import KEY, serving_with
 
 
