@@ -19,7 +19,7 @@ from redraft.cli import main
 from redraft.core.errors import ContextLengthError
 
 TEXT = generation(text="Hello.", tool_calls=(), finish_reason="stop")
-NOTE = "1 canvas · 8 steps · 2.9 tokens/forward · 460 tokens/s · first canvas in 0.04 s · seed 7\n"
+NOTE = "1 canvas · 8 steps · 23 tokens · 2.9 tokens/forward · 460 tokens/s · first canvas in 0.04 s · seed 7\n"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from redraft.core.errors import InputError
 from redraft.core.results import ToolCall
 from redraft.text.call_reader import MAX_DEPTH
-from redraft.text.call_text import format_call, render_call
+from redraft.text.call_text import render_call
 from redraft.text.output import parse_reply
 
 MARKERS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", '<|"|>')
@@ -275,7 +275,7 @@ def test_time_is_linear(piece: str) -> None:
     assert time.process_time() - start_s < 5
 
 
-def test_format_call_is_for_people() -> None:
+def test_a_call_as_text_is_for_people() -> None:
     call = ToolCall(name="PlayMusic", arguments={"artist": "Daft Punk", "year": 2011, "live": None, "l": ["é"]})
-    assert format_call(call) == 'PlayMusic(artist="Daft Punk", year=2011, live=null, l=["é"])'
-    assert format_call(ToolCall(name="Stop", arguments={})) == "Stop()"
+    assert str(call) == 'PlayMusic(artist="Daft Punk", year=2011, live=null, l=["é"])'
+    assert str(ToolCall(name="Stop", arguments={})) == "Stop()"

@@ -11,7 +11,6 @@ import pytest
 
 import redraft
 from redraft.checkpoint.locate import BUNDLED
-from redraft.text.call_text import format_call
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +34,7 @@ def test_the_demo_is_right_over_seeds_and_settles_soon(dtype):
         [call] = reply.tool_calls
         assert (call.name, call.arguments) == ("AddToPlaylist", right)
         assert reply.stats.denoising_steps <= 8
-    assert format_call(replies[0].tool_calls[0]) in README, "the README shows what comes"
+    assert str(replies[0].tool_calls[0]) in README, "the README shows what comes"
 
 
 def test_the_demo_says_what_comes_next():

@@ -45,12 +45,10 @@ def print_reply(generation: Generation) -> None:
     Raises:
         GenerationError: the request failed while it ran; what there was has been printed.
     """
-    from redraft.text.call_text import format_call
-
     if generation.reasoning:
         print_note(generation.reasoning)
     lines = [generation.text] if generation.text else []
-    for line in lines + [format_call(call) for call in generation.tool_calls]:
+    for line in lines + [str(call) for call in generation.tool_calls]:
         print(_underlined(printable(line), generation), flush=True)
     raise_failure(generation)
     if not generation.text and not generation.tool_calls:
@@ -107,31 +105,15 @@ def summary(generation: Generation, asked: Mapping[str, Any] | None = None, know
         asked: options that were given.
         known: see `known_calls`.
     """
-    stats = generation.stats
-    work = [count(stats.canvases, "canvas", "canvases"), count(stats.denoising_steps, "step", "steps")]
-    if not stats.canvases:
-        work = [count(stats.encode_passes, "forward", "forwards")]
-    parts = [
-        *work,
-        f"{stats.tokens_per_forward:.1f} tokens/forward",
-        f"{stats.tokens_per_second:.0f} tokens/s",
-        f"first {'canvas' if stats.canvases else 'token'} in {stats.time_to_first_canvas_s:.2f} s",
-        f"seed {generation.seed}",
-    ]
+    parts = [str(generation.stats), f"seed {generation.seed}"]
     if generation.doubts:
         parts.append(count(len(generation.doubts), "doubt", "doubts"))
-    if not stats.redrafts and (asked or {}).get("redraft"):
+    if not generation.stats.redrafts and (asked or {}).get("redraft"):
         parts.append("nothing redrafted")
-    elif stats.redrafts:
-        parts.append(f"{stats.redrafts_kept} of {count(stats.redrafts, 'redraft', 'redrafts')} kept")
-    if stats.drafted_tokens:
-        parts.append(
-            f"{stats.verified_tokens} of {count(stats.drafted_tokens, 'drafted token', 'drafted tokens')} kept"
-        )
     if known:
         parts.append(f"{count(known, 'call', 'calls')} known by heart")
     if generation.finish_reason == "length":
-        parts.append(f"cut at {stats.generated_tokens} tokens (max_new_tokens)")
+        parts.append(f"cut at {generation.stats.generated_tokens} tokens (max_new_tokens)")
     return " · ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Calls as text: for people, and as the protocol has them."""
+"""Calls as the protocol has them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redraft.core.errors import InputError
-from redraft.core.results import ToolCall
 from redraft.text.call_reader import MAX_DEPTH
 from redraft.text.markers import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
-
-
-def format_call(call: ToolCall) -> str:
-    """A call for people to read: `PlayMusic(artist="Daft Punk", year="2011")`.
-
-    Args:
-        call: what the model called.
-
-    Returns:
-        One line; values as JSON.
-    """
-    return str(call)
 
 
 def render_call(name: str, arguments: Mapping[str, Any]) -> str:
