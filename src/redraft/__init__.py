@@ -69,7 +69,8 @@ _LATE = {"load": "redraft.engine.load", "load_model": "redraft.checkpoint.load"}
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # What stands here for its own use, and the rooms below, are not for everybody.
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 # Type checkers must not see it: with it, every misspelt name would be one that they know nothing of.

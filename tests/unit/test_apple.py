@@ -51,7 +51,11 @@ def here():
     return redraft.load("mini", dtype="float32", threads=1)
 
 
-@pytest.mark.parametrize("mode", MODES)
+# Minutes under the pretended device; the others take the same ways.
+LONG = ("verified, drawn",)
+
+
+@pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.full if m in LONG else ()) for m in MODES])
 def test_every_mode_says_what_a_cpu_says(here, apple, mode):
     engine = redraft.load("mini", device="mps", dtype="float32")
     assert engine.info.device == "mps:0"
@@ -61,7 +65,15 @@ def test_every_mode_says_what_a_cpu_says(here, apple, mode):
     assert found.text == expected.text
 
 
-@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"quantize": "int8"}, {"quantize": "int4"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "bfloat16"},
+        pytest.param({"quantize": "int8"}, marks=pytest.mark.full),
+        {"quantize": "int4"},
+    ],
+    ids=str,
+)
 def test_every_form_runs(apple, options):
     engine = redraft.load("mini", device="mps", **options)
     for mode in ("free", "tools", "autoregressive", "verified"):

@@ -45,7 +45,9 @@ def test_plain_run_prints_the_call_and_nothing_else_on_stdout(engine, capsys):
     assert main(["run", "hi"]) == 0
     out, err = capsys.readouterr()
     assert out == LINE
-    assert err == "1 canvas · 8 steps · 23 tokens · 2.9 tokens/forward · 460 tokens/s · first canvas in 0.04 s · seed 7\n"
+    assert (
+        err == "1 canvas · 8 steps · 23 tokens · 2.9 tokens/forward · 460 tokens/s · first canvas in 0.04 s · seed 7\n"
+    )
 
 
 def test_quiet_leaves_the_summary_out(engine, capsys):

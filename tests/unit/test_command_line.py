@@ -187,7 +187,7 @@ def test_an_unwritable_cache_is_one_line(tmp_path):
 def test_the_first_run_says_what_it_compiles(tmp_path):
     first, second = (run_command("run", "play jazz", XDG_CACHE_HOME=str(tmp_path)) for _ in range(2))
     [line] = [line for line in first.stderr.splitlines() if "compiling" in line]
-    assert re.search(r"once: \d at most, a second or two each", line)
+    assert re.search(r"compiling \d C\+\+ kernels for this CPU, once: some \d+ s at most", line)
     assert "compiling" not in second.stderr
 
 
@@ -202,6 +202,8 @@ def test_the_shell_completes(tmp_path):
     assert completed("redraft run --max-new", tmp_path) == ["--max-new-tokens"]
     assert "fewer-steps" in completed("redraft run --preset ", tmp_path)
     assert completed("redraft run --mode aut", tmp_path) == ["autoregressive"]
+    assert completed("redraft run --quantize int", tmp_path) == ["int8", "int4"]
+    assert completed("redraft data get mi", tmp_path) == ["mini"]
 
 
 def test_completion_installs_itself(tmp_path):
@@ -250,3 +252,39 @@ def test_a_stranger_s_measurements_break_nothing(tmp_path, capsys):
     (tmp_path / "presets.json").write_text(json.dumps(wrong))
     assert main(["presets", "--model", str(tmp_path)]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", [[], ["eval"], ["data"]], ids=" ".join)
+def test_no_summary_of_a_command_is_cut(path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*path, "-h"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("\n")[2]
+
+
+@pytest.mark.parametrize("words", [["presets"], ["data", "list"]], ids=" ".join)
+def test_lists_fit_eighty_columns(words, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(words) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_slip_says_the_way_out(capsys):
+    assert main(["run", "hi", "there"]) == 2
+    assert "in quotes" in capsys.readouterr().err
+    assert main(["rn"]) == 2
+    assert "Did you mean 'run'? see" in capsys.readouterr().err
+    for flag in ("--tools", "--response-format", "--initial-canvas"):
+        assert main(["run", "hi", flag, ""]) == 2
+        assert f"{flag} is empty" in capsys.readouterr().err
+
+
+def test_an_evaluation_says_how_many_rows_there_are_before_the_first_is_answered(tmp_path):
+    from redraft.eval.answers import answer
+    from redraft.eval.data import read_rows
+
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    (tmp_path / "rows").write_text((json.dumps(row) + "\n") * 3)
+    seen: list[tuple[int, int]] = []
+    rows, engine = read_rows(tmp_path / "rows"), FakeEngine()
+    answer(engine, rows, is_wrong=lambda *_: False, on_progress=lambda *at: seen.append(at))
+    assert (seen[0], seen[-1]) == ((0, 3), (3, 3))

@@ -126,7 +126,7 @@ def test_evaluate_groups_seeds_limits_and_counts():
     assert [len(group) for group in engine.groups] == [16, 4]
     assert [request.options for request in requests] == [{"seed": 100 + i} for i in range(20)]
     assert requests[0].prompt == [{"role": "user", "content": "hi"}]
-    assert progress == [(16, 20), (20, 20)]
+    assert progress == [(0, 20), (16, 20), (20, 20)]
     # Rows 0, 1, 2, 4, 5, ...: of every third of the file as many as of the others.
     assert (measures["n"], measures["n_calls"], measures["n_text"], measures["n_failed"]) == (20, 14, 6, 0)
     assert measures["exact_match"] == 1

@@ -235,7 +235,7 @@ def test_a_compiler_that_fails_is_one_warning(fresh, monkeypatch, tmp_path, scri
     (tmp_path / "g++").chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(build, "_TIMEOUT_S", timeout_s)
-    with pytest.warns(UserWarning, match=f"'answer'.*{reason}") as caught:
+    with pytest.warns(UserWarning, match=f"cannot be built.*{reason}") as caught:
         assert [fresh("answer"), fresh("answer")] == [None, None]
     assert len(caught) == 1
     assert not list((tmp_path / "cache").rglob("*.so"))
@@ -244,7 +244,7 @@ def test_a_compiler_that_fails_is_one_warning(fresh, monkeypatch, tmp_path, scri
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
 def test_a_cache_that_cannot_be_written_is_a_warning(fresh, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    with pytest.warns(UserWarning, match="'answer'.*cannot be made or used"):
+    with pytest.warns(UserWarning, match="cannot be made or used"):
         assert fresh("answer") is None
 
 

@@ -15,9 +15,10 @@ from redraft.kernels.choice import OPERATIONS
 _GB = 1e9
 _WIDTH = 80
 CAPTION = """GB: weights, keys and values, and what a forward needs; of another device, what
-it has. A share of the experts is what stays in memory. step: the least that one
-can take. @16: tokens/s at best with 16 denoising steps a canvas; causal: token
-by token. seen: what somebody has measured; without it a bound is only a bound."""
+it has, of 10^9 bytes (a card sold with 24 has 26). A share of the experts is
+what stays in memory. step: the least that one can take. @16: tokens/s at best
+with 16 denoising steps a canvas; causal: token by token. seen: what somebody
+has measured; without it a bound is only a bound."""
 # Of the rates, those that a table of many devices has room for.
 _FEW = (16, 48)
 

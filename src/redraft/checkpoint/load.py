@@ -61,7 +61,9 @@ def load_model(
         raise OptionError(f"quantize must be None, {', '.join(map(repr, RECIPES))}, got {shown(quantize)}")
     if not isinstance(directory, Source):
         check_name(directory)
-    device = find_device(device)
+    # Shapes without bytes, for whoever looks at a model and runs nothing.
+    is_meta = isinstance(device, torch.device) and device.type == "meta"
+    device = torch.device("meta") if is_meta else find_device(device)
     source = directory if isinstance(directory, Source) else Source.open(directory)
     if verify:
         if not source.quantised:

@@ -45,7 +45,7 @@ def bench(
 ) -> None:
     """Measure speed and memory against what the machine can do."""
     from redraft.bench.command import bench as run_bench
-    from redraft.bench.report import machine_lines, subjects_table
+    from redraft.bench.report import machine_lines, subjects_table, told_lines
     from redraft.cli import show
 
     if against not in (None, "transformers"):
@@ -82,6 +82,8 @@ def bench(
     for line in machine_lines(report):
         print(line)
     show.print_rich(subjects_table(report))
+    for line in told_lines(report):
+        print(line)
     shown = [f"{kind} {ratio:.2f}" for kind, ratio in report["ratio"].items() if ratio is not None]
     if shown:
         print("times as fast as transformers' default settings: " + ", ".join(shown))

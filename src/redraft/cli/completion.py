@@ -34,7 +34,7 @@ def install() -> None:
     try:
         shell, path = install(shell=_shell(), prog_name="redraft", complete_var=_ASKED)
     except OSError as error:
-        raise InputError(f"--install-completion: {error}") from None
+        raise InputError(f"--install-completion: {error.filename}: {error.strerror or error}") from None
     typer.echo(f"{shell} completion installed in {path}; it works from the next start of the shell on")
 
 

@@ -13,7 +13,7 @@ from redraft.cli.options import Help, Json
 
 app = typer.Typer(
     context_settings=SETTINGS,
-    help="Fetch published data, and make it what recipes and evaluations read.",
+    help="Fetch published data, to train on and to judge with.",
     rich_markup_mode=None,
 )
 
@@ -25,6 +25,12 @@ def _commands(context: typer.Context, debug: Debug = False, show_help: Help = Fa
         raise typer.Exit
 
 
+def _names(incomplete: str) -> list[str]:
+    from redraft.core.datasets import DATASETS
+
+    return [dataset.name for dataset in DATASETS if dataset.name.startswith(incomplete)]
+
+
 def list_(as_json: Json = False) -> None:
     """What there is, whose it is and what it is for."""
     from redraft.cli import show
@@ -33,21 +39,17 @@ def list_(as_json: Json = False) -> None:
     if as_json:
         show.print_json({dataset.name: dataclasses.asdict(dataset) for dataset in DATASETS})
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("name", "licence", "rows", "from", "what it is"):
-        table.add_column(name, justify="right" if name == "rows" else "left")
     for dataset in DATASETS:
         rows = sum(product.rows for product in dataset.products if product.name.endswith(".jsonl"))
-        licences = "\n".join(source.licence for source in dataset.sources)
-        places = "\n".join(f"github.com/{source.repository} ({source.attribution})" for source in dataset.sources)
-        table.add_row(dataset.name, licences, f"{rows:,}", places, dataset.purpose)
-    show.print_rich(table)
+        print(f"{dataset.name}: {dataset.purpose}, {rows:,} rows")
+        for source in dataset.sources:
+            print(f"    {source.licence}: github.com/{source.repository}\n        {source.attribution}")
 
 
 def get(
-    name: Annotated[str, typer.Argument(help="One of those that `redraft data list` names.", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help="One of those that `redraft data list` names.", metavar="NAME", autocompletion=_names)
+    ],
     out: Annotated[Path, typer.Option(help="The files go into a folder NAME in it.", metavar="DIR")] = Path("data"),
     base: Annotated[
         str | None,
@@ -59,7 +61,7 @@ def get(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch a set, check it and make its files; what was interrupted goes on."""
+    """Fetch a set, check it and make its files; resumes by itself."""
     from redraft.cli import show
     from redraft.core.datasets import DATASETS
     from redraft.data.get import GITHUB, get

@@ -57,7 +57,9 @@ def describe(error: BaseException) -> str:
         message = getattr(error, "format_message", error.__str__)()
         context = getattr(error, "ctx", None)
         place = context.command_path if context else "redraft"
-        message = f"{message.rstrip('.')}; see '{place} --help'"
+        if "extra argument" in message:
+            message = f"{message.rstrip('.')}: put a text of several words in quotes, and a flag before a value"
+        message = f"{message.rstrip('.')}{'' if message.endswith('?') else ';'} see '{place} --help'"
     elif isinstance(error, RedraftError):
         message = str(error)
     else:

@@ -50,7 +50,7 @@ def tool_calls(
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """Right function, right arguments, and no call where none is due?"""
+    """Right function, right arguments, no call where none is due?"""
     from redraft.eval.data import read_rows
     from redraft.eval.tool_calls import evaluate
 
@@ -70,7 +70,7 @@ def text(
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """The expected text: equal to it, containing it, sharing words with it?"""
+    """Equal to the expected text, containing it, sharing its words?"""
     from redraft.eval.data import read_texts
     from redraft.eval.text import evaluate
 

@@ -19,9 +19,9 @@ from redraft.core.options import GenerationOptions, Mode
 from redraft.core.presets import PRESETS
 
 
-def models(incomplete: str) -> list[str]:
-    """What completes a model's name: the bundled one; the shell knows files and directories."""
-    return [name for name in ("mini",) if name.startswith(incomplete)]
+def one_of(*choices: str) -> Callable[[str], list[str]]:
+    """What completes a value that has few; the shell itself knows files and directories."""
+    return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
 
 
 def option(text: str | None, *names: str, panel: str = MODEL, **more: Any) -> Any:
@@ -29,13 +29,18 @@ def option(text: str | None, *names: str, panel: str = MODEL, **more: Any) -> An
     return typer.Option(*names, help=text, rich_help_panel=panel, **more)
 
 
-_MODEL = option('"mini", a directory, a GGUF file or a Hub id.', metavar="NAME", autocompletion=models)
+_DEVICES, _DTYPES = one_of("auto", "cpu", "cuda", "xpu", "mps"), one_of("auto", "float32", "bfloat16")
+_MODEL = option('"mini", a directory, a GGUF file or a Hub id.', metavar="NAME", autocompletion=one_of("mini"))
 Model = Annotated[str, _MODEL]
-Device = Annotated[str, option('"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME")]
-Dtype = Annotated[str, option('"auto", "float32" or "bfloat16".', metavar="NAME")]
+Device = Annotated[str, option('"auto", "cpu", "cuda", "cuda:1", ...', metavar="NAME", autocompletion=_DEVICES)]
+Dtype = Annotated[str, option('"auto", "float32" or "bfloat16".', metavar="NAME", autocompletion=_DTYPES)]
 Quantize = Annotated[
     str | None,
-    option('"int8", "int4" (experts int4, the rest int8) or "fp8": round as it loads.', metavar="NAME"),
+    option(
+        '"int8", "int4" (experts int4, the rest int8) or "fp8": round as it loads.',
+        metavar="NAME",
+        autocompletion=one_of("int8", "int4", "fp8"),
+    ),
 ]
 Threads = Annotated[int | None, option("CPU threads; unset, torch decides.", min=1, metavar="N")]
 Memory = Annotated[
@@ -83,18 +88,12 @@ def generation_flags() -> dict[str, inspect.Parameter]:
     for group in GROUPS:
         for name in (name for name in group.names if kinds[name] is not None):
             metavar = _METAVARS.get(name) or _METAVARS_OF_TYPES.get(kinds[name])
-            completing = _completing(name)
+            completing = one_of(*_CHOICES[name]) if name in _CHOICES else None
             flag = option(descriptions.get(name), panel=group.title, metavar=metavar, autocompletion=completing)
             annotation = Annotated[kinds[name] | None, flag]
             kind = inspect.Parameter.KEYWORD_ONLY
             flags[name] = inspect.Parameter(name, kind, default=None, annotation=annotation)
     return flags
-
-
-def _completing(name: str) -> Callable[[str], list[str]] | None:
-    """What completes the value of an option that has few."""
-    choices = _CHOICES.get(name)
-    return None if choices is None else lambda incomplete: [c for c in choices if c.startswith(incomplete)]
 
 
 def with_generation_options(command: Callable[..., None]) -> Callable[..., None]:

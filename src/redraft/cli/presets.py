@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from redraft.core.presets import MEANINGS, PRESETS
 
 # What the model does where no preset is named.
 _NONE = "default"
+_MODES = ("autoregressive, greedy", "verified, greedy")
 _COLUMNS = {
     "exact match": ("exact_match", "{:.1%}"),
     "valid calls": ("valid_calls", "{:.1%}"),
@@ -19,7 +21,7 @@ _COLUMNS = {
 
 
 def presets(model: Model = "mini", as_json: Json = False) -> None:
-    """List the presets, what they do, and what they measure on a model."""
+    """List the presets, and what they measure on a model."""
     from redraft.checkpoint.locate import locate
     from redraft.cli import show
     from redraft.core.files import read_json
@@ -38,7 +40,8 @@ def presets(model: Model = "mini", as_json: Json = False) -> None:
         return
     for name, options in PRESETS.items():
         print(f"{name}: {MEANINGS[name]}")
-        print(f"    {', '.join(f'{key}={value}' for key, value in options.items())}")
+        words = ", ".join(f"{key}={value}" for key, value in options.items())
+        print(textwrap.fill(words, 80, initial_indent="    ", subsequent_indent="    "))
     if not measured:
         print(
             show.printable(f"\n{model}: not measured yet; benchmarks/presets.py does it, on held-out rows of your task")
@@ -57,7 +60,7 @@ def _table(measured: Mapping[str, Any]) -> Any:
     table.add_column("preset")
     for heading in _COLUMNS:
         table.add_column(heading, justify="right")
-    for name in (_NONE, *PRESETS):
+    for name in (_NONE, *PRESETS, *_MODES):
         found = measured.get(name)
         table.add_row(name, *(_cell(found, key, form) for key, form in _COLUMNS.values()))
     return table

@@ -35,7 +35,10 @@ def quantize(
     threads: Annotated[int | None, typer.Option(help="CPU threads; unset, all.", min=1, metavar="N")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a checkpoint with quantised weights; it loads at once, and takes a quarter of the memory."""
+    """Write a checkpoint with quantised weights.
+
+    It loads at once, and takes a quarter of the memory.
+    """
     import torch
 
     from redraft.checkpoint.convert import quantize as convert
@@ -68,7 +71,10 @@ def quantize(
 
 
 def export(source: _Source, directory: _Directory, as_json: Json = False) -> None:
-    """Write a checkpoint of any form in bfloat16, in Hugging Face layout, for every other tool."""
+    """Write a checkpoint in bfloat16, for every other tool.
+
+    It may be stored in any form; what comes has Hugging Face's layout.
+    """
     from redraft.checkpoint.convert import export as convert
     from redraft.checkpoint.locate import locate
     from redraft.cli import show

@@ -43,12 +43,15 @@ def text_of(words: str, place: str) -> str:
 
 def _json(flag: str, value: str) -> Any:
     text_of(value, flag)
+    if not value.strip():
+        raise InputError(f"{flag} is empty: give JSON, or a file with JSON")
     inline = value.lstrip()[:1] in _JSON_BEGINS
     try:
         return json.loads(value if inline else Path(value).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         kind = "no JSON" if inline else "neither JSON nor a file with JSON"
-        raise InputError(f"{flag}: {value[:60]!r} is {kind}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise InputError(f"{flag}: {value[:60]!r} is {kind}: {reason}") from None
 
 
 def _response_format(flag: str, value: str) -> Mapping[str, Any]:
@@ -75,7 +78,8 @@ def _tools(flag: str, value: str) -> list[Any]:
 
 def _canvas(flag: str, value: str) -> Any:
     """Token ids where it is a JSON list of integers, a text otherwise."""
-    text_of(value, flag)
+    if not text_of(value, flag):
+        raise InputError(f"{flag} is empty: give a text, or a list of token ids")
     try:
         ids = json.loads(value)
     except (ValueError, RecursionError):

@@ -125,7 +125,8 @@ def cache_directory(name: str) -> Path:
         OptionError: it cannot be made, is someone else's, or others may write to it.
     """
     base = os.environ.get("XDG_CACHE_HOME")
-    own = (Path(base) if base else Path.home() / ".cache") / "redraft"
+    # The standard has a relative one ignored: it would be another place from each folder.
+    own = (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "redraft"
     try:
         own.parent.mkdir(parents=True, exist_ok=True)
         for folder in (own, own / name):

@@ -19,8 +19,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 MEANINGS: Mapping[str, str] = {
-    "reference": "as the published sampler does it: replies are free, nothing of redraft's own",
-    "trimmed": "what lies behind a settled end leaves the canvas; a canvas that makes no progress is given up",
-    "fewer-steps": "trimmed, and a step accepts three times the entropy, so that a canvas settles in fewer",
+    "reference": "as the published sampler does it; replies are free",
+    "trimmed": "what lies behind a settled end goes; no progress, and it is given up",
+    "fewer-steps": "trimmed, and a step accepts three times the entropy",
     "redrafted": "what the causal mode doubts is drafted again, twice at most",
 }

@@ -59,6 +59,11 @@ class LocalEngine(Engine):
         self._name, self._directory = name, directory
         self._request_bytes = request_bytes
 
+    def __repr__(self) -> str:
+        count, model = self.model.num_parameters, self._name
+        size = f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
+        return f"<redraft engine: {model}, {size} parameters, {self.info.dtype} on {self.model.device}>"
+
     @property
     def defaults(self) -> Defaults:
         """What applies when the caller sets nothing."""

@@ -68,6 +68,8 @@ def answer(
     chosen = [rows[i * len(rows) // count] for i in range(count)]
     pairs: list[tuple[Row, Generation]] = []
     elapsed_s = 0.0
+    if on_progress is not None:
+        on_progress(0, len(chosen))
     for start in range(0, len(chosen), _ROWS_AT_ONCE):
         group = chosen[start : start + _ROWS_AT_ONCE]
         requests = [_request(row, seed + start + offset, options or {}) for offset, row in enumerate(group)]

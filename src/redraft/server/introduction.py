@@ -28,10 +28,12 @@ class Introduction:
     """Attributes:
     about: what the model is, in a sentence; None where nobody says.
     examples: requests that it answers well.
+    infill: a text with a hole that it fills well, and the request that the text answers; None where nobody says.
     """
 
     about: str | None = None
     examples: tuple[str, ...] = ()
+    infill: tuple[str, str] | None = None
 
     @classmethod
     def of(cls, info: ModelInfo) -> Introduction:
@@ -49,15 +51,21 @@ class Introduction:
 
 
 def _checked(found: Mapping[str, object], path: Path) -> Introduction:
-    about, examples = found.get("about"), found.get("examples", [])
-    if unknown := sorted(set(found) - {"about", "examples"}):
-        raise CheckpointError(f"{path}: there is no field {unknown[0]!r}, only 'about' and 'examples'")
+    about, examples, infill = found.get("about"), found.get("examples", []), found.get("infill")
+    if unknown := sorted(set(found) - {"about", "examples", "infill"}):
+        raise CheckpointError(f"{path}: there is no field {unknown[0]!r}, only 'about', 'examples' and 'infill'")
     if about is not None and not _is_line(about):
         raise CheckpointError(f"{path}: 'about' must be a sentence of at most {MOST_CHARACTERS} characters")
     if not isinstance(examples, list) or len(examples) > MOST_EXAMPLES or not all(map(_is_line, examples)):
         most = f"at most {MOST_EXAMPLES} texts of at most {MOST_CHARACTERS} characters"
         raise CheckpointError(f"{path}: 'examples' must be a list of {most}")
-    return Introduction(about=None if about is None else str(about), examples=tuple(examples))
+    pair = None
+    if infill is not None:
+        fields = infill if isinstance(infill, dict) else {}
+        pair = (str(fields.get("text", "")), str(fields.get("request", "")))
+        if set(fields) != {"text", "request"} or not all(map(_is_line, fields.values())):
+            raise CheckpointError(f"{path}: 'infill' must have a 'text' and a 'request', no longer than 'about'")
+    return Introduction(about=None if about is None else str(about), examples=tuple(examples), infill=pair)
 
 
 def _is_line(value: object) -> bool:

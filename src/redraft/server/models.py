@@ -55,6 +55,7 @@ def _described(server: Server) -> dict[str, Any]:
             "has_chat_template": info.has_chat_template,
             "about": introduction.about,
             "examples": list(introduction.examples),
+            "infill": introduction.infill and dict(zip(("text", "request"), introduction.infill, strict=True)),
             "presets": list(PRESETS),
             "end_tokens": sorted(set(server.engine.pieces(info.end_ids))),
             "writes_prompts_down": server.log is not None,

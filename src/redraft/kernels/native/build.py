@@ -56,7 +56,7 @@ def _tell_unbuilt(reason: str) -> None:
 @functools.cache
 def _tell_building() -> None:
     count = len(list(_HERE.glob("*.cpp")))
-    _log.info("compiling C++ kernels for this CPU, once: %d at most, a second or two each", count)
+    _log.info("compiling %d C++ kernels for this CPU, once: some %d s at most", count, 2 * count)
 
 
 def _fingerprint(source: Path, compiler: str) -> str:

@@ -1,7 +1,7 @@
 // The infill view: a selected part of a text, or its holes, written anew; the rest stays.
 
 import { post } from "./api.js";
-import { demand, model, note as notice } from "./connection.js";
+import { demand, model, note as notice, onModel } from "./connection.js";
 import { find } from "./dom.js";
 import { options } from "./settings.js";
 
@@ -29,6 +29,8 @@ const redraft = async (signal) => {
     body.instruction = find("instruction").value || undefined;
   } else if (!text.includes("[[...")) {
     throw new Error("Select the part to write anew, or mark a hole with [[...]].");
+  } else if (find("instruction").value && model().redraft.has_chat_template) {
+    body.messages = [{ role: "user", content: find("instruction").value }];
   }
   const answer = await post("/v1/infill", body, signal);
   past.push({ text, start, end });
@@ -75,8 +77,17 @@ export const edit = (text, part) => {
   show(text, at, text.startsWith(part, at) ? at + part.length : at);
 };
 
+// Shows what the model can fill, unless somebody has begun to write.
+const suggest = ({ redraft: { infill } }) => {
+  const [draft, instruction] = [find("draft"), find("instruction")];
+  if (!infill || draft.value !== draft.defaultValue || instruction.value) return;
+  draft.value = draft.defaultValue = infill.text;
+  instruction.value = infill.request;
+};
+
 // Wires the view.
 export const install = () => {
+  onModel(suggest);
   find("fill").addEventListener("submit", (event) => {
     event.preventDefault();
     if (!running) submit();
