@@ -38,7 +38,7 @@ def plan(
     plot: Annotated[Path | None, typer.Option(help="Draw every device into this file.", metavar="FILE.png")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what fits where, and how fast it can be at best; loads nothing."""
+    """Say what fits where, and how fast it can be; loads nothing."""
     from redraft.bench.plan import plan as make_plan
     from redraft.bench.plan_tables import (
         CAPTION,
