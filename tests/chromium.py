@@ -24,8 +24,8 @@ ENDLESS = '{"type": "array", "items": {"type": "integer"}, "minItems": 200}'
 
 
 @contextmanager
-def browser() -> Iterator[webdriver.Chrome]:
-    """Chromium; the test is skipped where there is none."""
+def browser(*logs: str) -> Iterator[webdriver.Chrome]:
+    """Chromium, which keeps its own log and these; the test is skipped where there is none."""
     if not (CHROMIUM and DRIVER):
         reason = "chromium and chromedriver are missing: apt-get install chromium chromium-driver"
         if os.environ.get("REDRAFT_BROWSER_TESTS") == "required":
@@ -35,7 +35,7 @@ def browser() -> Iterator[webdriver.Chrome]:
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,900"):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", dict.fromkeys(("browser", *logs), "ALL"))
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
         yield driver

@@ -176,7 +176,7 @@ def _child(arguments: argparse.Namespace) -> int:
 
         setting = Setting.of(arguments)
     except Exception as error:
-        print(f"nothing can be measured: {description(error)}", flush=True)
+        print(f"nothing can be measured: {description(error)['message']}", flush=True)
         return NOTHING
     for name in [name for name in PARTS if name in arguments.parts.split(",")]:
         context = setting.context(name)

@@ -27,6 +27,13 @@ def test_the_empty_page_says_what_the_model_is_and_can_do(page):
     assert "Conversations are kept in this browser, under History, and nowhere else." in said
 
 
+def test_the_infill_view_opens_with_what_the_model_can_fill(page):
+    click(page, "#show-infill")
+    until(page, lambda: "call:PlayMusic" in one(page, "#draft").get_property("value"))
+    one(page, "#redraft").click()
+    until(page, lambda: 'artist:<|"|>Nina Simone<|"|>' in one(page, "#draft").get_property("value"))
+
+
 def test_an_example_is_sent_and_answered_and_leaves_what_was_typed(page):
     assert texts_of(page, ".example") == EXAMPLES
     one(page, "#text").send_keys("half a sent")

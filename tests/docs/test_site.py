@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,12 +13,20 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import typer
+from selenium.webdriver.common.by import By
 from snippets import ROOT
 
+from chromium import browser, until
 from redraft.cli import app
 from redraft.core.options import GenerationOptions
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FOUND = "return [...document.querySelectorAll('.md-search-result__link')].map(({ href }) => href)"
+# What the theme's button does: it marks the block while it reads its text.
+COPIED = """
+const code = document.querySelector("pre > code");
+code.setAttribute("data-md-copying", "");
+return code.innerText;
+"""
 # Attributes by which a page makes a browser fetch something.
 LOADS = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("object", "data")}
 
@@ -116,35 +124,30 @@ def test_every_command_is_told(site, pages):
     assert commands <= pages[site / "reference" / "command-line.html"].ids
 
 
-def test_it_is_read_from_the_disk(site):
+@pytest.fixture(scope="module")
+def chrome():
+    with browser("performance") as driver:
+        yield driver
+
+
+def test_it_is_read_from_the_disk(site, chrome):
     """In a browser without a network: the search finds, and nothing is asked of other machines."""
-    if not (CHROMIUM and DRIVER):
-        if os.environ.get("REDRAFT_BROWSER_TESTS") == "required":
-            pytest.fail("chromium and chromedriver are missing")
-        pytest.skip("chromium and chromedriver are missing: apt-get install chromium chromium-driver")
-    import json
+    chrome.get((site / "index.html").as_uri())
+    box = chrome.find_element(By.CSS_SELECTOR, ".md-search__input")
+    chrome.execute_script("arguments[0].focus()", box)
+    box.send_keys("entropy")
+    # The list is drawn anew while somebody types: it is read at one moment.
+    found = until(chrome, lambda: chrome.execute_script(FOUND))
+    assert any("options" in link for link in found)
+    events = [json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert asked
+    assert not [url for url in asked if urlsplit(url).scheme in ("http", "https")]
 
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    try:
-        driver.get((site / "index.html").as_uri())
-        box = driver.find_element(By.CSS_SELECTOR, ".md-search__input")
-        driver.execute_script("arguments[0].focus()", box)
-        box.send_keys("entropy")
-        found = WebDriverWait(driver, 20).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".md-search-result__link"))
-        assert any("options" in (link.get_attribute("href") or "") for link in found)
-        events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-        assert asked
-        assert not [url for url in asked if urlsplit(url).scheme in ("http", "https")]
-    finally:
-        driver.quit()
+def test_what_is_copied_of_a_console_is_its_commands(site, chrome):
+    chrome.get((site / "first-steps.html").as_uri())
+    copied = chrome.execute_script(COPIED)
+    assert copied.splitlines()[1].startswith("make demo")
+    assert "$" not in copied
+    assert "GetWeather(" not in copied

@@ -99,7 +99,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, reason, bad_directory,
 def test_interrupting_a_live_run_leaves_the_terminal_clean():
     """A real terminal, and Ctrl-C in the middle of a long drawing."""
     primary, secondary = pty.openpty()
-    command = [*REDRAFT, "run", SENTENCE, "--live", "--confidence-threshold", "0", "--max-denoising-steps", "5000"]
+    command = [*REDRAFT, "run", SENTENCE, "--live", "--confidence-threshold", "0", "--max-denoising-steps", "4000"]
     process = subprocess.Popen(
         command, stdin=secondary, stdout=secondary, stderr=secondary, start_new_session=True, env=os.environ
     )

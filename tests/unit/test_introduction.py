@@ -82,6 +82,9 @@ def test_a_directory_introduces_its_model(tmp_path):
         ({"examples": [" "]}, "'examples'"),
         ({"examples": ["Write"] * 13}, "'examples'"),
         ({"prompts": []}, "'prompts'"),
+        ({"infill": {"text": "a [[...]]"}}, "'infill'"),
+        ({"infill": {"text": "a [[...]]", "request": 5}}, "'infill'"),
+        ({"infill": "a [[...]]"}, "'infill'"),
     ],
 )
 def test_an_introduction_that_is_none_is_refused_by_name(tmp_path, found, named):
