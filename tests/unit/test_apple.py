@@ -69,7 +69,7 @@ def test_every_mode_says_what_a_cpu_says(here, apple, mode):
     "options",
     [
         {"dtype": "bfloat16"},
-        pytest.param({"quantize": "int8"}, marks=pytest.mark.full),
+        {"quantize": "int8"},
         {"quantize": "int4"},
     ],
     ids=str,
@@ -77,7 +77,9 @@ def test_every_mode_says_what_a_cpu_says(here, apple, mode):
 def test_every_form_runs(apple, options):
     engine = redraft.load("mini", device="mps", **options)
     for mode in ("free", "tools", "autoregressive", "verified"):
-        assert engine.generate(TEXT, seed=3, **MODES[mode]).finish_reason != "error", mode
+        # That they run, not that they settle.
+        few = {} if mode == "autoregressive" else {"max_denoising_steps": 4}
+        assert engine.generate(TEXT, seed=3, **MODES[mode], **few).finish_reason != "error", mode
 
 
 def test_a_form_that_it_cannot_hold_is_refused_by_name(apple):
@@ -87,10 +89,10 @@ def test_a_form_that_it_cannot_hold_is_refused_by_name(apple):
 
 def test_holes_drafts_and_company(here, apple):
     engine = redraft.load("mini", device="mps", dtype="float32")
-    filled = engine.infill("A table for [[...3]] in [[...]].", seed=1)
+    filled = engine.infill("A table for [[...3]] in [[...]].", seed=1, max_denoising_steps=4)
     assert filled.finish_reason != "error"
     assert filled.text.startswith("A table for ")
-    edited = engine.edit("Play some jazz", (10, 14), "blues instead", seed=1)
+    edited = engine.edit("Play some jazz", (10, 14), "blues instead", seed=1, max_denoising_steps=4)
     assert edited.text.startswith("Play some ")
     drafts = [
         [e.token_ids for e in each.stream(TEXT, seed=1, **FREE) if isinstance(e, Draft)] for each in (engine, here)

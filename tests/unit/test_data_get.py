@@ -216,7 +216,7 @@ def test_list_says_whose_it_is(capsys):
     assert main(["data", "list"]) == 0
     out = capsys.readouterr().out
     assert "CC0-1.0" in out
-    assert "github.com/clinc/oos-eval (Larson et al. 2019" in out
+    assert "CC-BY-3.0: github.com/clinc/oos-eval\n        Larson et al. 2019" in out
     assert main(["data", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [product["rows"] for product in listed["mini"]["products"]] == [12_393, 1_380, 15_703, 1_777, 241]
