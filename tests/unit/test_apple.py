@@ -52,7 +52,7 @@ def here():
 
 
 # Minutes under the pretended device; the others take the same ways.
-LONG = ("verified, drawn",)
+LONG = ("verified", "verified, drawn", "adaptive canvas", "redrafted")
 
 
 @pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.full if m in LONG else ()) for m in MODES])
