@@ -10,7 +10,7 @@ from redraft.cli.options import Json, Model
 from redraft.core.presets import MEANINGS, PRESETS
 
 # What the model does where no preset is named.
-_NONE = "default"
+_NONE, _UNASKED = "default", "what the model does unasked"
 _MODES = ("autoregressive, greedy", "verified, greedy")
 _COLUMNS = {
     "exact match": ("exact_match", "{:.1%}"),
@@ -35,9 +35,10 @@ def presets(model: Model = "mini", as_json: Json = False) -> None:
             name: {"meaning": MEANINGS[name], "options": options, "measured": measured.get(name)}
             for name, options in PRESETS.items()
         }
-        default = {"meaning": "what the model does unasked", "options": {}, "measured": measured.get(_NONE)}
+        default = {"meaning": _UNASKED, "options": {}, "measured": measured.get(_NONE)}
         show.print_json({_NONE: default, **named})
         return
+    print(f"{_NONE}: {_UNASKED}")
     for name, options in PRESETS.items():
         print(f"{name}: {MEANINGS[name]}")
         words = ", ".join(f"{key}={value}" for key, value in options.items())
