@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from redraft.bench import plan as plan_module
-from redraft.bench.catalogue import Device, catalogue, find_devices, these_accelerators, this_cpu
+from redraft.bench.catalogue import Device, find_devices, this_cpu
 from redraft.bench.floor import part_floors_s, step_parts
 from redraft.bench.machine import Machine
 from redraft.bench.plan import Request, best_form, form_plan, resident_share
@@ -20,7 +19,6 @@ from redraft.checkpoint.locate import BUNDLED
 from redraft.checkpoint.random import random_source
 from redraft.checkpoint.rounding import RECIPES, rounded
 from redraft.cli import main
-from redraft.core.errors import InputError
 from redraft.engine.footprint import FORMS, kv_bytes, tensor_shapes, weight_bytes
 from redraft.model.config import ModelConfig
 from redraft.model.model import DiffusionGemma
@@ -184,49 +182,6 @@ def test_unknown_rates_leave_the_memory():
     gaudi = find_devices(["gaudi-3"])[0]
     assert form_plan(request(), gaudi, FORM["float32"])["step_floor_s"] is None
     assert form_plan(request(), gaudi, FORM["int8"])["step_floor_s"] > 0
-
-
-def test_every_figure_of_the_catalogue_has_a_source_and_a_date():
-    devices = catalogue()
-    assert len({device.key for device in devices}) == len(devices) == 14
-    for entry in devices:
-        assert entry.sources
-        assert entry.memory_bytes > 2e10
-        assert {"bfloat16"} <= set(entry.operations_per_s)
-        for source in [*entry.sources, *(published.source for published in entry.published)]:
-            assert source.name
-            assert source.url.startswith("https://")
-            assert source.date[:2] == "20"
-            assert source.status
-        for published in entry.published:
-            least, most = published.tokens_per_second
-            assert 0 < least <= most
-
-
-def test_devices_are_found_by_key_and_by_name():
-    assert [found.key for found in find_devices(["h100", "RTX 4090"])] == ["h100", "rtx-4090"]
-    assert len(find_devices([])) == len(find_devices(["all"])) == 14
-    with pytest.raises(InputError, match="no device 'tpu'.*rtx-4090"):
-        find_devices(["tpu"])
-
-
-def test_accelerators_of_this_machine_have_the_published_rates_of_their_kind(monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
-    assert these_accelerators() == []
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
-    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 96 * 2**30)
-    monkeypatch.setattr("redraft.bench.catalogue.cpu_name", lambda: "Apple M4 Max")
-    (apple,) = these_accelerators()
-    assert (apple.key, apple.memory_bytes, apple.is_here) == ("mps", 96 * 2**30, True)
-    assert apple.read_bytes_per_s == find_devices(["m4-max"])[0].read_bytes_per_s
-    cards = [SimpleNamespace(name=name, total_memory=80 * 10**9) for name in ("NVIDIA H100 80GB HBM3", "Some Card")]
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: len(cards))
-    monkeypatch.setattr(torch, "get_device_module", lambda _: SimpleNamespace(get_device_properties=cards.__getitem__))
-    known, unknown = these_accelerators()
-    assert (known.key, unknown.key) == ("cuda:0", "cuda:1")
-    assert known.read_bytes_per_s
-    assert unknown.read_bytes_per_s is None
 
 
 def test_the_json_document_is_complete(measured, capsys):
