@@ -29,14 +29,3 @@ def shims(tmp_path_factory) -> Path:
     yield write_shims(folder / "bin", folder / "socket")
     process.kill()
     process.wait()
-
-
-@pytest.fixture
-def one_thread():
-    """The same for the pages' Python, which runs here."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -11,27 +11,21 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
+from cli_fakes import stats
 
 import redraft
-from redraft import Commit, Draft, Generation, GenerationStats, ToolCall
+from redraft import Commit, Draft, Generation, ToolCall
 from redraft.core.notebook.reply import MOST_BYTES
 from redraft.core.reel import Recorder
 from redraft.core.results import Doubt
 
 SENTENCE = "add the new Daft Punk album to my Sunday morning playlist"
 HOSTILE = '</script><script>steal()</script><!--<img src=x onerror="steal()">\'&amp;\u2028\x00\x1b[2J\ud800'
-STATS = GenerationStats(
-    prompt_tokens=9,
-    cached_tokens=0,
+STATS = stats(
     generated_tokens=25,
-    canvases=1,
     denoising_steps=40,
-    encode_passes=1,
     tokens_per_forward=0.625,
     time_to_first_canvas_s=1.32,
-    encode_s=0.0,
-    denoise_s=1.3,
-    total_s=1.32,
     tokens_per_second=18.9,
 )
 
