@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pretended import Pretended, Rules, pretending
+from redraft.core import native
 from redraft.kernels import int8
 from redraft.kernels.head import raw_logits
 from redraft.kernels.int8 import PackedInt8, int8_linear, integer_mm
@@ -212,7 +213,7 @@ def test_a_build_is_kept_until_a_source_changes(fresh, monkeypatch, tmp_path):
     (first,) = built(tmp_path)
     assert first.startswith("answer-")
     with monkeypatch.context() as patch:
-        patch.setattr(build, "_compile", None)
+        patch.setattr(native, "_compile", None)
         fresh.cache_clear()
         assert fresh("answer").answer() == 42
     (tmp_path / "answer.h").write_text("constexpr int ANSWER = 43;\n")
@@ -222,7 +223,7 @@ def test_a_build_is_kept_until_a_source_changes(fresh, monkeypatch, tmp_path):
 
 
 def test_no_compiler_is_no_library_and_no_warning(fresh, monkeypatch, tmp_path):
-    monkeypatch.setattr(build.shutil, "which", lambda _: None)
+    monkeypatch.setattr(native.shutil, "which", lambda _: None)
     assert fresh("answer") is None
     assert not (tmp_path / "cache").exists()
 
@@ -234,7 +235,7 @@ def test_a_compiler_that_fails_is_one_warning(fresh, monkeypatch, tmp_path, scri
     (tmp_path / "g++").write_text(f"#!/bin/sh\n{script}\n")
     (tmp_path / "g++").chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(build, "_TIMEOUT_S", timeout_s)
+    monkeypatch.setattr(native, "_TIMEOUT_S", timeout_s)
     with pytest.warns(UserWarning, match=f"cannot be built.*{reason}") as caught:
         assert [fresh("answer"), fresh("answer")] == [None, None]
     assert len(caught) == 1

@@ -1,0 +1,41 @@
+"""An automaton that dies where a text spells one of several words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from redraft.core.automaton import DEAD
+from redraft.text.grammar.nfa import BYTES, SYMBOLS
+from redraft.text.grammar.nodes import FIRST_MARK, MARKS
+
+Symbols = tuple[int, ...]
+
+
+def symbols(text: str) -> Symbols:
+    """A text as automata read it: private-use characters are marks."""
+    found: list[int] = []
+    for character in text:
+        mark = ord(character) - FIRST_MARK
+        found += [BYTES + mark] if 0 <= mark < MARKS else character.encode()
+    return tuple(found)
+
+
+def matcher(words: Iterable[str]) -> NDArray[np.int32]:
+    """[M, 512] from state 0: a state is the longest end of the text that begins one of the words.
+
+    Source: Aho and Corasick 1975.
+    """
+    spelled = [symbols(word) for word in words]
+    begun = {text: n for n, text in enumerate(sorted({word[:n] for word in spelled for n in range(len(word))}))}
+    known = {symbol for word in spelled for symbol in word}
+    table = np.zeros((len(begun), SYMBOLS), np.int32)
+    for begin, place in begun.items():
+        for symbol in known:
+            text = (*begin, symbol)
+            ended = any(text[-len(word) :] == word for word in spelled)
+            rest = next(text[i:] for i in range(len(text) + 1) if text[i:] in begun)
+            table[place, symbol] = DEAD if ended else begun[rest]
+    return table
