@@ -22,8 +22,10 @@ class Tokenizer:
     the same in every segment: decode(encode(text)) == text.
     """
 
-    def __init__(self, backend: _Tokenizer) -> None:
+    def __init__(self, backend: _Tokenizer, source: Path | None = None) -> None:
+        """`source` is the file that it was read from."""
         self._backend = backend
+        self.source = source
         self._special = {
             token_id: token.content for token_id, token in backend.get_added_tokens_decoder().items() if token.special
         }
@@ -39,7 +41,7 @@ class Tokenizer:
         if not path.exists():
             return None
         try:
-            return cls(_Tokenizer.from_file(str(path)))
+            return cls(_Tokenizer.from_file(str(path)), path)
         except Exception as error:  # the library raises bare Exceptions
             raise CheckpointError(f"{path} cannot be read: {error}") from None
 
