@@ -64,6 +64,7 @@ class Builder:
         of `Both` and `Without`."""
         self.nfa = Nfa()
         self.unrolled, self.embedded = unrolled, embedded
+        self.groups = 0
 
     def state(self) -> int:
         """A new state."""
@@ -201,15 +202,17 @@ class Builder:
         begin, end = self.state(), self.state()
         self.nfa.jumps.append((source, begin, ()))
         inner = bits + len(node.fields)
+        self.groups += 1
+        group = self.groups
         need = sum(1 << (bits + place) for place in node.required)
         clear = ((1 << len(node.fields)) - 1) << bits
         for place, (key, value) in enumerate(node.fields):
             named, opened = self.state(), self.state()
             self.put(key, begin, named, FIELDS, BITS)
-            self.nfa.jumps.append((named, opened, (self.rule(Rule(Kind.SET, bits + place)),)))
+            self.nfa.jumps.append((named, opened, (self.rule(Rule(Kind.SET, bits + place, group=group)),)))
             self.put(value, opened, end, depth, inner)
         self.put(node.separator, end, begin, FIELDS, BITS)
-        self.nfa.jumps.append((end, target, (self.rule(Rule(Kind.REQUIRE, need=need, clear=clear)),)))
+        self.nfa.jumps.append((end, target, (self.rule(Rule(Kind.REQUIRE, need=need, clear=clear, group=group)),)))
 
 
 def size(node: Node, enough: int) -> int:

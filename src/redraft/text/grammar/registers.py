@@ -32,6 +32,7 @@ class Rule:
         place: of the field, or of the bit.
         least, most: of COUNT and CHECK; `most` -1 is without end.
         need, clear: bits of REQUIRE.
+        group: of SET and REQUIRE, which fields belong together.
     """
 
     kind: Kind
@@ -40,6 +41,7 @@ class Rule:
     most: int = -1
     need: int = 0
     clear: int = 0
+    group: int = -1
 
 
 @dataclass(frozen=True)
