@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from redraft.core.automaton import DEAD, Edges, TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.text.grammar.core import Core
-from redraft.text.grammar.registers import Kind, Rule
+from redraft.text.grammar.registers import Rule
 from redraft.text.grammar.spelling import Spelling
 from redraft.text.native import converted, library, pointer
 from redraft.text.vocabulary import Vocabulary
@@ -75,9 +75,36 @@ def expanded(
         source, target, kinds = np.empty((3, E), np.int64)
         accepting, begin, member = np.empty(S, np.uint8), np.empty(K + 1, np.int64), np.empty(members, np.int64)
         source, target, kinds = (np.empty(E, np.int64) for _ in range(3))
-        native.expand_take(
-            handle, *map(pointer, (class_of, source, target, kinds, accepting, shortest, begin, member))
-        )
+        native.expand_take(handle, *map(pointer, (class_of, source, target, kinds, accepting, shortest, begin, member)))
     finally:
         native.expand_free(handle)
     return closed(class_of, C, (source, target, kinds, member, begin), accepting, shortest, fill)
+
+
+def closed(
+    class_of: NDArray[np.int32],
+    num_classes: int,
+    edges: tuple[NDArray[np.int64], ...],
+    accepting: NDArray[np.uint8],
+    shortest: NDArray[np.int32],
+    fill: int,
+) -> TokenAutomaton:
+    """The arrays as an automaton, whose last state is the one behind the end."""
+    source, target, kinds, member, begin = edges
+    empty = np.diff(begin) == 0
+    if empty.any():
+        # All tokens of such a set end a turn, and so are no text.
+        kept = ~empty[kinds]
+        number = np.cumsum(~empty) - 1
+        source, target, kinds = source[kept], target[kept], number[kinds[kept]]
+        begin = begin[np.r_[~empty, True]]
+    return TokenAutomaton(
+        class_of=class_of,
+        num_classes=num_classes,
+        edges=Edges(source, target, kinds, member, begin),
+        start=0,
+        accepting=accepting.astype(np.bool_),
+        done=len(accepting) - 1,
+        shortest=shortest,
+        fill=fill,
+    )

@@ -9,6 +9,9 @@
 namespace {
 
 using Ints = std::vector<int32_t>;
+constexpr int DEEPEST = 511;  // Nodes of a tree are no deeper.
+constexpr size_t NEAR = 64;   // States that a neighbourhood is looked for among.
+constexpr int WIDE = 16;      // Symbols that lead a state to itself, where text goes on in it.
 
 struct Hash {
   size_t operator()(const Ints& values) const {
@@ -75,6 +78,25 @@ struct Group {
   Ints ranges;
 };
 
+// What tokens do that never leave the neighbourhood of a state, by the neighbourhood's own numbers: all strings of a
+// schema have the same. `leaving` are the nodes of the tree at which others do.
+struct Shared {
+  struct Inside {
+    int32_t target, rules, opens, set;
+  };
+  struct Leaving {
+    int32_t node, from, rules;
+  };
+  std::vector<Inside> inside;
+  std::vector<Leaving> leaving;
+};
+
+// States around one: those from which every way leads back among them, in the order in which they are met.
+struct Near {
+  Ints states, acts;  // of the automaton; sequences of rules on the ways among them
+  Ints signature;
+};
+
 struct Spelling {
   int64_t status = 0, states = 0;  // status 1: too large
   std::vector<int32_t> core, context;
@@ -96,6 +118,12 @@ struct Walker {
   std::vector<uint64_t> loops;  // [S, 8] symbols that lead from a state to itself and do nothing else
   std::vector<Group> groups;
   Numbers group_of{1024};
+  int32_t at[DEEPEST + 1], did[DEEPEST + 1];  // states and rules on the way to a node
+  Ints where;                                 // [S] number in a neighbourhood, -1 outside
+  std::vector<int8_t> wide;                   // [S] -1 where it is not known yet
+  std::unordered_map<Ints, Shared, Hash> kept;
+  Interned own_steps;
+  Numbers own_joined{1024};
 
   const uint64_t* loop(int32_t s) {
     uint64_t* found = loops.data() + 8 * static_cast<int64_t>(s);
@@ -133,13 +161,9 @@ struct Walker {
     for (int32_t r = first; r < last; ++r) put(target, rules, tree.opened[r + 1] - tree.opened[r], r, r + 1);
   }
 
-  void walk(int32_t state, const Tree& tree) {
-    groups.clear(), group_of.clear();
-    int32_t at[512], did[512];
-    at[0] = state, did[0] = 0;
-    // Tokens that add nothing.
-    if (tree.N) put_all(tree, state, 0, 0, tree.rank[0]);
-    for (int64_t i = 0; i < tree.N;) {
+  // Tokens of the nodes from `first` on, before `last`; `at` and `did` hold what stands above them.
+  void walk(const Tree& tree, int64_t first, int64_t last) {
+    for (int64_t i = first; i < last;) {
       ++work;
       const int32_t d = tree.depth[i];
       const int64_t edge = at[d - 1] * C + kind[tree.symbol[i]];
@@ -165,8 +189,172 @@ struct Walker {
     }
   }
 
+  // Whether text goes on and on in a state.
+  bool is_wide(int32_t state) {
+    int8_t& known = wide[state];
+    if (known < 0) {
+      int count = 0;
+      for (int v = 0; v < 256; ++v) count += next[state * C + kind[v]] == state;
+      known = count >= WIDE;
+    }
+    return known;
+  }
+
+  // Fills in the states around one; false where no text goes on among them.
+  bool near(int32_t state, Near& found) {
+    Ints around{state};
+    where[state] = 0;
+    size_t level = 0;
+    for (int step = 0; step < 4; ++step) {
+      const size_t end = around.size();
+      for (; level < end && around.size() <= NEAR; ++level)
+        for (int64_t c = 0; c < C; ++c) {
+          const int32_t target = next[around[level] * C + c];
+          if (target >= 0 && where[target] < 0) where[target] = 0, around.push_back(target);
+        }
+    }
+    // Out go states that lead elsewhere and hold no text themselves.
+    for (bool changed = true; changed;) {
+      changed = false;
+      for (size_t i = 1; i < around.size(); ++i) {
+        if (where[around[i]] < 0 || is_wide(around[i])) continue;
+        for (int64_t c = 0; c < C; ++c) {
+          const int32_t target = next[around[i] * C + c];
+          if (target >= 0 && where[target] < 0) {
+            where[around[i]] = -1, changed = true;
+            break;
+          }
+        }
+      }
+    }
+    // What is left, as far as it is reached without what is not.
+    Ints& kept_states = found.states;
+    kept_states = {state};
+    std::vector<char> met(around.size(), 0);
+    for (size_t i = 0; i < around.size(); ++i)
+      if (where[around[i]] >= 0) where[around[i]] = static_cast<int32_t>(i) + 1;
+    met[0] = 1;
+    for (size_t i = 0; i < kept_states.size(); ++i)
+      for (int64_t c = 0; c < C; ++c) {
+        const int32_t target = next[kept_states[i] * C + c];
+        if (target < 0 || where[target] < 0 || met[where[target] - 1]) continue;
+        met[where[target] - 1] = 1, kept_states.push_back(target);
+      }
+    for (int32_t s : around) where[s] = -1;
+    bool goes_on = false;
+    for (size_t i = 0; i < kept_states.size(); ++i) {
+      where[kept_states[i]] = static_cast<int32_t>(i);
+      goes_on = goes_on || is_wide(kept_states[i]);
+    }
+    if (!goes_on) return false;
+    found.acts = {0};
+    for (int32_t s : kept_states)
+      for (int64_t c = 0; c < C; ++c) {
+        const int32_t target = next[s * C + c];
+        const bool stays = target >= 0 && where[target] >= 0;
+        found.signature.push_back(stays ? where[target] : -1);
+        if (!stays) continue;
+        const int32_t a = act[s * C + c];
+        const auto place = std::find(found.acts.begin(), found.acts.end(), a);
+        found.signature.push_back(static_cast<int32_t>(place - found.acts.begin()));
+        if (place == found.acts.end()) found.acts.push_back(a);
+      }
+    return true;
+  }
+
+  // The walk from a state with a neighbourhood that was not met before. Sequences of rules are made of its own numbers.
+  Shared shared(const Near& around, const Tree& tree, int32_t context) {
+    Shared found;
+    groups.clear(), group_of.clear();
+    at[0] = around.states[0], did[0] = 0;
+    for (int64_t i = 0; i < tree.N;) {
+      ++work;
+      const int32_t d = tree.depth[i];
+      const int64_t edge = at[d - 1] * C + kind[tree.symbol[i]];
+      const int32_t target = next[edge];
+      if (target < 0 || where[target] < 0) {
+        found.leaving.push_back({static_cast<int32_t>(i), where[at[d - 1]], did[d - 1]});
+        i = tree.end[i];
+        continue;
+      }
+      if (act[edge] == 0) {
+        did[d] = did[d - 1];
+      } else {
+        const auto place = std::find(around.acts.begin(), around.acts.end(), act[edge]) - around.acts.begin();
+        int32_t* known = own_joined.find(static_cast<uint64_t>(did[d - 1]) << 32 | static_cast<uint64_t>(place));
+        if (*known < 0) {
+          Ints whole = *own_steps.values[did[d - 1]];
+          whole.push_back(static_cast<int32_t>(place));
+          *known = own_steps.of(std::move(whole));
+        }
+        did[d] = *known;
+      }
+      at[d] = target;
+      if (tree.mask[i] >= 0) {
+        const uint64_t *below = tree.masks + 8 * static_cast<int64_t>(tree.mask[i]), *own = loop(target);
+        uint64_t outside = 0;
+        for (int w = 0; w < 8; ++w) outside |= below[w] & ~own[w];
+        if (outside == 0) {
+          put_all(tree, where[target], did[d], tree.rank[i], tree.rank[tree.end[i]]);
+          i = tree.end[i];
+          continue;
+        }
+      }
+      put_all(tree, where[target], did[d], tree.rank[i], tree.rank[i + 1]);
+      ++i;
+    }
+    for (Group& group : groups) {
+      group.ranges.push_back(context);
+      found.inside.push_back({group.target, group.rules, group.opens, sets.of(std::move(group.ranges))});
+    }
+    return found;
+  }
+
+  // The sequence of rules that one of a neighbourhood's numbers stands for.
+  int32_t actual(const Near& around, int32_t own) {
+    int32_t rules = 0;
+    for (int32_t place : *own_steps.values[own]) rules = joined_of(rules, around.acts[place]);
+    return rules;
+  }
+
+  // Leaves in `groups` what is walked token by token; calls `put_set` for what is known already.
+  template <class Put>
+  void leave(int32_t state, const Tree& tree, int32_t context, const Put& put_set) {
+    Near around;
+    const Shared* known = nullptr;
+    if (near(state, around)) {
+      around.signature.push_back(context);
+      auto place = kept.find(around.signature);
+      if (place == kept.end()) place = kept.emplace(around.signature, shared(around, tree, context)).first;
+      known = &place->second;
+    }
+    for (int32_t s : around.states) where[s] = -1;
+    groups.clear(), group_of.clear();
+    at[0] = state, did[0] = 0;
+    // Tokens that add nothing.
+    if (tree.N) put_all(tree, state, 0, 0, tree.rank[0]);
+    if (!known) return walk(tree, 0, tree.N);
+    std::unordered_map<int32_t, int32_t> meaning;
+    const auto means = [&](int32_t own) {
+      const auto [found, fresh] = meaning.emplace(own, 0);
+      if (fresh) found->second = actual(around, own);
+      return found->second;
+    };
+    for (const auto& part : known->inside)
+      put_set(around.states[part.target], means(part.rules), part.opens, part.set);
+    for (const auto& node : known->leaving) {
+      const int32_t d = tree.depth[node.node], from = around.states[node.from];
+      ++work;
+      if (next[from * C + kind[tree.symbol[node.node]]] < 0) continue;
+      at[d - 1] = from, did[d - 1] = means(node.rules);
+      walk(tree, node.node, tree.end[node.node]);
+    }
+  }
+
   void run(int32_t start, int64_t most_states, int64_t most_edges, Spelling& out) {
-    loop_known.assign(S, 0), loops.assign(8 * S, 0);
+    loop_known.assign(S, 0), loops.assign(8 * S, 0), where.assign(S, -1);
+    wide.assign(S, -1);
+    own_steps.of({});
     std::vector<int32_t> number(2 * S, -1);
     const auto visit = [&](int32_t core, int32_t context) {
       int32_t& found = number[2 * core + context];
@@ -179,12 +367,15 @@ struct Walker {
     visit(start, contexts ? 1 : 0);
     for (size_t place = 0; place < out.core.size(); ++place) {
       const int32_t context = out.context[place];
-      walk(out.core[place], trees[context]);
+      const auto put_set = [&](int32_t target, int32_t rules, int32_t opens, int32_t set) {
+        out.target.push_back(visit(target, contexts ? opens : 0));
+        out.rules.push_back(rules);
+        out.set.push_back(set);
+      };
+      leave(out.core[place], trees[context], context, put_set);
       for (Group& group : groups) {
-        out.target.push_back(visit(group.target, contexts ? group.opens : 0));
-        out.rules.push_back(group.rules);
         group.ranges.push_back(context);
-        out.set.push_back(sets.of(std::move(group.ranges)));
+        put_set(group.target, group.rules, group.opens, sets.of(std::move(group.ranges)));
       }
       out.begin.push_back(static_cast<int64_t>(out.target.size()));
       const int64_t edges = static_cast<int64_t>(out.target.size());
