@@ -20,6 +20,7 @@ def library(name: str) -> ctypes.CDLL | None:
     """The library of `<name>.cpp`, built if it is not there yet; None without a compiler that can make it."""
     found = built(_HERE / f"{name}.cpp")
     if found is not None:
+        # A handle, or nothing.
         getattr(found, f"{name}_new").restype = ctypes.c_void_p
     return found
 
