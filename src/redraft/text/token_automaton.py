@@ -95,9 +95,9 @@ def _closed(
     table[np.isin(table, np.flatnonzero(hopeless))] = DEAD
     used = (table != DEAD).any(0)
     renumber = np.where(used, np.cumsum(used) - 1, DEAD).astype(np.int32)
-    return TokenAutomaton(
-        class_of=renumber[class_of],
-        next=np.ascontiguousarray(table[:, used]),
+    return TokenAutomaton.of_table(
+        renumber[class_of],
+        table[:, used],
         start=0,
         accepting=accepting,
         done=done,
