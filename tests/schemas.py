@@ -82,9 +82,9 @@ def random_tokens(automaton: TokenAutomaton, rng: np.random.Generator, longest: 
     """Random tokens to the end, the shortest way once they are many."""
     state, tokens = automaton.start, []
     while state != automaton.done:
-        kinds = np.flatnonzero(automaton.next[state] != DEAD)
+        kinds = np.flatnonzero(automaton.following(state) != DEAD)
         if len(tokens) >= longest:
-            targets = automaton.next[state, kinds]
+            targets = automaton.following(state)[kinds]
             closer = automaton.shortest[targets] < automaton.shortest[state]
             kinds = kinds[(targets == automaton.done) | closer]
         token = int(rng.choice(np.flatnonzero(automaton.class_of == rng.choice(kinds))))

@@ -188,11 +188,24 @@ def test_end_of_turn_only_behind_a_whole_text():
     assert automaton.advance(automaton.start, [*TOKENIZER.encode("yes"), ENDS[0]]) == automaton.done
 
 
-def test_edges_are_the_table():
-    automaton = over_tokens(PATTERNS[0])
-    edges = automaton.edges
-    rebuilt = np.full_like(automaton.next, DEAD)
-    bounds = np.r_[edges.begin, len(edges.member)]
-    for source, target, kind in zip(edges.source, edges.target, edges.kinds, strict=True):
-        rebuilt[source, edges.member[bounds[kind] : bounds[kind + 1]]] = target
-    np.testing.assert_array_equal(rebuilt, automaton.next)
+def test_a_table_and_its_edges_say_the_same():
+    rng = np.random.default_rng(3)
+    table = np.where(rng.random((9, 14)) < 0.4, rng.integers(0, 4, (9, 14)), DEAD).astype(np.int32)
+    table[5] = DEAD
+    automaton = TokenAutomaton.of_table(
+        rng.integers(DEAD, 14, 50).astype(np.int32),
+        table,
+        start=0,
+        accepting=np.ones(9, bool),
+        done=8,
+        shortest=np.zeros(9, np.int32),
+        fill=0,
+    )
+    np.testing.assert_array_equal(np.stack([automaton.following(state) for state in range(9)]), table)
+    for state in range(9):
+        for token, kind in enumerate(automaton.class_of):
+            assert automaton.advance(state, [token]) == (DEAD if kind == DEAD else table[state, kind])
+    pairs = list(zip(automaton.edges.source, automaton.edges.target, strict=True))
+    assert len(set(pairs)) == len(pairs), "what leads from a state to another is one edge"
+    assert not automaton.is_complete(0)
+    assert automaton.is_complete(5)

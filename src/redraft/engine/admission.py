@@ -92,7 +92,7 @@ class Admission:
             instead=tuple(found for found in instead if found is not None),
         )
         self._lay_out(sequence)
-        check_start(sequence, self.model.config.vocab_size)
+        check_start(sequence)
         return sequence
 
     def resolved(self, options: GenerationOptions | None, changes: Mapping[str, Any]) -> GenerationOptions:

@@ -19,7 +19,7 @@ from redraft.engine.prefill import encode_pending
 from redraft.engine.progress import advance, count
 from redraft.engine.sequence import Sequence
 from redraft.engine.settle import Settle
-from redraft.engine.steer import is_steered, steer
+from redraft.engine.steer import is_steered, steer, watched
 from redraft.engine.verified import verify
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
@@ -174,7 +174,8 @@ class CanvasLoop:
             self._soft(states),
         )
         uniform = torch.stack([state.uniform[state.taken % NOISE_STEPS] for state in states])
-        stats = self.model.head(hidden, torch.tensor(temperatures, device=device), uniform)
+        watch = [watched(sequence) for sequence in group]
+        stats = self.model.head(hidden, torch.tensor(temperatures, device=device), uniform, watch)
         for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
             # What is no number, no constraint can make one of; it is told below.
             if is_steered(sequence, state) and bool(torch.isfinite(stats.entropy[row]).all()):

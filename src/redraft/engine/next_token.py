@@ -33,7 +33,7 @@ def allowed_logits(sequence: Sequence, logits: Float[Tensor, "V"], state: int, r
     if sequence.constraint is None:
         return logits
     automaton = sequence.constraint.automaton
-    following = np.append(automaton.next[state], DEAD)
+    following = np.append(automaton.following(state), DEAD)
     fits = (following != DEAD) & (automaton.shortest[following] <= remaining - 1)
     allowed = torch.from_numpy(fits[automaton.class_of]).to(logits.device)
     return logits.masked_fill(~allowed, -torch.inf)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from redraft.core.automaton import Parts
 from redraft.core.errors import OptionError
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState
 from redraft.engine.sequence import Sequence
+from redraft.kernels.class_scores import ClassScores
 from redraft.kernels.constrained import CanvasDraw, draw
 from redraft.kernels.head import entropy_of, inverse_cdf
 from redraft.kernels.head_stats import HeadStats
@@ -20,7 +22,7 @@ def is_steered(sequence: Sequence, state: CanvasState) -> bool:
     return sequence.constraint is not None or state.pinned is not None or state.barred is not None
 
 
-def check_start(sequence: Sequence, vocab_size: int) -> None:
+def check_start(sequence: Sequence) -> None:
     """Makes sure that some text keeps the constraint, the pins and the budget at once.
 
     Raises:
@@ -35,12 +37,16 @@ def check_start(sequence: Sequence, vocab_size: int) -> None:
             f"max_new_tokens: the shortest reply that matches has {least} tokens, {sequence.budget} are left"
         )
     L = sequence.canvas_length
-    pinned = torch.tensor((sequence.pinned + [-1] * L)[:L])
-    if bool((pinned >= 0).any()):
+    pinned = {place: token for place, token in enumerate(sequence.pinned[:L]) if token >= 0}
+    if pinned:
         used, end = constrained.ends(automaton, sequence.room(), L)
-        allowed = _with_pins(torch.zeros(L, vocab_size), pinned)
-        if not constrained.feasible(automaton, sequence.constraint_state, allowed, end, used):
+        if not constrained.feasible(automaton, sequence.constraint_state, pinned, end, used):
             raise OptionError("the pinned positions leave no reply that matches the response format")
+
+
+def watched(sequence: Sequence) -> Parts | None:
+    """What the head is to look at beside its own results."""
+    return None if sequence.constraint is None else sequence.constraint.automaton.parts
 
 
 def steer(
@@ -59,9 +65,9 @@ def steer(
     the canvas that the reply is over.
 
     Args:
-        model: for the logits.
+        model: for logits at barred positions, and for what a narrower constraint asks.
         hidden: [L, D] of the row's positions.
-        stats: of the whole group.
+        stats: of the whole group, made with what it was to look at (`watched`).
         row: its number in it.
         sequence: the request.
         state: its canvas.
@@ -70,7 +76,7 @@ def steer(
     """
     argmax, sample, entropy = stats.argmax[row], stats.sample[row], stats.entropy[row]
     if sequence.constraint is not None:
-        drawn = _constrained(model, hidden, sequence, state, temperature, source)
+        drawn = _constrained(model, hidden, stats.classes[row], sequence, state, temperature, source)
         argmax.copy_(drawn.argmax)
         sample.copy_(drawn.sample)
         # The joint distribution can make a canvas look settled whose tokens the model would still move about.
@@ -95,19 +101,13 @@ def steer(
 def _constrained(
     model: DiffusionGemma,
     hidden: Tensor,
+    scores: ClassScores | None,
     sequence: Sequence,
     state: CanvasState,
     temperature: float,
     source: CanvasNoise,
 ) -> CanvasDraw:
     """A draw under the constraint, which is narrowed until the argmax breaks none of its rules."""
-    logits = model.logits(hidden[None])[0]
-    if state.barred is not None:
-        logits[:, sorted(sequence.reply.end_ids)] = logits[:, sorted(sequence.reply.end_ids)].masked_fill(
-            state.barred[:, None], -torch.inf
-        )
-    if state.pinned is not None:
-        logits = _with_pins(logits, state.pinned)
     place = state.taken % NOISE_STEPS
     if state.within is None or place == 0:
         state.within = source.within(state.steps - place)
@@ -115,16 +115,16 @@ def _constrained(
     while True:
         assert sequence.constraint is not None
         automaton = sequence.constraint.automaton
-        used, end = constrained.ends(automaton, sequence.room(), len(logits))
-        drawn = draw(logits, temperature, automaton, sequence.constraint_state, end, used, uniform)
+        if scores is None:
+            degree = torch.tensor([temperature], device=hidden.device)
+            scores = model.head(hidden[None], degree, uniform[:1], [automaton.parts]).classes[0]
+            assert scores is not None
+        if state.barred is not None:
+            scores = scores.barred(sorted(sequence.reply.end_ids), state.barred)
+        if state.pinned is not None:
+            scores = scores.pinned(state.pinned)
+        used, end = constrained.ends(automaton, sequence.room(), len(scores))
+        drawn = draw(scores, temperature, automaton, sequence.constraint_state, end, used, uniform)
         if not sequence.narrow(drawn.argmax.tolist()):
             return drawn
-
-
-def _with_pins(logits: Tensor, pinned: Tensor) -> Tensor:
-    held = pinned >= 0
-    logits = logits.clone()
-    kept = logits[held].gather(1, pinned[held, None])
-    logits[held] = -torch.inf
-    logits[held] = logits[held].scatter(1, pinned[held, None], kept)
-    return logits
+        scores = None

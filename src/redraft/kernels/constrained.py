@@ -1,8 +1,8 @@
 """One step of a canvas under an automaton, exactly: its joint sample, its joint argmax, the entropies of its marginals.
 
 Positions are independent in the model's eyes, and the automaton ties them: P(x) is the product of p_i(x_i) over the
-sequences that the automaton takes, renormalised. Here are the scores of classes of tokens, and the choice of tokens;
-`recursions` has the sums over sequences. On a CPU all of it is one native call.
+sequences that the automaton takes, renormalised. `class_scores` says what classes of tokens weigh, `recursions` has the
+sums over sequences. It runs on the host; where there is a compiler, all of it is one native call.
 
 Source: the forward-backward and Viterbi recursions (Rabiner 1989); Dang and Ermon, arXiv 2607.07026, for canvases.
 """
@@ -20,10 +20,10 @@ from torch import Tensor
 from redraft.core.automaton import TokenAutomaton
 from redraft.kernels import recursions
 from redraft.kernels.accelerator import has_float64
-from redraft.kernels.head import inverse_cdf
+from redraft.kernels.class_scores import ClassScores, first_above
 from redraft.kernels.native.call import call, expect, runs_natively
 
-# L positions, V vocabulary, S states, C classes, K sets of classes
+# L positions, S states, C classes, K sets of classes, X explicit tokens, G broad classes
 
 _NOTHING = "no sequence that the automaton takes is left"
 
@@ -46,7 +46,7 @@ class CanvasDraw:
 
 
 def draw(
-    logits: Float[Tensor, "L V"],
+    scores: ClassScores,
     temperature: float,
     automaton: TokenAutomaton,
     state: int,
@@ -57,64 +57,56 @@ def draw(
     """One step of a canvas that begins in `state`.
 
     Args:
-        logits: of every position, finite; -inf where a token is barred.
-        temperature: 0 is the limit: the sample is the argmax, entropies are 0.
+        scores: of every position, for the automaton's classes.
+        temperature: of the scores; 0 is the limit: the sample is the argmax, entropies are 0.
         automaton: the constraint.
         state: where it stands before the first position.
         end: [S] log weight of each state behind the last position that counts.
         used: positions that count; those behind get the automaton's fill.
         uniform: two draws a position, of the edge and of the token on it.
+
+    Returns:
+        Tensors where `uniform` is.
+
+    Raises:
+        ValueError: no sequence is left, or the arguments do not fit each other.
     """
-    L, device = len(logits), logits.device
-    rows = logits[:used]
-    if not has_float64(device):
-        rows, uniform = rows.cpu(), uniform.cpu()
-    if runs_natively("paths", rows, kinds=(torch.float32,)):
-        argmax, sample, entropy, local = _native(rows, temperature, automaton, state, end, uniform[:, :used])
-    else:
-        argmax, sample, entropy, local = _reference(rows, temperature, automaton, state, end, uniform[:, :used])
-    if not has_float64(device):
-        argmax, sample, entropy, local = (x.to(device) for x in (argmax, sample, entropy.float(), local.float()))
-    filled = torch.full((L - used,), automaton.fill, dtype=torch.long, device=device)
+    L, device = len(scores), uniform.device
+    _check(scores, automaton, state, end, uniform)
+    explicit = scores.explicit[:used].cpu().contiguous()
+    form = _native if runs_natively("paths", explicit, kinds=(torch.float32,)) else _reference
+    found = form(explicit, scores, temperature, automaton, state, end, uniform[:, :used].double().cpu().contiguous())
+    argmax, sample, entropy, local = found
+    kind = torch.float64 if has_float64(device) else torch.float32
+    filled = torch.full((L - used,), automaton.fill, dtype=torch.long)
     sure = entropy.new_zeros(L - used)
     return CanvasDraw(
-        argmax=torch.cat([argmax, filled]),
-        sample=torch.cat([sample, filled]),
-        entropy=torch.cat([entropy, sure]),
-        local=torch.cat([local, sure]),
+        argmax=torch.cat([argmax, filled]).to(device),
+        sample=torch.cat([sample, filled]).to(device),
+        entropy=torch.cat([entropy, sure]).to(kind).to(device),
+        local=torch.cat([local, sure]).to(kind).to(device),
     )
 
 
-def _reference(
-    logits: Float[Tensor, "L V"],
-    temperature: float,
-    automaton: TokenAutomaton,
-    state: int,
-    end: NDArray[np.float64],
-    uniform: Float[Tensor, "2 L"],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(argmax, sample, entropy, local), each [L], the definition."""
-    edges, rows = automaton.edges, logits.double()
-    scores = rows if temperature == 0 else torch.log_softmax(rows / temperature, dim=-1)
-    largest = largest_of_classes(scores, automaton)
-    best = recursions.best_path(recursions.best_of_sets(largest, edges), edges, state, end)
-    if best is None:
-        raise ValueError(_NOTHING)
-    argmax = _tokens(scores, automaton, best, None)
-    if temperature == 0:
-        return argmax, argmax, rows.new_zeros(len(rows)), rows.new_zeros(len(rows))
-    mass, level = _masses(scores, largest, automaton)
-    weights = recursions.log_sum(mass[:, edges.member], edges.begin, np.diff(edges.begins))
-    backward = recursions.backward(weights, edges, end)
-    path = recursions.sampled_path(weights, edges, state, backward, uniform[0].double().cpu().numpy())
-    sample = _tokens(scores, automaton, path, uniform[1])
-    found = recursions.entropies(weights, edges, state, backward, mass, level)
-    entropy, local = (torch.from_numpy(values).to(logits.device) for values in found)
-    return argmax, sample, entropy, local
+def _check(
+    scores: ClassScores, automaton: TokenAutomaton, state: int, end: NDArray[np.float64], uniform: Tensor
+) -> None:
+    """What the automaton's tables say, it has checked itself."""
+    L, parts, broad = len(scores), scores.parts, scores.broad
+    if parts is not automaton.parts:
+        raise ValueError("the scores are of another automaton's classes")
+    expect("the explicit scores", scores.explicit.contiguous(), L, len(parts.ids))
+    for tensor in (broad.best, broad.token, broad.log_mass, broad.level):
+        expect("the broad classes' scores", tensor.contiguous(), L, len(parts.broad))
+    expect("the states' ends", torch.from_numpy(end), automaton.num_states)
+    expect("the draws", uniform.contiguous(), 2, L)
+    if not 0 <= state < automaton.num_states:
+        raise ValueError(f"the automaton has no state {state}")
 
 
 def _native(
-    logits: Float[Tensor, "L V"],
+    explicit: Float[Tensor, "L X"],
+    scores: ClassScores,
     temperature: float,
     automaton: TokenAutomaton,
     state: int,
@@ -122,68 +114,115 @@ def _native(
     uniform: Float[Tensor, "2 L"],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(argmax, sample, entropy, local), each [L], in one call."""
-    L, V = logits.shape
-    edges = automaton.edges
+    L, X = explicit.shape
+    edges, parts, broad = automaton.edges, scores.parts, scores.broad
     argmax, sample = torch.empty(2, L, dtype=torch.long)
-    entropy, local = torch.zeros(2, L, dtype=torch.float64)
-    scale = torch.tensor([1.0 / temperature if temperature else 0.0], dtype=torch.float64)
+    entropy, local, rest = torch.zeros(3, L, dtype=torch.float64)
+    scale = torch.tensor([scores.scale], dtype=torch.float64)
+    tokens = [torch.from_numpy(x) for x in (parts.kinds, parts.ids)]
+    classes = [x[:L].contiguous() for x in (broad.best, broad.token, broad.log_mass, broad.level)]
     table = [torch.from_numpy(x) for x in (automaton.offsets, edges.target, edges.kinds)]
     sets = [torch.from_numpy(x) for x in (edges.begins, edges.member)]
-    of_token, last = torch.from_numpy(automaton.class_of), torch.from_numpy(end)
-    # What the tables say, the automaton has checked.
-    expect("the automaton's classes", of_token, V)
-    expect("the states' ends", last, automaton.num_states)
-    expect("the draws", uniform := uniform.double().contiguous(), 2, L)
-    if not 0 <= state < automaton.num_states:
-        raise ValueError(f"the automaton has no state {state}")
     call(
-        "paths", "canvas_paths", logits, L, V, scale, of_token, automaton.num_classes, *table, automaton.num_states,
-        *sets, len(edges.begin), last, state, uniform, argmax, sample, entropy,
-        local,
+        "paths", "canvas_paths", explicit, L, X, scale, *tokens, len(parts.broad), torch.from_numpy(parts.broad),
+        *classes, int(temperature != 0), automaton.num_classes, *table, automaton.num_states, *sets,
+        len(edges.begins) - 1, torch.from_numpy(end), state, uniform, argmax, sample, rest, entropy, local,
     )  # fmt: skip
     if int(argmax[0]) < 0:
         raise ValueError(_NOTHING)
-    return argmax, argmax if temperature == 0 else sample, entropy, local
+    if temperature == 0:
+        return argmax, argmax, entropy, local
+    return argmax, _with_broad(sample, rest, scores), entropy, local
 
 
-def _class_index(automaton: TokenAutomaton, like: Tensor) -> Int[Tensor, "L V"]:
-    """The class of every token, those that are never allowed in one class more; expanded to the rows of `like`."""
-    kinds = torch.from_numpy(np.where(automaton.class_of < 0, automaton.num_classes, automaton.class_of))
-    return kinds.to(like.device, torch.long).expand_as(like)
+def _with_broad(sample: Int[Tensor, "L"], rest: Float[Tensor, "L"], scores: ClassScores) -> Int[Tensor, "L"]:
+    """-1 - g in a sample is the token of broad class g that the rest of the draw means."""
+    places = torch.nonzero(sample < 0)[:, 0]
+    if len(places):
+        sample = sample.index_copy(0, places, scores.broad.draw(places, -1 - sample[places], rest[places]))
+    return sample
 
 
-def largest_of_classes(scores: Float[Tensor, "L V"], automaton: TokenAutomaton) -> NDArray[np.float64]:
+def _reference(
+    explicit: Float[Tensor, "L X"],
+    scores: ClassScores,
+    temperature: float,
+    automaton: TokenAutomaton,
+    state: int,
+    end: NDArray[np.float64],
+    uniform: Float[Tensor, "2 L"],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(argmax, sample, entropy, local), each [L], the definition."""
+    edges, L = automaton.edges, len(explicit)
+    rows = explicit.double() * scores.scale
+    best = _best_of_classes(rows, scores)
+    path = recursions.best_path(recursions.best_of_sets(best, edges), edges, state, end)
+    if path is None:
+        raise ValueError(_NOTHING)
+    argmax = _tokens(rows, scores, automaton, path, None)
+    if temperature == 0:
+        return argmax, argmax, rows.new_zeros(L), rows.new_zeros(L)
+    mass, level = _masses(rows, best, scores)
+    weights = recursions.log_sum(mass[:, edges.member], edges.begins[:-1], np.diff(edges.begins))
+    backward = recursions.backward(weights, edges, end)
+    path = recursions.sampled_path(weights, edges, state, backward, uniform[0].numpy())
+    sample = _tokens(rows, scores, automaton, path, uniform[1])
+    entropy, local = recursions.entropies(weights, edges, state, backward, mass, level)
+    return argmax, sample, torch.from_numpy(entropy), torch.from_numpy(local)
+
+
+def _best_of_classes(rows: Float[Tensor, "L X"], scores: ClassScores) -> NDArray[np.float64]:
     """[L, C] the largest score of each class."""
-    found = scores.new_full((len(scores), automaton.num_classes + 1), recursions.LOG_ZERO, dtype=torch.float64)
-    found.scatter_reduce_(1, _class_index(automaton, scores), scores.double(), "amax")
-    return found[:, :-1].cpu().numpy()
+    kinds = torch.from_numpy(scores.parts.kinds).long().expand_as(rows)
+    found = rows.new_full((len(rows), scores.parts.num_classes), recursions.LOG_ZERO)
+    found.scatter_reduce_(1, kinds, rows, "amax")
+    found[:, torch.from_numpy(scores.parts.broad)] = scores.broad.best[: len(rows)]
+    return found.numpy()
 
 
 def _masses(
-    scores: Float[Tensor, "L V"], largest: NDArray[np.float64], automaton: TokenAutomaton
+    rows: Float[Tensor, "L X"], best: NDArray[np.float64], scores: ClassScores
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """([L, C] log probability of each class, [L, C] expected log probability of a token within it)."""
-    index = _class_index(automaton, scores)
-    peak = torch.from_numpy(np.where(np.isfinite(largest), largest, 0.0)).to(scores.device)
-    peak = torch.cat([peak, peak.new_zeros(len(peak), 1)], dim=1)
-    share = torch.exp(scores - peak.gather(1, index))
-    total = torch.zeros_like(peak).scatter_add_(1, index, share)
-    finite = torch.where(share > 0, scores, 0.0)
-    level = torch.zeros_like(peak).scatter_add_(1, index, share * finite)
+    """([L, C] log mass of each class, [L, C] mean score of a token within it)."""
+    kinds = torch.from_numpy(scores.parts.kinds).long().expand_as(rows)
+    peak = torch.from_numpy(np.where(np.isfinite(best), best, 0.0))
+    share = torch.exp(rows - peak.gather(1, kinds))
+    total = torch.zeros_like(peak).scatter_add_(1, kinds, share)
+    level = torch.zeros_like(peak).scatter_add_(1, kinds, share * torch.where(share > 0, rows, 0.0))
     level = level / total.clamp(min=torch.finfo(total.dtype).tiny)
-    return (peak + total.log())[:, :-1].cpu().numpy(), level[:, :-1].cpu().numpy()
+    mass = peak + total.log()
+    broad = torch.from_numpy(scores.parts.broad)
+    mass[:, broad], level[:, broad] = (x[: len(rows)] for x in (scores.broad.log_mass, scores.broad.level))
+    return mass.numpy(), level.numpy()
 
 
 def _tokens(
-    scores: Float[Tensor, "L V"], automaton: TokenAutomaton, path: list[int], uniform: Float[Tensor, "L"] | None
+    rows: Float[Tensor, "L X"],
+    scores: ClassScores,
+    automaton: TokenAutomaton,
+    path: list[int],
+    uniform: Float[Tensor, "L"] | None,
 ) -> Int[Tensor, "L"]:
-    """A token of each position's set: the best, or the one that the draw means."""
-    edges = automaton.edges
-    member = np.zeros((len(path), automaton.num_classes + 1), np.bool_)
+    """A token of each position's set: the best, or the one that the draw means, as `pick` in paths.cpp has it."""
+    parts, broad = scores.parts, scores.broad
+    found, rest = torch.zeros(len(path), dtype=torch.long), torch.zeros(len(path), dtype=torch.float64)
     for i, kind in enumerate(path):
-        member[i, edges.member[edges.begins[kind] : edges.begins[kind + 1]]] = True
-    inside = torch.from_numpy(member).to(scores.device).gather(1, _class_index(automaton, scores))
-    allowed = scores.masked_fill(~inside, recursions.LOG_ZERO)
-    if uniform is None:
-        return allowed.argmax(-1)
-    return inverse_cdf(torch.exp(allowed - allowed.amax(-1, keepdim=True)), uniform)
+        member = np.zeros(parts.num_classes, np.bool_)
+        member[automaton.edges.classes(kind)] = True
+        inside, groups = np.flatnonzero(member[parts.kinds]), np.flatnonzero(member[parts.broad])
+        candidates = torch.cat([rows[i, inside], broad.best[i, groups]])
+        if uniform is None:
+            tokens = torch.cat([torch.from_numpy(parts.ids[inside]), broad.token[i, groups]])
+            found[i] = tokens[candidates == candidates.max()].min()
+            continue
+        weights = torch.cat([rows[i, inside], broad.log_mass[i, groups]]) - candidates.max()
+        cumulative = weights.exp().cumsum(0)
+        threshold = uniform[i] * cumulative[-1]
+        place = int(first_above(cumulative[None], threshold[None]))
+        if place < len(inside):
+            found[i] = int(parts.ids[inside[place]])
+        else:
+            found[i] = -1 - int(groups[place - len(inside)])
+            before = cumulative[place - 1] if place else 0.0
+            rest[i] = ((threshold - before) / weights[place].exp()).clamp(0.0, 1 - 2.0**-53)
+    return found if uniform is None else _with_broad(found, rest, scores)

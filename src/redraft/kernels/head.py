@@ -7,6 +7,7 @@ exist at a time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,12 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.core.automaton import Parts
 from redraft.kernels.accelerator import has_float64
 from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
 from redraft.kernels.int8 import integer_mm
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.triton.fallback import attempt, on_gpu
+from redraft.kernels.watched import class_scores
 
 MAX_TILE_BYTES = 64 * 2**20
 # Tokens whose sum is made on a device without float64.
@@ -88,22 +91,32 @@ def head(
     embed_scale: Float[Tensor, ""],
     temperature_N: Float[Tensor, "N"],
     uniform_N: Float[Tensor, "N"],
+    parts: Parts | None = None,
 ) -> HeadStats:
     """Statistics of softmax(softcap(hidden @ embedding.T) / temperature).
 
     Temperature 0 means the limit: all mass on the argmax, entropy and log-probability 0.
+
+    With `parts`, the rows are one canvas, of one temperature, under an automaton whose classes' scores are wanted too.
     """
+    if parts is not None and not watches(hidden_ND, embedding):
+        stats = head(
+            hidden_ND, embedding, cap=cap, embed_scale=embed_scale, temperature_N=temperature_N, uniform_N=uniform_N
+        )
+        degree = float(temperature_N[0])
+        scores = class_scores(hidden_ND, embedding, cap=cap, temperature=degree, parts=parts)
+        return replace(stats, classes=(scores,))
     options = {"cap": cap, "embed_scale": embed_scale, "temperature_N": temperature_N, "uniform_N": uniform_N}
     if runs_by_tiles(embedding) and on_gpu(hidden_ND, embedding.data, temperature_N, uniform_N):
         form = "int8" if isinstance(embedding, Int8Matrix) else embedding.dtype
         return attempt(
             "head", lambda: _triton(hidden_ND, embedding, options), lambda: _plain(hidden_ND, embedding, options), form
         )
-    if hidden_ND.device.type != "cpu" or not runs_by_tiles(embedding):
+    if not watches(hidden_ND, embedding):
         return _plain(hidden_ND, embedding, options)
     greedy = temperature_N == 0
     positive = torch.where(greedy, 1.0, temperature_N)
-    found = head_tiles(hidden_ND, embedding, cap=cap, temperature_N=positive, uniform_N=uniform_N)
+    found = head_tiles(hidden_ND, embedding, cap=cap, temperature_N=positive, uniform_N=uniform_N, parts=parts)
     sample, entropy, log_prob, dropped = found.sample, found.entropy, found.log_prob, found.dropped
     soft = found.soft.to(hidden_ND.dtype)
     if greedy.any():
@@ -121,7 +134,13 @@ def head(
         log_prob=log_prob,
         soft_embedding=soft * embed_scale,
         dropped_mass=dropped,
+        classes=() if found.classes is None else (found.classes,),
     )
+
+
+def watches(hidden: Float[Tensor, "N D"], embedding: Float[Tensor, "V D"] | Int8Matrix) -> bool:
+    """Whether the head's own pass over the vocabulary makes an automaton's scores too: those of tiles on a CPU."""
+    return hidden.device.type == "cpu" and runs_by_tiles(embedding)
 
 
 def _triton(hidden: Tensor, embedding: Tensor | Int8Matrix, options: dict[str, Any]) -> HeadStats:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.kernels.class_scores import ClassScores
+
 # Of a pass on a GPU, which keeps their logits in 16 bits: 537 MB at the released vocabulary.
 MAX_ROWS = 1024
 
@@ -24,6 +26,7 @@ class HeadStats:
         log_prob: nats, of `sample`.
         soft_embedding: expected embedding, scaled; what self-conditioning consumes.
         dropped_mass: probability that is missing in `soft_embedding`; at most the mass bound.
+        classes: of each canvas whose automaton was given, what its positions say of its classes.
     """
 
     argmax: Int[Tensor, "... L"]
@@ -32,3 +35,4 @@ class HeadStats:
     log_prob: Float[Tensor, "... L"]
     soft_embedding: Float[Tensor, "... L D"]
     dropped_mass: Float[Tensor, "... L"]
+    classes: tuple[ClassScores | None, ...] = ()

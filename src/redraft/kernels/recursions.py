@@ -18,7 +18,7 @@ LOG_ZERO = -np.inf
 
 def best_of_sets(of_class: NDArray[np.float64], edges: Edges) -> NDArray[np.float64]:
     """[L, K] the largest score in each set of classes."""
-    return np.maximum.reduceat(of_class[:, edges.member], edges.begin, axis=1)
+    return np.maximum.reduceat(of_class[:, edges.member], edges.begins[:-1], axis=1)
 
 
 def log_sum(values: NDArray[np.float64], first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -119,9 +119,9 @@ def entropies(
     forward = _forward(weights, edges, state, backward.shape[1])
     around = forward[:, edges.source] + backward[1:, edges.target] - backward[0, state]
     by_set = np.argsort(edges.kinds, kind="stable")
-    first = np.searchsorted(edges.kinds[by_set], np.arange(len(edges.begin)))
+    first = np.searchsorted(edges.kinds[by_set], np.arange(len(edges.begins) - 1))
     of_set = log_sum(around[:, by_set], first, np.diff(np.r_[first, len(by_set)]))
-    set_of = np.repeat(np.arange(len(edges.begin)), np.diff(np.r_[edges.begin, len(edges.member)]))
+    set_of = np.repeat(np.arange(len(edges.begins) - 1), np.diff(edges.begins))
     by_class = np.argsort(edges.member, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(edges.member[by_class]) != 0])
     classes = edges.member[by_class][starts]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.core.automaton import Parts
 from redraft.core.errors import OptionError
 from redraft.kernels.head import head, raw_logits, softcap
 from redraft.kernels.head_stats import HeadStats
@@ -209,9 +211,22 @@ class DiffusionGemma(nn.Module):
         hidden: Float[Tensor, "B L D"],
         temperature: Float[Tensor, "B"] | Float[Tensor, "B L"],
         uniform: Float[Tensor, "B L"],
+        watch: Sequence[Parts | None] = (),
     ) -> HeadStats:
         """What the sampler needs of each position, with a temperature for each row, or for each position; logits never
-        leave it."""
+        leave it.
+
+        `watch` has the parts of each row's automaton, if any: `classes` of the result are their scores.
+        """
+        if any(parts is not None for parts in watch):
+            rows = [slice(row, row + 1) for row in range(len(hidden))]
+            found = [self._head(hidden[row], temperature[row], uniform[row], watch[row.start]) for row in rows]
+            names = [field.name for field in fields(HeadStats) if field.name != "classes"]
+            joined = {name: torch.cat([getattr(stats, name) for stats in found]) for name in names}
+            return HeadStats(**joined, classes=tuple(stats.classes[0] if stats.classes else None for stats in found))
+        return self._head(hidden, temperature, uniform, None)
+
+    def _head(self, hidden: Tensor, temperature: Tensor, uniform: Tensor, parts: Parts | None) -> HeadStats:
         B, L, D = hidden.shape
         if temperature.ndim == 1:
             temperature = temperature[:, None].expand(B, L)
@@ -222,6 +237,7 @@ class DiffusionGemma(nn.Module):
             embed_scale=self.backbone.embed_scale,
             temperature_N=temperature.reshape(B * L),
             uniform_N=uniform.reshape(B * L),
+            parts=parts,
         )
         return HeadStats(
             argmax=stats.argmax.view(B, L),
@@ -230,6 +246,7 @@ class DiffusionGemma(nn.Module):
             log_prob=stats.log_prob.view(B, L),
             soft_embedding=stats.soft_embedding.view(B, L, D),
             dropped_mass=stats.dropped_mass.view(B, L),
+            classes=stats.classes,
         )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 
 from redraft.core.automaton import TokenAutomaton
 from redraft.kernels import recursions
-from redraft.kernels.constrained import largest_of_classes
 
 
 def ends(automaton: TokenAutomaton, remaining: int, length: int) -> tuple[int, NDArray[np.float64]]:
@@ -29,12 +28,18 @@ def ends(automaton: TokenAutomaton, remaining: int, length: int) -> tuple[int, N
 
 
 def feasible(
-    automaton: TokenAutomaton, state: int, allowed: Float[Tensor, "L V"] | None, end: NDArray[np.float64], used: int
+    automaton: TokenAutomaton, state: int, pinned: Mapping[int, int], end: NDArray[np.float64], used: int
 ) -> bool:
-    """Whether any sequence leads from `state` to an allowed end; `allowed` is 0 or -inf for each token (pins)."""
+    """Whether any sequence leads from `state` to an allowed end; `pinned` has the only token of some positions."""
     edges = automaton.edges
-    if allowed is None:
-        weights = np.zeros((used, len(edges.begin)))
-    else:
-        weights = recursions.best_of_sets(largest_of_classes(allowed[:used], automaton), edges)
-    return bool(np.isfinite(recursions.best_backward(weights, edges, end)[0][state]))
+    possible = end > recursions.LOG_ZERO
+    for place in range(used - 1, -1, -1):
+        leads = possible[edges.target]
+        if place in pinned:
+            of_class = np.zeros(automaton.num_classes + 1, np.bool_)
+            # A token of no class marks the last entry, which no set has.
+            of_class[automaton.class_of[pinned[place]]] = True
+            leads = leads & np.logical_or.reduceat(of_class[edges.member], edges.begins[:-1])[edges.kinds]
+        possible = np.zeros(automaton.num_states, np.bool_)
+        possible[edges.source[leads]] = True
+    return bool(possible[state])

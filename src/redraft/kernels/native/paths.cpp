@@ -1,210 +1,336 @@
 // A canvas under an automaton: forward-backward, Viterbi, and the entropies of the marginals, in one call.
-//
-// A state may be e^-700 less likely than another and still be the only one that can end, so sums are kept as a double
-// and an exponent of two. That takes no exp and no log an edge, as sums in log space would.
-#include "numbers.h"
-
-#include <algorithm>
-#include <vector>
+#include "wide.h"
 
 using namespace redraft;
 
 namespace {
 
-constexpr double LOG2E_WIDE = 1.4426950408889634, LN2_WIDE = 0.6931471805599453;
-// The exponent of zero. Sums of two of them stay below every real one.
-constexpr int64_t NOTHING = -(int64_t(1) << 40);
-
-// m * 2^e, as arrays.
-struct Wide {
-  std::vector<double> m;
-  std::vector<int64_t> e;
-  explicit Wide(int64_t count) : m(count, 0.0), e(count, NOTHING) {}
-};
-
-// 2^n of n <= 0; 0 where a double has nothing left beside 1.
-inline double power(int64_t n) {
-  const int64_t kept = n < -1022 ? -1023 : n;
-  const uint64_t bits = static_cast<uint64_t>(kept + 1023) << 52;
-  double value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-inline void set(double& m, int64_t& e, double value, int64_t exponent) {
-  int shift = 0;
-  m = std::frexp(value, &shift);
-  e = value > 0.0 ? exponent + shift : NOTHING;
-}
-
-// e^x of a sum that is known by its log.
-inline void set_exp(double& m, int64_t& e, double log) {
-  if (log == -INFINITY) return set(m, e, 0.0, 0);
-  const double whole = std::nearbyint(log * LOG2E_WIDE);
-  set(m, e, std::exp(log - whole * LN2_WIDE), static_cast<int64_t>(whole));
-}
-
-inline double log_of(double m, int64_t e) { return std::log(m) + static_cast<double>(e) * LN2_WIDE; }
-
-// Sums of products into slots that are met in any order: first the largest exponent of each, then the sums beside it.
-struct Scatter {
-  Wide sum;
-  explicit Scatter(int64_t count) : sum(count) {}
-  void clear() {
-    std::fill(sum.m.begin(), sum.m.end(), 0.0);
-    std::fill(sum.e.begin(), sum.e.end(), NOTHING);
-  }
-  void see(int64_t slot, int64_t e) { sum.e[slot] = std::max(sum.e[slot], e); }
-  void add(int64_t slot, double m, int64_t e) { sum.m[slot] += m * power(e - sum.e[slot]); }
-  void finish() {
-    for (size_t i = 0; i < sum.m.size(); ++i) set(sum.m[i], sum.e[i], sum.m[i], sum.e[i]);
-  }
-};
+using Index = const int64_t*;
 
 struct Automaton {
-  const int32_t* class_of;                   // [V], negative where no state takes the token
-  int64_t V, C, S, K;
-  const int64_t *offsets, *target, *kinds;   // [S + 1], [E], [E]: edges by source, what each takes is a set of classes
-  const int64_t *set_begin, *member;         // [K + 1], classes of all sets
+  int64_t C, S, K;
+  Index offsets, target, kinds;  // [S + 1], [E], [E]: edges by source, what each takes is a set of classes
+  Index set_begin, member;       // [K + 1], classes of all sets
 };
 
-// What a row of logits says of each class.
-struct Row {
-  std::vector<double> best, level, log_mass;  // [C] largest score, mean score under p, log of the sum
-  explicit Row(int64_t C) : best(C), level(C), log_mass(C) {}
+// Scores of explicit tokens, one by one, and of broad classes as a whole.
+struct Scores {
+  const float* score;                // [L, X]
+  int64_t X;
+  double scale;                      // of `score`
+  const int32_t* kind;               // [X] class of each explicit token
+  Index id;                          // [X] its number in the vocabulary, ascending
+  int64_t G;
+  Index broad;                       // [G] classes
+  const double* best;                // [L, G]
+  Index token;                       // [L, G]
+  const double *log_mass, *level;    // [L, G]
 };
 
-void read(const Automaton& a, const float* logits, double scale, bool sums, Row& row) {
-  std::fill(row.best.begin(), row.best.end(), -INFINITY);
-  for (int64_t v = 0; v < a.V; ++v) {
-    const int32_t c = a.class_of[v];
-    if (c < 0) continue;
-    const double score = logits[v] * scale;
-    if (score > row.best[c]) row.best[c] = score;
+// What each position says of each class.
+struct Classes {
+  int64_t C;
+  std::vector<double> best, level, m;  // [L, C] largest score, mean score under p, mass ...
+  std::vector<int64_t> e;              // ... times two to this
+  Classes(int64_t L, int64_t C, bool sums)
+      : C(C), best(L * C, -INFINITY), level(sums ? L * C : 0, 0.0), m(sums ? L * C : 0, 0.0),
+        e(sums ? L * C : 0, NOTHING) {}
+
+  void read(const Scores& from, int64_t i, bool sums) {
+    double* const top = best.data() + i * C;
+    const float* const row = from.score + i * from.X;
+    for (int64_t x = 0; x < from.X; ++x) {
+      const double score = row[x] * from.scale;
+      if (score > top[from.kind[x]]) top[from.kind[x]] = score;
+    }
+    if (sums) {
+      double *const mass = m.data() + i * C, *const mean = level.data() + i * C;
+      for (int64_t x = 0; x < from.X; ++x) {
+        if (row[x] == -INFINITY) continue;
+        const int32_t c = from.kind[x];
+        const double score = row[x] * from.scale;
+        // Most classes are one token.
+        const double share = score == top[c] ? 1.0 : std::exp(score - top[c]);
+        mass[c] += share;
+        mean[c] += share * score;
+      }
+      for (int64_t c = 0; c < C; ++c) {
+        if (!(mass[c] > 0.0)) continue;
+        mean[c] /= mass[c];
+        set_exp(mass[c], e[i * C + c], top[c], mass[c]);
+      }
+    }
+    for (int64_t g = 0; g < from.G; ++g) {
+      const int64_t c = from.broad[g], at = i * from.G + g;
+      top[c] = from.best[at];
+      if (!sums) continue;
+      set_exp(m[i * C + c], e[i * C + c], from.log_mass[at]);
+      level[i * C + c] = from.level[at];
+    }
   }
-  if (!sums) return;
-  std::vector<double> mass(a.C, 0.0);
-  std::fill(row.level.begin(), row.level.end(), 0.0);
-  for (int64_t v = 0; v < a.V; ++v) {
-    const int32_t c = a.class_of[v];
-    if (c < 0 || logits[v] == -INFINITY) continue;
-    const double score = logits[v] * scale, share = std::exp(score - row.best[c]);
-    mass[c] += share;
-    row.level[c] += share * score;
+};
+
+struct Picked {
+  int64_t token;  // -1 - g where the draw means a token of broad class g
+  double rest;    // what is left of the draw then, in [0, 1)
+};
+
+// A token of one set: the best, or with `uniform` the one that the draw means: explicit ones in the order of the
+// vocabulary, then broad classes.
+Picked pick(const Automaton& a, const Scores& from, const Classes& classes, int64_t i, int64_t kind,
+            const double* uniform, std::vector<char>& inside) {
+  const Index begin = a.member + a.set_begin[kind], end = a.member + a.set_begin[kind + 1];
+  const float* const row = from.score + i * from.X;
+  for (Index c = begin; c < end; ++c) inside[*c] = 1;
+  double top = -INFINITY;
+  int64_t best = -1;
+  for (Index c = begin; c < end; ++c) top = std::max(top, classes.best[i * a.C + *c]);
+  for (int64_t x = 0; x < from.X && best < 0; ++x)
+    if (inside[from.kind[x]] && row[x] * from.scale == top) best = from.id[x];
+  for (int64_t g = 0; g < from.G; ++g)
+    if (inside[from.broad[g]] && from.best[i * from.G + g] == top) {
+      const int64_t token = from.token[i * from.G + g];
+      if (best < 0 || token < best) best = token;
+    }
+  Picked found{best, 0.0};
+  if (uniform != nullptr && best >= 0) {
+    std::vector<double> share(from.G, 0.0);
+    double explicit_mass = 0.0, total = 0.0;
+    for (int64_t x = 0; x < from.X; ++x)
+      if (inside[from.kind[x]]) explicit_mass += std::exp(row[x] * from.scale - top);
+    total = explicit_mass;
+    for (int64_t g = 0; g < from.G; ++g)
+      if (inside[from.broad[g]]) total += share[g] = std::exp(from.log_mass[i * from.G + g] - top);
+    const double threshold = *uniform * total;
+    double sum = 0.0;
+    bool done = false;
+    if (threshold < explicit_mass)
+      for (int64_t x = 0; x < from.X && !done; ++x) {
+        if (!inside[from.kind[x]]) continue;
+        sum += std::exp(row[x] * from.scale - top);
+        if (sum > threshold) found.token = from.id[x], done = true;
+      }
+    if (!done) sum = explicit_mass;
+    for (int64_t g = 0; g < from.G && !done; ++g) {
+      if (!(share[g] > 0.0)) continue;
+      // Where rounding leaves something behind the last class, that is it.
+      found = {-1 - g, std::min((threshold - sum) / share[g], 1.0 - 0x1p-53)};
+      sum += share[g];
+      done = sum > threshold;
+    }
   }
-  for (int64_t c = 0; c < a.C; ++c) {
-    row.log_mass[c] = mass[c] > 0.0 ? row.best[c] + std::log(mass[c]) : -INFINITY;
-    if (mass[c] > 0.0) row.level[c] /= mass[c];
-  }
+  for (Index c = begin; c < end; ++c) inside[*c] = 0;
+  return found;
 }
 
-// A token of one set: the best, or with `uniform` the one that the draw means, in the order of the vocabulary.
-int64_t token_of(const Automaton& a, const float* logits, double scale, int64_t kind, const double* uniform) {
-  std::vector<bool> inside(a.C, false);
-  for (int64_t j = a.set_begin[kind]; j < a.set_begin[kind + 1]; ++j) inside[a.member[j]] = true;
-  const auto taken = [&](int64_t v) { return a.class_of[v] >= 0 && inside[a.class_of[v]]; };
-  int64_t best = -1;
-  for (int64_t v = 0; v < a.V; ++v)
-    if (taken(v) && (best < 0 || logits[v] > logits[best])) best = v;
-  if (uniform == nullptr || best < 0) return best;
-  const double top = logits[best] * scale;
-  double total = 0.0;
-  for (int64_t v = 0; v < a.V; ++v)
-    if (taken(v)) total += std::exp(logits[v] * scale - top);
-  const double threshold = *uniform * total;
-  double sum = 0.0;
-  for (int64_t v = 0; v < a.V; ++v) {
-    if (!taken(v)) continue;
-    sum += std::exp(logits[v] * scale - top);
-    if (sum > threshold) return v;
+// States that some sequence leads to before each position, whatever the scores. Once the list stays what it was, it
+// stays so.
+struct Reached {
+  std::vector<std::vector<int64_t>> lists;
+  std::vector<int64_t> list_of;  // [L + 1]
+
+  Reached(const Automaton& a, int64_t L, int64_t state) : lists{{state}}, list_of(L + 1, 0) {
+    std::vector<char> mark(a.S);
+    for (int64_t i = 0; i < L; ++i) {
+      const std::vector<int64_t>& before = lists[list_of[i]];
+      if (i > 0 && list_of[i] == list_of[i - 1]) {
+        list_of[i + 1] = list_of[i];
+        continue;
+      }
+      std::fill(mark.begin(), mark.end(), 0);
+      for (const int64_t s : before)
+        for (int64_t j = a.offsets[s]; j < a.offsets[s + 1]; ++j) mark[a.target[j]] = 1;
+      std::vector<int64_t> after;
+      for (int64_t s = 0; s < a.S; ++s)
+        if (mark[s]) after.push_back(s);
+      const bool same = after == before;
+      if (!same) lists.push_back(std::move(after));
+      list_of[i + 1] = same ? list_of[i] : static_cast<int64_t>(lists.size()) - 1;
+    }
   }
-  return best;
+  const std::vector<int64_t>& at(int64_t i) const { return lists[list_of[i]]; }
+};
+
+// The likeliest sequence: its edges' sets, and the states before each position that lie on any sequence at all.
+struct Best {
+  std::vector<int64_t> sets;
+  std::vector<std::vector<int64_t>> alive;
+  bool any;
+
+  Best(const Automaton& a, const Classes& classes, const double* end, int64_t L, int64_t state)
+      : sets(L), alive(L + 1) {
+    const Reached reached(a, L, state);
+    // Backwards, so that ties go to the first edge.
+    std::vector<double> best((L + 1) * a.S, -INFINITY), of_set(a.K);
+    std::vector<int64_t> chosen(L * a.S, -1), made(a.K, -1);
+    for (const int64_t s : reached.at(L)) {
+      best[L * a.S + s] = end[s];
+      if (end[s] > -INFINITY) alive[L].push_back(s);
+    }
+    for (int64_t i = L - 1; i >= 0; --i) {
+      const double *const after = best.data() + (i + 1) * a.S, *const of_class = classes.best.data() + i * a.C;
+      for (const int64_t s : reached.at(i)) {
+        double found = -INFINITY;
+        for (int64_t j = a.offsets[s]; j < a.offsets[s + 1]; ++j) {
+          const double behind = after[a.target[j]];
+          if (behind == -INFINITY) continue;
+          const int64_t k = a.kinds[j];
+          if (made[k] != i) {
+            double top = -INFINITY;
+            for (int64_t m = a.set_begin[k]; m < a.set_begin[k + 1]; ++m) top = std::max(top, of_class[a.member[m]]);
+            of_set[k] = top, made[k] = i;
+          }
+          if (of_set[k] + behind > found) found = of_set[k] + behind, chosen[i * a.S + s] = j;
+        }
+        best[i * a.S + s] = found;
+        if (found > -INFINITY) alive[i].push_back(s);
+      }
+    }
+    any = best[state] > -INFINITY;
+    for (int64_t i = 0, s = state; i < L && any; ++i) {
+      const int64_t j = chosen[i * a.S + s];
+      sets[i] = a.kinds[j];
+      s = a.target[j];
+    }
+  }
+};
+
+// Weights of sets at a position, made when an edge asks.
+struct Sets {
+  const Automaton& a;
+  const Classes& classes;
+  Wide weight;
+  std::vector<double> flat;
+  std::vector<int64_t> made;
+  int64_t top = NOTHING, least = 0, now = -1;
+
+  Sets(const Automaton& a, const Classes& classes, int64_t L)
+      : a(a), classes(classes), weight(L * a.K), flat(a.C), made(a.K, -1) {}
+
+  void move_to(int64_t i) {
+    now = i, top = NOTHING, least = -NOTHING;
+    const int64_t* const e = classes.e.data() + i * a.C;
+    for (int64_t c = 0; c < a.C; ++c) {
+      if (e[c] == NOTHING) continue;
+      top = std::max(top, e[c]), least = std::min(least, e[c]);
+    }
+    // Nearly always a double holds all classes of a position beside each other.
+    for (int64_t c = 0; c < a.C && is_flat(); ++c) flat[c] = classes.m[i * a.C + c] * power(e[c] - top);
+  }
+  bool is_flat() const { return top - least < 900; }
+
+  void make(int64_t k) {
+    if (made[k] == now) return;
+    made[k] = now;
+    const Index begin = a.member + a.set_begin[k], end = a.member + a.set_begin[k + 1];
+    const double* const m = classes.m.data() + now * a.C;
+    const int64_t* const e = classes.e.data() + now * a.C;
+    int64_t reference = top;
+    double sum = 0.0;
+    if (is_flat()) {
+      for (Index c = begin; c < end; ++c) sum += flat[*c];
+    } else {
+      reference = NOTHING;
+      for (Index c = begin; c < end; ++c) reference = std::max(reference, e[*c]);
+      for (Index c = begin; c < end; ++c) sum += m[*c] * power(e[*c] - reference);
+    }
+    set(weight.m[now * a.K + k], weight.e[now * a.K + k], sum, reference);
+  }
+};
+
+// Entropies of a position, from what its classes' marginals are made of.
+//
+// A token's marginal is its own share times a factor r that its whole class has in common, so
+// H = - sum over classes of P(class) (log r + the mean log share within it).
+void entropies(const Classes& classes, int64_t i, const Scatter& factor, double all_m, int64_t all_e, double* entropy,
+               double* local) {
+  const double *const m = classes.m.data() + i * classes.C, *const level = classes.level.data() + i * classes.C;
+  const int64_t* const e = classes.e.data() + i * classes.C;
+  int64_t top = NOTHING;
+  for (const int64_t c : factor.seen)
+    if (factor.sum.m[c] != 0.0) top = std::max(top, e[c]);
+  double total = 0.0, all = 0.0, mean = 0.0;
+  for (const int64_t c : factor.seen) {
+    if (factor.sum.m[c] == 0.0 || m[c] == 0.0) continue;
+    const int64_t exponent = std::min<int64_t>(factor.sum.e[c] + e[c] - all_e, 2);
+    const double marginal = 4.0 * factor.sum.m[c] * m[c] / all_m * power(exponent - 2);
+    // x log x of less has no digit beside anything that an entropy is compared with.
+    if (marginal > 1e-40)
+      total -= marginal * (log_of(factor.sum.m[c] / all_m, factor.sum.e[c] - all_e) + level[c]);
+    const double share = m[c] * power(e[c] - top);
+    all += share, mean += share * level[c];
+  }
+  *entropy = std::max(total, 0.0);
+  *local = std::max(log_of(all, top) - mean / all, 0.0);
 }
 
 }  // namespace
 
 extern "C" {
 
-// logits      [L, V]
-// scale       [1] 1 / temperature; 0 means temperature 0, where only `argmax` is written
+// score       [L, X] of explicit tokens;  scale [1] what they are multiplied with
+// kind, id    [X] class of each, and its number in the vocabulary
+// broad       [G] classes that are given as a whole, with best, token, log_mass and level [L, G]
+// sums        0: temperature 0, where only `argmax` is written
 // end         [S] log weight of each state behind the last position
 // state       before the first position
 // uniform     [2, L] draws in [0, 1): of the edge, and of the token on it
 // argmax, sample [L], entropy, local [L] in nats: out; see `CanvasDraw`. The first of `argmax` is -1 where no sequence
-//             leads to an end.
-void canvas_paths(const float* logits, int64_t L, int64_t V, const double* scale, const int32_t* class_of, int64_t C,
-                  const int64_t* offsets, const int64_t* target, const int64_t* kinds, int64_t S,
-                  const int64_t* set_begin, const int64_t* member, int64_t K, const double* end, int64_t state,
-                  const double* uniform, int64_t* argmax, int64_t* sample, double* entropy, double* local,
-                  int64_t threads) {
-  const Automaton a{class_of, V, C, S, K, offsets, target, kinds, set_begin, member};
-  const bool sums = *scale > 0.0;
-  const double factor = sums ? *scale : 1.0;
-  std::vector<Row> rows(L, Row(C));
+//             leads to an end. -1 - g in `sample` is a token of broad class g, by the draw in `rest` [L].
+void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale, const int32_t* kind, Index id,
+                  int64_t G, Index broad, const double* broad_best, Index broad_token, const double* broad_mass,
+                  const double* broad_level, int64_t sums, int64_t C, Index offsets, Index target, Index kinds,
+                  int64_t S, Index set_begin, Index member, int64_t K, const double* end, int64_t state,
+                  const double* uniform, int64_t* argmax, int64_t* sample, double* rest, double* entropy,
+                  double* local, int64_t threads) {
+  const Automaton a{C, S, K, offsets, target, kinds, set_begin, member};
+  const Scores from{score, X, *scale, kind, id, G, broad, broad_best, broad_token, broad_mass, broad_level};
+  Classes classes(L, C, sums);
 #pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t i = 0; i < L; ++i) read(a, logits + i * V, factor, sums, rows[i]);
+  for (int64_t i = 0; i < L; ++i) classes.read(from, i, sums);
 
-  // Viterbi, backwards, so that ties go to the first edge.
-  std::vector<double> best((L + 1) * S, -INFINITY), best_set(L * K, -INFINITY);
-  std::copy(end, end + S, best.begin() + L * S);
-  for (int64_t i = L - 1; i >= 0; --i) {
-    double* const of_set = best_set.data() + i * K;
-    for (int64_t k = 0; k < K; ++k)
-      for (int64_t j = set_begin[k]; j < set_begin[k + 1]; ++j) of_set[k] = std::max(of_set[k], rows[i].best[member[j]]);
-    const double* const after = best.data() + (i + 1) * S;
-    for (int64_t s = 0; s < S; ++s) {
-      double found = -INFINITY;
-      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) found = std::max(found, of_set[kinds[j]] + after[target[j]]);
-      best[i * S + s] = found;
-    }
-  }
+  std::vector<char> inside(C, 0);
+  std::vector<std::vector<int64_t>> alive;
   argmax[0] = -1;
-  if (!(best[state] > -INFINITY)) return;
-  for (int64_t i = 0, s = state; i < L; ++i) {
-    int64_t chosen = offsets[s];
-    double found = -INFINITY;
-    for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
-      const double value = best_set[i * K + kinds[j]] + best[(i + 1) * S + target[j]];
-      if (value > found) found = value, chosen = j;
-    }
-    argmax[i] = token_of(a, logits + i * V, factor, kinds[chosen], nullptr);
-    s = target[chosen];
+  {
+    Best best(a, classes, end, L, state);
+    if (!best.any) return;
+    for (int64_t i = 0; i < L; ++i) argmax[i] = pick(a, from, classes, i, best.sets[i], nullptr, inside).token;
+    alive = std::move(best.alive);
   }
   if (!sums) return;
 
-  // Weights of the sets, and what may follow each state.
-  Wide weight(L * K), backward((L + 1) * S);
-  for (int64_t s = 0; s < S; ++s) set_exp(backward.m[L * S + s], backward.e[L * S + s], end[s]);
-  Wide mass(L * C);
+  // What may follow each state.
+  Sets sets(a, classes, L);
+  Wide backward((L + 1) * S);
+  for (const int64_t s : alive[L]) set_exp(backward.m[L * S + s], backward.e[L * S + s], end[s]);
   for (int64_t i = L - 1; i >= 0; --i) {
-    for (int64_t c = 0; c < C; ++c) set_exp(mass.m[i * C + c], mass.e[i * C + c], rows[i].log_mass[c]);
-    for (int64_t k = 0; k < K; ++k) {
-      int64_t top = NOTHING;
-      for (int64_t j = set_begin[k]; j < set_begin[k + 1]; ++j) top = std::max(top, mass.e[i * C + member[j]]);
-      double sum = 0.0;
-      for (int64_t j = set_begin[k]; j < set_begin[k + 1]; ++j)
-        sum += mass.m[i * C + member[j]] * power(mass.e[i * C + member[j]] - top);
-      set(weight.m[i * K + k], weight.e[i * K + k], sum, top);
-    }
-    const double *wm = weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
-    const int64_t *we = weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
-    for (int64_t s = 0; s < S; ++s) {
+    sets.move_to(i);
+    const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
+    const int64_t *we = sets.weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
+    for (const int64_t s : alive[i]) {
       int64_t top = 2 * NOTHING;
-      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) top = std::max(top, we[kinds[j]] + fe[target[j]]);
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
+        if (fm[target[j]] == 0.0) continue;
+        sets.make(kinds[j]);
+        top = std::max(top, we[kinds[j]] + fe[target[j]]);
+      }
       double sum = 0.0;
       for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j)
-        sum += wm[kinds[j]] * fm[target[j]] * power(we[kinds[j]] + fe[target[j]] - top);
+        sum += wm[kinds[j]] * fm[target[j]] * power(std::min<int64_t>(we[kinds[j]] + fe[target[j]] - top, 0));
       set(backward.m[i * S + s], backward.e[i * S + s], sum, top);
     }
   }
 
   for (int64_t i = 0, s = state; i < L; ++i) {
-    const double *wm = weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
-    const int64_t *we = weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
+    const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
+    const int64_t *we = sets.weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
+    const auto weighs = [&](int64_t j) { return fm[target[j]] != 0.0 && wm[kinds[j]] != 0.0; };
     int64_t top = 2 * NOTHING;
-    for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) top = std::max(top, we[kinds[j]] + fe[target[j]]);
+    for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j)
+      if (weighs(j)) top = std::max(top, we[kinds[j]] + fe[target[j]]);
     const auto value = [&](int64_t j) {
-      return wm[kinds[j]] * fm[target[j]] * power(we[kinds[j]] + fe[target[j]] - top);
+      return weighs(j) ? wm[kinds[j]] * fm[target[j]] * power(we[kinds[j]] + fe[target[j]] - top) : 0.0;
     };
     double total = 0.0, sum = 0.0;
     for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) total += value(j);
@@ -216,26 +342,26 @@ void canvas_paths(const float* logits, int64_t L, int64_t V, const double* scale
       sum += share;
       if (sum > threshold) break;
     }
-    sample[i] = token_of(a, logits + i * V, factor, kinds[chosen], uniform + L + i);
+    const Picked found = pick(a, from, classes, i, kinds[chosen], uniform + L + i, inside);
+    sample[i] = found.token, rest[i] = found.rest;
     s = target[chosen];
   }
 
-  // A token's marginal is its own share times a factor r that its whole class has in common, so
-  // H = - sum over classes of P(class) (log r + the mean log share within it).
   Scatter forward(S), next(S), of_set(K), of_class(C);
-  const double log_all = log_of(backward.m[state], backward.e[state]);
-  set(forward.sum.m[state], forward.sum.e[state], 1.0, 0);
+  forward.see(state, 0), forward.add(state, 1.0, 0), forward.finish();
+  const double all_m = backward.m[state];
+  const int64_t all_e = backward.e[state];
   for (int64_t i = 0; i < L; ++i) {
-    const double *wm = weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
-    const int64_t *we = weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
+    const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
+    const int64_t *we = sets.weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
     next.clear(), of_set.clear(), of_class.clear();
     for (int pass = 0; pass < 2; ++pass)
-      for (int64_t s = 0; s < S; ++s) {
+      for (const int64_t s : forward.seen) {
         const double m = forward.sum.m[s];
         const int64_t e = forward.sum.e[s];
-        if (m == 0.0) continue;
         for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
           const int64_t k = kinds[j], t = target[j];
+          if (fm[t] == 0.0 || wm[k] == 0.0) continue;
           if (pass == 0) {
             next.see(t, e + we[k]), of_set.see(k, e + fe[t]);
           } else {
@@ -245,28 +371,14 @@ void canvas_paths(const float* logits, int64_t L, int64_t V, const double* scale
       }
     next.finish(), of_set.finish();
     for (int pass = 0; pass < 2; ++pass)
-      for (int64_t k = 0; k < K; ++k) {
+      for (const int64_t k : of_set.seen) {
         const double m = of_set.sum.m[k];
         const int64_t e = of_set.sum.e[k];
-        if (m == 0.0) continue;
         for (int64_t j = set_begin[k]; j < set_begin[k + 1]; ++j)
           pass == 0 ? of_class.see(member[j], e) : of_class.add(member[j], m, e);
       }
     of_class.finish();
-    double total = 0.0, top = -INFINITY;
-    for (int64_t c = 0; c < C; ++c)
-      if (of_class.sum.m[c] != 0.0) top = std::max(top, rows[i].log_mass[c]);
-    double all = 0.0, mean = 0.0;
-    for (int64_t c = 0; c < C; ++c) {
-      if (of_class.sum.m[c] == 0.0 || mass.m[i * C + c] == 0.0) continue;
-      const double log_r = log_of(of_class.sum.m[c], of_class.sum.e[c]) - log_all;
-      const double marginal = std::exp(log_r + rows[i].log_mass[c]);
-      if (marginal > 0.0) total -= marginal * (log_r + rows[i].level[c]);
-      const double share = std::exp(rows[i].log_mass[c] - top);
-      all += share, mean += share * rows[i].level[c];
-    }
-    entropy[i] = std::max(total, 0.0);
-    local[i] = std::max(top + std::log(all) - mean / all, 0.0);
+    entropies(classes, i, of_class, all_m, all_e, entropy + i, local + i);
     std::swap(forward, next);
   }
 }

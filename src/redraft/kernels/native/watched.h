@@ -1,0 +1,143 @@
+// What a tile of logits says of an automaton's classes, while it is in cache.
+//
+// A broad class has an online softmax of its own in each row: it may lie far below the row's top, where the row's
+// exponentials have nothing left of it. As long as it does not, they are used again.
+#pragma once
+#include "numbers.h"
+
+namespace redraft {
+
+// A class whose top is so many nats below another's, exponentials beside that one still tell enough about: what they
+// lose lies e^-47 below its top.
+constexpr float FAR = 40.0f;
+// What lies so far below a class's top adds nothing to it in a double.
+constexpr float NEGLIGIBLE = 60.0f;
+// 64 classes at most, as bits.
+constexpr int MOST = 64;
+
+struct Watched {
+  const int32_t* broad_of;  // [columns] number of the broad class of each column, -1 for others
+  const uint64_t* present;  // [runs of the tile] classes that have a column in the run
+  const int32_t* columns;   // [taken] explicit columns of the tile, ascending
+  int64_t taken, place;     // place of the first of them in a row of `scores`
+  float* scores;            // [rows, X]
+  int64_t X, G, J, tiles, run, tile, first_run, first;
+  float* top;               // [rows, G]
+  int64_t* token;           // [rows, G]
+  double *mass, *moment;    // [rows, G] relative to `top`
+  float* sums;              // [rows, G, J] of runs of columns, relative to `reference`
+  float* reference;         // [rows, G, tiles]
+
+  // Sums of a tile, relative to one reference.
+  struct Sums {
+    double mass[MOST] = {}, moment[MOST] = {};
+  };
+
+  // Takes the explicit columns, and the largest of each class. Returns the classes that have anything to add.
+  uint64_t see(int64_t n, const float* s, int64_t count) const {
+    for (int64_t x = 0; x < taken; ++x) scores[n * X + place + x] = s[columns[x]];
+    float largest[MOST];
+    for (int64_t g = 0; g < G; ++g) largest[g] = -INFINITY;
+    for (int64_t begin = 0, r = 0; begin < count; begin += run, ++r) {
+      const int64_t end = begin + run < count ? begin + run : count;
+      for (uint64_t left = present[r]; left != 0; left &= left - 1) {
+        const int32_t g = __builtin_ctzll(left);
+        float most = -INFINITY;
+#pragma omp simd reduction(max : most)
+        for (int64_t i = begin; i < end; ++i) {
+          const float value = broad_of[i] == g ? s[i] : -INFINITY;
+          most = value > most ? value : most;
+        }
+        largest[g] = most > largest[g] ? most : largest[g];
+      }
+    }
+    uint64_t found = 0;
+    for (int64_t g = 0; g < G; ++g) {
+      const int64_t at = n * G + g;
+      if (largest[g] > top[at]) {
+        int64_t i = 0;
+        while (i + 1 < count && !(broad_of[i] == g && s[i] == largest[g])) ++i;
+        token[at] = first + i;
+        const double step = static_cast<double>(top[at]) - largest[g];
+        const double factor = mass[at] == 0.0 ? 0.0 : std::exp(step);
+        moment[at] = mass[at] == 0.0 ? 0.0 : (moment[at] + step * mass[at]) * factor;
+        mass[at] *= factor;
+        top[at] = largest[g];
+      }
+      if (largest[g] > -INFINITY && top[at] - largest[g] < NEGLIGIBLE) found |= uint64_t(1) << g;
+    }
+    return found;
+  }
+
+  // Those of some classes whose top is not far below `level`.
+  uint64_t near(int64_t n, uint64_t classes, float level) const {
+    uint64_t found = 0;
+    for (uint64_t left = classes; left != 0; left &= left - 1) {
+      const int g = __builtin_ctzll(left);
+      if (level - top[n * G + g] <= FAR) found |= uint64_t(1) << g;
+    }
+    return found;
+  }
+
+  // One run's p and p z, where z = s - reference and p = exp(z).
+  void add(int64_t n, int64_t r, const float* p, const float* w, int64_t count, uint64_t classes, Sums& into) const {
+    const int32_t* const of = broad_of + r * run;
+    for (uint64_t left = present[r] & classes; left != 0; left &= left - 1) {
+      const int32_t g = __builtin_ctzll(left);
+      float sum = 0.0f, weighted = 0.0f;
+#pragma omp simd reduction(+ : sum, weighted)
+      for (int64_t i = 0; i < count; ++i) {
+        sum += of[i] == g ? p[i] : 0.0f;
+        weighted += of[i] == g ? w[i] : 0.0f;
+      }
+      sums[(n * G + g) * J + first_run + r] = sum;
+      into.mass[g] += sum, into.moment[g] += weighted;
+    }
+  }
+
+  void finish(int64_t n, uint64_t classes, float level, const Sums& from) const {
+    for (uint64_t left = classes; left != 0; left &= left - 1) {
+      const int g = __builtin_ctzll(left);
+      const int64_t at = n * G + g;
+      const double above = static_cast<double>(level) - top[at], factor = std::exp(above);
+      mass[at] += factor * from.mass[g];
+      moment[at] += factor * (from.moment[g] + above * from.mass[g]);
+      reference[at * tiles + tile] = level;
+    }
+  }
+
+  // Classes that lie far below the row's top, by exponentials of their own; those near each other share them.
+  // Returns the others.
+  uint64_t apart(int64_t n, const float* s, int64_t count, uint64_t classes, float row_top) const {
+    const uint64_t beside = near(n, classes, row_top);
+    float p[256], w[256];
+    for (uint64_t left = classes & ~beside; left != 0;) {
+      float level = -INFINITY;
+      for (uint64_t some = left; some != 0; some &= some - 1) {
+        const float most = top[n * G + __builtin_ctzll(some)];
+        level = most > level ? most : level;
+      }
+      const uint64_t together = near(n, left, level);
+      if (together == 0) break;
+      Sums found;
+      for (int64_t begin = 0, r = 0; begin < count; begin += run, ++r) {
+        if ((present[r] & together) == 0) continue;
+        const int64_t width = begin + run < count ? run : count - begin;
+#pragma omp simd
+        for (int64_t i = 0; i < width; ++i) {
+          const float below = s[begin + i] - level;
+          // Columns of classes further up are no part of these sums.
+          const float z = below < LEAST ? LEAST : (below > 0.0f ? 0.0f : below);
+          p[i] = below < LEAST ? 0.0f : exp_of(z);
+          w[i] = p[i] * z;
+        }
+        add(n, r, p, w, width, together, found);
+      }
+      finish(n, together, level, found);
+      left &= ~together;
+    }
+    return beside;
+  }
+};
+
+}  // namespace redraft
