@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redraft.core.errors import OptionError
-from redraft.text.byte_automaton import FIRST_MARK
+from redraft.text.grammar.nodes import FIRST_MARK
 from redraft.text.tokenizer import Tokenizer
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from redraft.core.automaton import DEAD, TokenAutomaton
 from redraft.core.errors import OptionError
-from redraft.text.byte_automaton import BYTES, FIRST_MARK, ByteAutomaton
 from redraft.text.bytes_of_tokens import TokenBytes
+from redraft.text.grammar.nfa import BYTES
+from redraft.text.grammar.nodes import FIRST_MARK
 
-MAX_STATES = 20_000
+# Tokens that are walked, of all states together: some ten seconds.
+MAX_WORK = 100_000_000
 _FIRST_HASH, _HASH = np.uint64(0xCBF29CE484222325), np.uint64(0x9E3779B97F4A7C15)
 
 # V vocabulary, S states, C classes
+
+
+@dataclass(frozen=True, eq=False)
+class ByteAutomaton:
+    """An automaton over bytes and marks, in which nothing is counted.
+
+    Attributes:
+        next: [S, 512] the state that follows each byte, and each mark, `DEAD` where none does.
+        start: the state before the first byte.
+        final: [S] states in which a text may end.
+    """
+
+    next: NDArray[np.int32]
+    start: int
+    final: NDArray[np.bool_]
 
 
 def token_automaton(
@@ -50,8 +68,11 @@ def token_automaton(
                 queue.append(found)
         marks = (marks ^ (pairs + 1).astype(np.uint64)) * _HASH
         marks ^= marks >> np.uint64(29)
-        if len(states) > MAX_STATES:
-            raise OptionError(f"response_format: more than {MAX_STATES} states over tokens: simplify it")
+        if len(states) * V > MAX_WORK:
+            raise OptionError(
+                f"response_format: without a C++ compiler, at most {MAX_WORK // V} states can be held at this "
+                f"vocabulary of {V}: install g++, or simplify it"
+            )
     # Equal marks: the tokens agree in every state. What no state allows has the mark of a token dead everywhere.
     _, representative, class_of = np.unique(marks, return_index=True, return_inverse=True)
     number = np.full((len(automaton.next), 2), DEAD, np.int32)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -139,6 +139,21 @@ class Vocabulary:
         }
         at_start = inside if self.at_start is None else self.at_start.texts()
         return TokenBytes(inside, at_start, self.opens.astype(np.bool_), marks)
+
+    def text_of(self, token_ids: Iterable[int], end_ids: Container[int]) -> bytes:
+        """What ordinary tokens spell before the end, a byte that no text holds in place of every other."""
+        data, begin = self._data, self.inside.begin
+        parts: list[bytes] = []
+        for token in token_ids:
+            if token in end_ids:
+                break
+            ordinary = self.inside.written[token] and self.marked[token] < 0
+            parts.append(data[begin[token] : begin[token + 1]] if ordinary else b"\xff")
+        return b"".join(parts)
+
+    @cached_property
+    def _data(self) -> bytes:
+        return self.inside.data.tobytes()
 
     @cached_property
     def trees(self) -> tuple[Tree, ...]:

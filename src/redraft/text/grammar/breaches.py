@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,11 +15,25 @@ from redraft.core.automaton import DEAD
 from redraft.text.grammar.core import Core
 from redraft.text.grammar.expansion import rule_table
 from redraft.text.grammar.registers import Kind, Registers, Rule, applied
+from redraft.text.grammar.words import text_of
 from redraft.text.native import converted, library
 from redraft.text.vocabulary import Vocabulary
 
 # Ways that are tried from an open end before it is taken for one that can be closed.
 MOST_TRIED = 20_000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a text breaks.
+
+    Attributes:
+        rules: by number.
+        repeated: (list, item) of items that stand in a list without repeats more than once.
+    """
+
+    rules: frozenset[int] = frozenset()
+    repeated: frozenset[tuple[int, str]] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,55 +50,47 @@ class Breaches:
     vocabulary: Vocabulary
     end_ids: tuple[int, ...]
 
-    def of(self, token_ids: Sequence[int]) -> frozenset[int]:
-        """Numbers of the rules that a text breaks.
+    def of(self, token_ids: Sequence[int]) -> Found:
+        """What a text breaks.
 
         Of a text that does not end, also those that stand in its way to an end: all of them where there is no other
         way, and else those that ask for something still to come, so that its length is counted.
         """
         if not self.core.rules:
-            return frozenset()
-        native = library("breaches")
-        return self._reference(token_ids) if native is None else self._native(native, token_ids)
+            return Found()
+        native = None if self._tells_items else library("breaches")
+        return self._reference(token_ids) if native is None else Found(self._native(native, token_ids))
+
+    @cached_property
+    def _tells_items(self) -> bool:
+        return any(rule.kind is Kind.CLOSE for rule in self.core.rules)
 
     @cached_property
     def distances(self) -> NDArray[np.int32]:
         """[S] symbols from each state to an end, whatever is counted."""
         return _distances(self.core)
 
-    def _reference(self, token_ids: Sequence[int]) -> frozenset[int]:
+    def _reference(self, token_ids: Sequence[int]) -> Found:
         core, (inside, at_start) = self.core, self._texts
-        state, registers, opened, broken = core.start, Registers(), True, set[int]()
+        state, reader, opened = core.start, _Reader(core), True
         for token in token_ids:
             if token in self.end_ids:
                 if core.final[state] != DEAD:
-                    self._apply(registers, core.final[state], broken)
-                return frozenset(broken)
+                    reader.read(core.final[state], None)
+                return reader.found()
             mark = self.vocabulary.marked[token]
             for symbol in [int(mark)] if mark >= 0 else (at_start if opened else inside)[token] or b"":
                 edge = (state, core.kind[symbol])
                 if core.next[edge] == DEAD:
-                    return frozenset(broken)
-                registers = self._apply(registers, core.act[edge], broken)
+                    return reader.found()
+                reader.read(core.act[edge], symbol)
                 state = int(core.next[edge])
             opened = bool(self.vocabulary.opens[token])
-        return frozenset(broken | self._in_the_way(state, registers))
+        return reader.found(self._in_the_way(state, reader.registers))
 
     @cached_property
     def _texts(self) -> tuple[list[bytes | None], list[bytes | None]]:
         return self.vocabulary.readings.inside, self.vocabulary.readings.at_start
-
-    def _apply(self, registers: Registers, steps: int, broken: set[int]) -> Registers:
-        """The registers after rules, of which broken ones are passed over."""
-        for number in self.core.steps[steps]:
-            rule = self.core.rules[number]
-            after = applied(registers, [(rule, True)])
-            if isinstance(after, Registers):
-                registers = after
-                continue
-            broken.add(number)
-            registers = _passed_over(registers, rule)
-        return registers
 
     def _in_the_way(self, state: int, registers: Registers) -> set[int]:
         core = self.core
@@ -144,6 +150,52 @@ class Breaches:
             core.next, core.act, core.kind, *core.next.shape, core.start, core.final, self.distances,
             rule_table(core.rules), len(core.rules), enabled, begin, flat, ends, len(ends),
         )  # fmt: skip
+
+
+class _Reader:
+    """Reads a text with every rule held; what it breaks is passed over."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.registers = Registers()
+        self.broken = set[int]()
+        self.repeated = set[tuple[int, str]]()
+        self.symbols: list[int] = []
+        self.opened: dict[int, int] = {}
+        self.items: dict[int, set[str]] = {}
+
+    def found(self, more: Iterable[int] = ()) -> Found:
+        return Found(frozenset({*self.broken, *more}), frozenset(self.repeated))
+
+    def read(self, steps: int, symbol: int | None) -> None:
+        """What happens before a symbol, or before the end."""
+        for number in self.core.steps[steps]:
+            rule = self.core.rules[number]
+            if rule.kind is Kind.OPEN:
+                self.opened[rule.group] = len(self.symbols)
+            elif rule.kind is Kind.CLOSE:
+                self._close(rule.group)
+            elif rule.kind is Kind.LEAVE:
+                self.items.pop(rule.group, None)
+            else:
+                self._apply(number, rule)
+        if symbol is not None:
+            self.symbols.append(symbol)
+
+    def _close(self, number: int) -> None:
+        item = text_of(self.symbols[self.opened[number] :])
+        items = self.items.setdefault(number, set())
+        if item in items:
+            self.repeated.add((number, item))
+        items.add(item)
+
+    def _apply(self, number: int, rule: Rule) -> None:
+        after = applied(self.registers, [(rule, True)])
+        if isinstance(after, Registers):
+            self.registers = after
+        elif not rule.always:
+            self.broken.add(number)
+            self.registers = _passed_over(self.registers, rule)
 
 
 def _passed_over(registers: Registers, rule: Rule) -> Registers:

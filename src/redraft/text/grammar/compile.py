@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Words
 
 import numpy as np
@@ -11,22 +12,26 @@ from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
 from redraft.text.grammar.core import Core, full_table, product
 from redraft.text.grammar.determinise import AmbiguousError, determinise
-from redraft.text.grammar.nfa import SYMBOLS, Builder
+from redraft.text.grammar.nfa import SYMBOLS, Builder, Other
 from redraft.text.grammar.nodes import Both, Node, Without
-from redraft.text.grammar.words import matcher
+from redraft.text.grammar.words import matcher, others
 
 
-def compiled(node: Node) -> Core:
+def compiled(node: Node, once: Mapping[int, tuple[str, ...]] | None = None) -> Core:
     """The automaton of a tree.
 
     What is repeated is counted where its end is clear, and else written out.
+
+    Args:
+        node: the tree.
+        once: items of each list without repeats, by the list's number, that may stand there once.
 
     Raises:
         OptionError: no text matches, or it becomes too large.
     """
     unrolled: set[int] = set()
     while True:
-        builder = Builder(frozenset(unrolled), _embedded)
+        builder = Builder(frozenset(unrolled), _embedded, once or {})
         builder.put(node, builder.nfa.start, builder.nfa.end)
         try:
             return determinise(builder.nfa)
@@ -39,11 +44,13 @@ def compiled(node: Node) -> Core:
 
 def written_out(node: Node) -> Core:
     """The same, in which nothing is counted."""
-    builder = Builder(None, _embedded)
+    builder = Builder(None, _embedded, {})
     builder.put(node, builder.nfa.start, builder.nfa.end)
     core = determinise(builder.nfa)
     if any(core.steps):
-        raise OptionError("response_format: fields in any order cannot be held to two forms at once")
+        raise OptionError(
+            "response_format: fields in any order, or items without repeats, cannot be held to two forms at once"
+        )
     return core
 
 
@@ -79,9 +86,11 @@ def _runs(kind: NDArray[np.int32]) -> list[tuple[int, int, int]]:
     return [(int(kind[first]), int(first), int(last)) for first, last in zip(starts, ends, strict=True)]
 
 
-def _embedded(node: Both | Without) -> _Embedded:
+def _embedded(node: Both | Without | Other) -> _Embedded:
     if isinstance(node, Without):
         return _Embedded(without(compiled(node.part), node.words))
+    if isinstance(node, Other):
+        return _Embedded(product(compiled(node.part), *others(node.texts)))
     other = written_out(node.other)
     return _Embedded(product(written_out(node.one), _from_zero(other), _ends_from_zero(other)))
 

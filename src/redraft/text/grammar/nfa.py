@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from redraft.core.errors import OptionError
@@ -14,6 +14,7 @@ from redraft.text.grammar.nodes import (
     Both,
     Chars,
     Choice,
+    Distinct,
     Node,
     Repeat,
     Sequence,
@@ -29,6 +30,14 @@ _UNROLLED = 48
 MOST_EDGES = 4_000_000
 
 Rules = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Other:
+    """The texts of a part but these."""
+
+    part: Node
+    texts: tuple[str, ...]
 
 
 @dataclass
@@ -59,12 +68,17 @@ Embed = Callable[["Builder", int, int], None]
 class Builder:
     """Writes a tree into an automaton."""
 
-    def __init__(self, unrolled: frozenset[int] | None, embedded: Callable[[Both | Without], Embed]) -> None:
+    def __init__(
+        self,
+        unrolled: frozenset[int] | None,
+        embedded: Callable[[Both | Without | Other], Embed],
+        once: Mapping[int, tuple[str, ...]],
+    ) -> None:
         """`unrolled` are repetitions (their `id`) to be written out, None all of them; `embedded` makes the automata
-        of `Both` and `Without`."""
+        of parts that are made by themselves; `once` has the items of each list without repeats that are counted."""
         self.nfa = Nfa()
-        self.unrolled, self.embedded = unrolled, embedded
-        self.groups = 0
+        self.unrolled, self.embedded, self.once = unrolled, embedded, once
+        self.groups = self.lists = 0
 
     def state(self) -> int:
         """A new state."""
@@ -109,7 +123,9 @@ class Builder:
             for part in node.parts:
                 self.put(part, source, target, depth, bits)
         elif isinstance(node, Repeat):
-            self._repeat(node, source, target, depth, bits)
+            self._repeat(node, source, target, depth, bits, lambda *around: self.put(node.part, *around))
+        elif isinstance(node, Distinct):
+            self._distinct(node, source, target, depth, bits)
         elif isinstance(node, AnyOrder):
             self._any_order(node, source, target, depth, bits)
         else:
@@ -138,7 +154,9 @@ class Builder:
                         self.edge(behind[tail], *tail[0], behind[tail[1:]])
                 self.edge(source, *spelled[0], behind[spelled[1:]])
 
-    def _repeat(self, node: Repeat, source: int, target: int, depth: int, bits: int) -> None:
+    def _repeat(
+        self, node: Repeat | Distinct, source: int, target: int, depth: int, bits: int, put: Callable[..., None]
+    ) -> None:
         if node.most == 0:
             self.nfa.jumps.append((source, target, ()))
             return
@@ -147,13 +165,13 @@ class Builder:
         small = written * size(node.part, _UNROLLED) <= _UNROLLED
         uncounted = self.unrolled is None or id(node) in self.unrolled or depth >= FIELDS
         if not plain and (small or uncounted):
-            self._written_out(node, source, target, depth, bits)
+            self._written_out(node, source, target, depth, bits, put)
             return
         begin, end = self.state(), self.state()
         if node.least == 0:
             self.nfa.jumps.append((source, target, ()))
         self.nfa.jumps.append((source, begin, ()))
-        self.put(node.part, begin, end, depth + (not plain), bits)
+        put(begin, end, depth + (not plain), bits)
         if plain:
             if node.most is None:
                 self._again(node.separator, end, begin)
@@ -174,7 +192,9 @@ class Builder:
         else:
             self.put(separator, source, target, FIELDS, BITS)
 
-    def _written_out(self, node: Repeat, source: int, target: int, depth: int, bits: int) -> None:
+    def _written_out(
+        self, node: Repeat | Distinct, source: int, target: int, depth: int, bits: int, put: Callable[..., None]
+    ) -> None:
         place = source
         if node.least == 0:
             self.nfa.jumps.append((source, target, ()))
@@ -188,13 +208,40 @@ class Builder:
                 # A state of its own: what leads back must not lead to what stands before.
                 begin = self.state()
                 self.nfa.jumps.append((source, begin, ()))
-            self.put(node.part, begin, place, depth, bits)
+            put(begin, place, depth, bits)
             if time + 1 >= node.least:
                 self.nfa.jumps.append((place, target, ()))
         if node.most is None:
             again = self.state()
             self._again(node.separator, place, again)
-            self.put(node.part, again, place, depth, bits)
+            put(again, place, depth, bits)
+
+    def _distinct(self, node: Distinct, source: int, target: int, depth: int, bits: int) -> None:
+        """A repeat whose items are told apart where they are read; those that were met twice are counted."""
+        number, self.lists = self.lists, self.lists + 1
+        texts = self.once.get(number, ())
+        if bits + len(texts) > BITS:
+            raise OptionError(f"uniqueItems: more than {BITS} different items stood there twice")
+        clear = ((1 << len(texts)) - 1) << bits
+        opened = (self.rule(Rule(Kind.OPEN, group=number)),)
+        closed = (self.rule(Rule(Kind.CLOSE, group=number)),)
+        left = self.rule(Rule(Kind.LEAVE, group=number)), self.rule(Rule(Kind.REQUIRE, clear=clear, always=True))
+
+        def put(begin: int, end: int, depth: int, bits: int) -> None:
+            inside, behind = self.state(), self.state()
+            self.nfa.jumps += [(begin, inside, opened), (behind, end, closed)]
+            lists = self.lists
+            self.put(Other(node.part, texts) if texts else node.part, inside, behind, depth, bits + len(texts))
+            self.lists = lists
+            for place, text in enumerate(texts):
+                met = self.state()
+                self._text(text, inside, met)
+                rule = self.rule(Rule(Kind.SET, bits + place, group=~number, always=True))
+                self.nfa.jumps.append((met, behind, (rule,)))
+
+        leaving = self.state()
+        self._repeat(node, source, leaving, depth, bits, put)
+        self.nfa.jumps.append((leaving, target, left))
 
     def _any_order(self, node: AnyOrder, source: int, target: int, depth: int, bits: int) -> None:
         if bits + len(node.fields) > BITS:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
-from redraft.text.byte_automaton import ByteAutomaton
 from redraft.text.grammar.core import Core, full_table
 from redraft.text.grammar.registers import Registers, applied
+from redraft.text.token_automaton import ByteAutomaton
 
 MOST_STATES = 20_000
 

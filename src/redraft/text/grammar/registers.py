@@ -20,6 +20,9 @@ class Kind(IntEnum):
     CHECK = 1
     SET = 2
     REQUIRE = 3
+    OPEN = 4
+    CLOSE = 5
+    LEAVE = 6
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Rule:
 
     Attributes:
         kind: COUNT one more in a field; CHECK that it has enough, and clear it; SET a bit that is not set; REQUIRE
-            bits, and clear all of their group.
+            bits, and clear all of their group. OPEN, CLOSE and LEAVE count nothing: they tell whoever reads a text
+            where an item of a list without repeats begins and ends, and where the list does.
         place: of the field, or of the bit.
         least, most: of COUNT and CHECK; `most` -1 is without end.
         need, clear: bits of REQUIRE.
-        group: of SET and REQUIRE, which fields belong together.
+        group: which fields belong together, or which list without repeats it is.
+        always: whether it is held from the beginning.
     """
 
     kind: Kind
@@ -42,6 +47,7 @@ class Rule:
     need: int = 0
     clear: int = 0
     group: int = -1
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def applied(registers: Registers, rules: Iterable[tuple[Rule, bool]]) -> Registe
             if bits >> rule.place & 1:
                 return number
             bits |= 1 << rule.place
-        else:
+        elif rule.kind is Kind.REQUIRE:
             if enabled and rule.need & ~bits:
                 return number
             bits &= ~rule.clear

@@ -23,6 +23,21 @@ def symbols(text: str) -> Symbols:
     return tuple(found)
 
 
+def text_of(spelled: Iterable[int]) -> str:
+    """The text of symbols, marks as private-use characters."""
+    found: list[str] = []
+    pending = bytearray()
+    for symbol in (*spelled, -1):
+        if 0 <= symbol < BYTES:
+            pending.append(symbol)
+            continue
+        found.append(pending.decode("utf-8", "replace"))
+        pending.clear()
+        if symbol >= 0:
+            found.append(chr(FIRST_MARK + symbol - BYTES))
+    return "".join(found)
+
+
 def matcher(words: Iterable[str]) -> NDArray[np.int32]:
     """[M, 512] from state 0: a state is the longest end of the text that begins one of the words.
 
@@ -39,3 +54,16 @@ def matcher(words: Iterable[str]) -> NDArray[np.int32]:
             rest = next(text[i:] for i in range(len(text) + 1) if text[i:] in begun)
             table[place, symbol] = DEAD if ended else begun[rest]
     return table
+
+
+def others(texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """([M, 512] from state 0, [M] where a text may end) of every text but these."""
+    spelled = {symbols(text) for text in texts}
+    begun = sorted({text[:n] for text in spelled for n in range(len(text) + 1)})
+    number = {text: place for place, text in enumerate(begun)}
+    # The last state is where a text is none of them any more.
+    table = np.full((len(begun) + 1, SYMBOLS), len(begun), np.int32)
+    for text, place in number.items():
+        if text:
+            table[number[text[:-1]], text[-1]] = place
+    return table, np.array([*(text not in spelled for text in begun), True])

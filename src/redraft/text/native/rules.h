@@ -7,6 +7,7 @@
 namespace redraft {
 
 constexpr int FIELDS = 4;
+// Others, which only tell where items begin and end, count nothing.
 enum Kind { COUNT = 0, CHECK = 1, SET = 2, REQUIRE = 3 };
 
 struct Registers {
@@ -58,7 +59,7 @@ struct Rules {
         if (!enabled[number]) continue;
         fails = r.bits >> rule[1] & 1;
         r.bits |= 1ull << rule[1];
-      } else {
+      } else if (rule[0] == REQUIRE) {
         fails = enabled[number] && (static_cast<uint64_t>(rule[4]) & ~r.bits);
         r.bits &= ~static_cast<uint64_t>(rule[5]);
       }
