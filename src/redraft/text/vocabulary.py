@@ -28,6 +28,8 @@ from redraft.text.tokenizer import Tokenizer
 
 # Kept with what is on disk: another number, and it is made anew.
 _VERSION = 1
+# Smaller vocabularies are read in a tenth of a second.
+LEAST_KEPT = 10_000
 
 # V vocabulary, R tokens that may be written, N nodes
 
@@ -205,7 +207,7 @@ def vocabulary_of(tokenizer: Tokenizer, marks: Mapping[str, str], vocab_size: in
 
 def _path(tokenizer: Tokenizer, marks: Mapping[str, str], vocab_size: int) -> Path | None:
     """Where it is kept; None where that cannot be, or is not worth it."""
-    if tokenizer.source is None or vocab_size < 10_000:
+    if tokenizer.source is None or vocab_size < LEAST_KEPT:
         return None
     digest = hashlib.blake2b(tokenizer.source.read_bytes(), digest_size=16)
     digest.update(repr((_VERSION, vocab_size, sorted(marks.items()))).encode())
@@ -231,7 +233,7 @@ def _keep(path: Path, found: Vocabulary) -> None:
 
 def _kept(path: Path, vocab_size: int) -> Vocabulary | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         parts = [
             (
