@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_spelling import CALLS, ENDS, FREE, MARKS, NUMBER, TOKENIZER, VOCABULARY, string
+from test_spelling import CALLS, ENDS, FREE, NUMBER, TOKENIZER, VOCABULARY, string
 
 from redraft.text.grammar.breaches import Breaches
 from redraft.text.grammar.compile import compiled
@@ -72,8 +72,3 @@ def test_a_token_beyond_the_vocabulary_is_refused_before_it_is_read():
         pytest.skip("no compiler here")
     with pytest.raises(ValueError, match="not of this vocabulary"):
         BREACHES["calls"].of([VOCABULARY.size])
-
-
-def test_marks_are_read_as_one_symbol():
-    assert set(MARKS) == {"<|tool_call>", "<tool_call|>", Q}
-    assert BREACHES["calls"].of(TOKENIZER.encode("<|tool_call>")).rules == frozenset()
