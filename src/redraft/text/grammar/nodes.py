@@ -76,6 +76,20 @@ class AnyOrder:
 
 
 @dataclass(frozen=True)
+class Distinct:
+    """A repeat in which no two texts of the part are the same; equal values are written in one way alone.
+
+    Attributes:
+        part, least, most, separator: as in `Repeat`.
+    """
+
+    part: Node
+    least: int = 0
+    most: int | None = None
+    separator: Node | None = None
+
+
+@dataclass(frozen=True)
 class Both:
     """The texts of two languages at once."""
 
@@ -91,5 +105,5 @@ class Without:
     words: tuple[str, ...]
 
 
-Node = Text | Chars | Sequence | Choice | Repeat | AnyOrder | Both | Without
+Node = Text | Chars | Sequence | Choice | Repeat | AnyOrder | Distinct | Both | Without
 NOTHING = Sequence(())
