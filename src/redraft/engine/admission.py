@@ -29,7 +29,7 @@ from redraft.text.constraint import Constraint, ConstraintFactory
 from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE, TURN_OPEN
 from redraft.text.output import Reading
 from redraft.text.prompt_text import PromptText, Shield
-from redraft.text.response_format import response_pattern
+from redraft.text.response_format import response_node
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -56,7 +56,7 @@ class Admission:
             InputError: a prompt or an option that cannot work.
         """
         resolved = self.resolved(options, changes)
-        if resolved.response_format is not None and response_pattern(resolved.response_format) is None:
+        if resolved.response_format is not None and response_node(resolved.response_format) is None:
             # Any text, which is what there is without.
             resolved = resolved.with_changes(response_format=None)
         if resolved.response_format is not None and resolved.tools is self.defaults.options.tools:

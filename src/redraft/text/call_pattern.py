@@ -1,4 +1,4 @@
-"""Tool declarations as the pattern of the calls that a reply may make, in the model's own protocol."""
+"""Tool declarations as the tree of the calls that a reply may make, in the model's own protocol."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.core.errors import OptionError, SchemaError
+from redraft.text.grammar.build import any_of, optional, sequence
+from redraft.text.grammar.nodes import AnyOrder, Node, Repeat, Text
 from redraft.text.markers import CALL_CLOSE, CALL_OPEN, NAME, QUOTE
-from redraft.text.schema import ANNOTATIONS, schema_pattern
-from redraft.text.schema_notation import Notation, call_notation
-from redraft.text.schema_strings import literal
+from redraft.text.schema import schema_node
+from redraft.text.schema.keywords import ANNOTATIONS
+from redraft.text.schema.notation import Notation, call_notation
 
 # Each required argument of a function doubles the automaton that knows which have been written.
 MOST_IN_ANY_ORDER = 4
 
 
-def calls_pattern(
+def calls_node(
     tools: Sequence[Mapping[str, Any]], tool_choice: str, marks: Mapping[str, str], parallel: bool = True
-) -> str:
-    """The pattern of one or more calls; of one call where `tool_choice` names a function, or unless `parallel`.
+) -> Node:
+    """The tree of one or more calls; of one call where `tool_choice` names a function, or unless `parallel`.
 
-    The arguments of a call come in any order, as models write them in the order of the request. That each stands
-    there once, and required ones at all, is not in the pattern: see `argument_names`. A function with more than
-    `MOST_IN_ANY_ORDER` required arguments has them in the order in which they are declared.
+    The arguments of a call come in any order, as models write them in the order of the request. A function with more
+    than `MOST_IN_ANY_ORDER` required arguments has them in the order in which they are declared.
 
     Args:
         tools: OpenAI-style declarations, or bare functions.
         tool_choice: "auto", "required" or a name.
-        marks: what stands for the special tokens in the pattern.
+        marks: what stands for the special tokens in the tree.
 
     Raises:
         OptionError: a declaration without name, a name that is none, or a tokenizer without the marks.
@@ -36,19 +37,19 @@ def calls_pattern(
             of other functions that cannot be held to their schema may be any.
     """
     try:
-        return _pattern(_functions(tools), tool_choice, marks, parallel)
+        return _calls(_functions(tools), tool_choice, marks, parallel)
     except SchemaError as error:
         error.option = "tools"
         raise
 
 
-def _pattern(functions: dict[str, _Function], tool_choice: str, marks: Mapping[str, str], parallel: bool) -> str:
+def _calls(functions: dict[str, _Function], tool_choice: str, marks: Mapping[str, str], parallel: bool) -> Node:
     if tool_choice not in ("auto", "required"):
         if tool_choice not in functions:
             raise OptionError(f"tool_choice={tool_choice!r} is none of the tools: {', '.join(functions)}")
         return _call(tool_choice, functions[tool_choice], marks)
-    one = f"(?:{'|'.join(_call(name, function, marks) for name, function in functions.items())})"
-    return f"{one}+" if parallel else one
+    one = any_of(_call(name, function, marks) for name, function in functions.items())
+    return Repeat(one, 1, None) if parallel else one
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,6 @@ class _Function:
 def function_names(tools: Sequence[Mapping[str, Any]]) -> list[str]:
     """The name of each declaration, in their order."""
     return list(_functions(tools))
-
-
-def argument_names(tools: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[str], list[str]]]:
-    """(arguments, required ones) of each function whose arguments come in any order."""
-    found = {}
-    for name, function in _functions(tools).items():
-        if len(function.required) <= MOST_IN_ANY_ORDER:
-            found[name] = list(function.properties), function.required
-    return found
 
 
 def _functions(tools: Sequence[Mapping[str, Any]]) -> dict[str, _Function]:
@@ -99,44 +91,47 @@ def _function(name: str, function: Mapping[str, Any]) -> _Function:
         raise SchemaError(f"{name}.properties", f"a name must be a string, got {unnamed[0]!r:.60}")
     if not isinstance(required, list | tuple) or not all(isinstance(key, str) for key in required):
         raise SchemaError(f"{name}.required", f"must be a list of names, got {required!r:.60}")
-    missing = [key for key in required if key not in properties]
-    if missing:
-        raise SchemaError(f"{name}.required", f"{missing[0]!r} is not among the properties")
     return _Function(parameters, properties, list(required), bool(function.get("strict")))
 
 
-def _call(name: str, function: _Function, marks: Mapping[str, str]) -> str:
+def _call(name: str, function: _Function, marks: Mapping[str, str]) -> Node:
     for token in (CALL_OPEN, CALL_CLOSE, QUOTE):
         if token not in marks:
             raise OptionError(f"tools: this model's tokenizer has no {token}, so calls cannot be enforced")
     arguments = _arguments(name, function, call_notation(marks[QUOTE]))
-    return f"{marks[CALL_OPEN]}call:{literal(name)}{arguments}{marks[CALL_CLOSE]}"
+    return sequence([Text(f"{marks[CALL_OPEN]}call:{name}"), arguments, Text(marks[CALL_CLOSE])])
 
 
-def _arguments(name: str, function: _Function, notation: Notation) -> str:
+def _arguments(name: str, function: _Function, notation: Notation) -> Node:
     properties, required = function.properties, function.required
-    unknown = set(function.parameters) - ANNOTATIONS - {"type", "properties", "required", "additionalProperties"}
-    if not properties and not unknown:
+    plain = ANNOTATIONS | {"type", "properties", "required", "additionalProperties"}
+    unknown = {key for key in function.parameters if key not in plain and not str(key).startswith("x-")}
+    if not properties and not unknown and not required:
         return notation.record([])
-    if unknown or len(required) > MOST_IN_ANY_ORDER:
+    if unknown or len(required) > MOST_IN_ANY_ORDER or not set(required) <= set(properties):
         try:
-            return schema_pattern({"type": "object", **function.parameters}, notation, name)
+            return schema_node({"type": "object", **function.parameters}, notation, name)
         except SchemaError:
             if function.strict or not properties:
                 raise
-    items = [
-        notation.pair(notation.key(key, f"{name}.{key}"), _value(schema, f"{name}.{key}", function, notation))
-        for key, schema in properties.items()
-    ]
-    one = f"(?:{'|'.join(items)})"
-    some = f"(?:{one},)*{one}"
-    return rf"\{{{some}\}}" if required else rf"\{{(?:{some})?\}}"
+    fields, needed = list[tuple[Node, Node]](), set[int]()
+    for key, schema in properties.items():
+        path = f"{name}.{key}"
+        if schema is False and key not in required:
+            continue
+        if key in required:
+            needed.add(len(fields))
+        fields.append((sequence([notation.key(key, path), Text(":")]), _value(schema, path, function, notation)))
+    if not fields:
+        return notation.record([])
+    some = AnyOrder(tuple(fields), frozenset(needed), Text(","))
+    return sequence([Text("{"), some if needed else optional(some), Text("}")])
 
 
-def _value(schema: Any, path: str, function: _Function, notation: Notation) -> str:
+def _value(schema: Any, path: str, function: _Function, notation: Notation) -> Node:
     try:
-        return schema_pattern(schema, notation, path, root=function.parameters)
+        return schema_node(schema, notation, path, root=function.parameters)
     except SchemaError:
         if function.strict:
             raise
-        return schema_pattern(True, notation, path)
+        return schema_node(True, notation, path)

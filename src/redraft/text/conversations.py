@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.core.errors import DataError, OptionError, PromptError
-from redraft.text.call_pattern import argument_names
+from redraft.text.call_pattern import function_names
 from redraft.text.lines import json_lines
 from redraft.text.markers import NAME
 from redraft.text.messages import checked_messages
@@ -73,7 +73,7 @@ def _conversation(row: Any, number: int) -> Conversation:
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise ValueError("tools must be a list of declarations")
     if tools:
-        argument_names(tools)
+        function_names(tools)
     return Conversation(_messages(messages), number, tools)
 
 

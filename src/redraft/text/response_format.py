@@ -1,4 +1,4 @@
-"""`response_format`, in OpenAI's forms and two more, as the pattern of a whole reply."""
+"""`response_format`, in OpenAI's forms and two more, as the tree of a whole reply."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from redraft.core.errors import OptionError
-from redraft.text.schema import schema_pattern
-from redraft.text.schema_strings import literal
+from redraft.text.grammar.anchored import PatternError
+from redraft.text.grammar.build import any_of
+from redraft.text.grammar.nodes import Node, Text
+from redraft.text.grammar.regex import whole
+from redraft.text.grammar.sets import ALL, holds
+from redraft.text.schema import schema_node
 
 _OF_SCHEMA = {"name", "description", "schema", "strict"}
 _FIELDS = {
@@ -19,8 +23,8 @@ _FIELDS = {
 }
 
 
-def response_pattern(wanted: Mapping[str, Any]) -> str | None:
-    """The pattern of the reply; None where it may be any text.
+def response_node(wanted: Mapping[str, Any]) -> Node | None:
+    """The tree of the reply; None where it may be any text.
 
     Args:
         wanted: `{"type": "text"}`, `{"type": "json_object"}` (which may have a `schema`, as some servers take it),
@@ -29,7 +33,7 @@ def response_pattern(wanted: Mapping[str, Any]) -> str | None:
             `{"type": "choice", "choices": [...]}`.
 
     Raises:
-        OptionError: it is none of these, or has a field that would do nothing.
+        OptionError: it is none of these, has a field that would do nothing, or a pattern that cannot be enforced.
         SchemaError: a schema that cannot be enforced.
     """
     kind = wanted.get("type")
@@ -39,23 +43,32 @@ def response_pattern(wanted: Mapping[str, Any]) -> str | None:
     if kind == "text":
         return None
     if kind == "json_object":
-        return schema_pattern(_schema(wanted, kind) if "schema" in wanted else {"type": "object"})
+        return schema_node(_schema(wanted, kind) if "schema" in wanted else {"type": "object"})
     if kind == "json_schema":
         inner = wanted.get("json_schema", wanted)
         if inner is not wanted and isinstance(inner, Mapping):
             _refuse_others(wanted, {"type", "json_schema"}, kind)
             _refuse_others(inner, _OF_SCHEMA, "json_schema.json_schema")
-        return schema_pattern(_schema(inner, kind))
+        return schema_node(_schema(inner, kind))
     if kind == "regex":
         pattern = wanted.get("pattern", wanted.get("regex"))
         if not isinstance(pattern, str) or not pattern or len(wanted) != 2:
             raise OptionError("response_format: regex needs one 'pattern'")
-        return pattern
+        try:
+            return whole(pattern)
+        except PatternError as error:
+            raise OptionError(f"response_format: the pattern {pattern!r:.60}: {error}") from None
     choices = wanted.get("choices", wanted.get("choice"))
     fits = isinstance(choices, list | tuple) and choices and all(isinstance(c, str) and c for c in choices)
     if not isinstance(choices, list | tuple) or not fits or len(wanted) != 2:
         raise OptionError("response_format: choice needs one list of 'choices', texts that are not empty")
-    return "|".join(literal(choice) for choice in choices)
+    for choice in choices:
+        strange = [character for character in choice if not holds(ALL, ord(character))]
+        if strange:
+            raise OptionError(
+                f"response_format: the choice {choice!r:.60} has {strange[0]!r}, which no reply can hold: leave it out"
+            )
+    return any_of(Text(choice) for choice in choices)
 
 
 def _schema(fields: Any, kind: str) -> Mapping[str, Any] | bool:
@@ -69,10 +82,3 @@ def _refuse_others(fields: Mapping[str, Any], known: set[str], kind: str) -> Non
     others = sorted(str(name) for name in fields if name not in known)
     if others:
         raise OptionError(f"response_format: {kind} has no field {others[0]!r:.80}")
-
-
-def has_patterns(part: Any) -> bool:
-    """Whether a response format or declarations hold a stranger's regular expression, or may hold one."""
-    if isinstance(part, Mapping):
-        return "pattern" in part or "regex" in part or any(map(has_patterns, part.values()))
-    return isinstance(part, list | tuple) and any(map(has_patterns, part))
