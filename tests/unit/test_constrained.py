@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from redraft.core.automaton import DEAD, TokenAutomaton
-from redraft.kernels.constrained import draw
+from redraft.kernels.class_scores import of_logits
+from redraft.kernels.constrained import CanvasDraw, draw
 from redraft.kernels.native.build import library
 from redraft.sampler.constrained import ends, feasible
 
@@ -22,15 +23,20 @@ ALL = np.zeros(S)
 def automaton_of(table: np.ndarray, accepting: np.ndarray) -> TokenAutomaton:
     """From a full [S, V] table; tokens with equal columns become one class, as in the real thing."""
     columns, class_of = np.unique(table, axis=1, return_inverse=True)
-    return TokenAutomaton(
-        class_of=class_of.reshape(-1).astype(np.int32),
-        next=np.ascontiguousarray(columns.astype(np.int32)),
+    return TokenAutomaton.of_table(
+        class_of.reshape(-1).astype(np.int32),
+        columns.astype(np.int32),
         start=0,
         accepting=accepting,
         done=len(table) - 1,
         shortest=np.zeros(len(table), np.int32),
         fill=0,
     )
+
+
+def drawn(logits, temperature, automaton, *rest) -> CanvasDraw:
+    """A draw by the definition of the classes' scores."""
+    return draw(of_logits(logits, temperature, automaton.parts), temperature, automaton, *rest)
 
 
 def joint(table: np.ndarray, accepting: np.ndarray, probabilities: np.ndarray) -> dict[tuple[int, ...], float]:
@@ -63,18 +69,26 @@ def form(request, monkeypatch):
         pytest.skip("no compiler here")
 
 
+@pytest.fixture(params=["explicit", "broad"])
+def parting(request, monkeypatch):
+    """Whether classes are summed as a whole."""
+    if request.param == "broad":
+        monkeypatch.setattr("redraft.core.automaton.EXPLICIT", 1)
+        monkeypatch.setattr("redraft.core.automaton.BROAD_LEAST", 1)
+
+
 @given(cases())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("form", "parting")
 def test_argmax_and_entropies_are_those_of_the_joint_distribution(case):
     table, accepting, logits, temperature = case
     probabilities = torch.softmax(logits.double() / temperature, -1).numpy()
     expected = joint(table, accepting, probabilities)
     automaton, end = automaton_of(table, accepting), np.where(accepting, 0.0, -np.inf)
-    assert feasible(automaton, 0, None, end, L) == bool(expected)
+    assert feasible(automaton, 0, {}, end, L) == bool(expected)
     if not expected:
         return
-    got = draw(logits, temperature, automaton, 0, end, L, torch.rand(2, L))
+    got = drawn(logits, temperature, automaton, 0, end, L, torch.rand(2, L))
     total = sum(expected.values())
     assert expected[tuple(got.argmax.tolist())] == pytest.approx(max(expected.values()), rel=1e-9)
     assert tuple(got.sample.tolist()) in expected
@@ -88,13 +102,13 @@ def test_argmax_and_entropies_are_those_of_the_joint_distribution(case):
     own /= own.sum(-1, keepdims=True)
     local = -np.where(own > 0, own * np.log(np.where(own > 0, own, 1)), 0).sum(-1)
     np.testing.assert_allclose(got.local.numpy(), local, rtol=0, atol=1e-9)
-    cold = draw(logits, 0.0, automaton, 0, end, L, torch.rand(2, L))
+    cold = drawn(logits, 0.0, automaton, 0, end, L, torch.rand(2, L))
     assert torch.equal(cold.argmax, cold.sample)
     assert torch.equal(cold.argmax, got.argmax)
     assert not cold.entropy.any()
 
 
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("form", "parting")
 def test_samples_have_the_joint_distributions_frequencies():
     """Chi-square with the 99.99% bound of the normal approximation."""
     rng = np.random.default_rng(5)
@@ -107,7 +121,7 @@ def test_samples_have_the_joint_distributions_frequencies():
     generator = torch.Generator().manual_seed(1)
     for _ in range(draws):
         uniform = torch.rand(2, L, generator=generator)
-        counts[tuple(draw(logits, 1.0, automaton, 0, end, L, uniform).sample.tolist())] += 1
+        counts[tuple(drawn(logits, 1.0, automaton, 0, end, L, uniform).sample.tolist())] += 1
     total = sum(expected.values())
     wanted = np.array([draws * weight / total for weight in expected.values()])
     statistic = float((((np.array(list(counts.values())) - wanted) ** 2) / wanted).sum())
@@ -116,23 +130,23 @@ def test_samples_have_the_joint_distributions_frequencies():
     assert statistic < freedom + 3.7 * (2 * freedom) ** 0.5
 
 
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("form", "parting")
 def test_a_constraint_that_the_model_gives_no_mass_still_holds():
     """The only text that matches has probability e^-9000: float64 alone would lose it."""
     table = np.array([[1, DEAD], [1, DEAD]])
     accepting = np.array([False, True])
     logits = torch.tensor([[-30.0, 30.0]]).repeat(300, 1)
     automaton, end = automaton_of(table, accepting), np.where(accepting, 0.0, -np.inf)
-    got = draw(logits, 0.02, automaton, 0, end, 300, torch.rand(2, 300))
+    got = drawn(logits, 0.02, automaton, 0, end, 300, torch.rand(2, 300))
     assert not got.sample.any()
     assert not got.argmax.any()
     np.testing.assert_allclose(got.entropy.numpy(), 0.0, atol=1e-9)
 
 
 def test_the_budget_bounds_where_a_canvas_may_end():
-    automaton = TokenAutomaton(
-        class_of=np.array([0], np.int32),
-        next=np.array([[1], [2], [2]], np.int32),
+    automaton = TokenAutomaton.of_table(
+        np.array([0], np.int32),
+        np.array([[1], [2], [2]], np.int32),
         start=0,
         accepting=np.array([False, False, True]),
         done=2,
@@ -151,13 +165,14 @@ def test_the_budget_bounds_where_a_canvas_may_end():
 def test_what_lies_behind_the_budget_is_fill():
     table, accepting = np.array([[0, 0, 0, 0, 0]] * S), np.ones(S, bool)
     automaton = automaton_of(table, accepting)
-    got = draw(torch.randn(L, V), 1.0, automaton, 0, ALL, 2, torch.rand(2, L))
+    got = drawn(torch.randn(L, V), 1.0, automaton, 0, ALL, 2, torch.rand(2, L))
     assert got.argmax[2:].tolist() == [0, 0]
     assert got.sample[2:].tolist() == [0, 0]
     assert got.entropy[2:].tolist() == [0.0, 0.0]
     assert len(got.entropy) == L
 
 
+@pytest.mark.usefixtures("parting")
 @pytest.mark.parametrize("seed", range(6))
 def test_the_native_form_is_the_definition(seed, monkeypatch):
     """On an automaton of many states and sets, with logits of a real model's spread and some barred."""
@@ -170,9 +185,9 @@ def test_the_native_form_is_the_definition(seed, monkeypatch):
     logits[torch.from_numpy(rng.random((length, vocabulary)) < 0.2)] = -torch.inf
     logits[:, 0] = -30.0
     end, uniform = np.where(rng.random(states) < 0.7, 0.0, -np.inf), torch.from_numpy(rng.random((2, length)))
-    native = draw(logits, 0.6, automaton, 0, end, length, uniform)
+    native = drawn(logits, 0.6, automaton, 0, end, length, uniform)
     monkeypatch.setattr("redraft.kernels.constrained.runs_natively", lambda *arguments, **kinds: False)
-    defined = draw(logits, 0.6, automaton, 0, end, length, uniform)
+    defined = drawn(logits, 0.6, automaton, 0, end, length, uniform)
     assert torch.equal(native.argmax, defined.argmax)
     assert torch.equal(native.sample, defined.sample)
     torch.testing.assert_close(native.entropy, defined.entropy, rtol=0, atol=1e-9)
@@ -184,7 +199,7 @@ def test_where_nothing_is_left_it_says_so(monkeypatch):
     nothing = torch.tensor([[0.0, 1.0], [-torch.inf, -torch.inf]])
     end = np.array([-np.inf, 0.0])
     with pytest.raises(ValueError, match="no sequence"):
-        draw(nothing, 1.0, automaton, 0, end, 2, torch.rand(2, 2))
+        drawn(nothing, 1.0, automaton, 0, end, 2, torch.rand(2, 2))
     monkeypatch.setattr("redraft.kernels.constrained.runs_natively", lambda *arguments, **kinds: False)
     with pytest.raises(ValueError, match="no sequence"):
-        draw(nothing, 1.0, automaton, 0, end, 2, torch.rand(2, 2))
+        drawn(nothing, 1.0, automaton, 0, end, 2, torch.rand(2, 2))

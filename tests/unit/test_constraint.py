@@ -11,6 +11,7 @@ import torch
 import redraft
 from redraft import OptionError
 from redraft.core.errors import SchemaError
+from redraft.kernels.class_scores import of_logits
 from redraft.kernels.constrained import draw
 from redraft.model.cache import KVCache
 from redraft.sampler import constrained, noise
@@ -186,10 +187,11 @@ def test_an_enum_is_chosen_as_the_model_would():
     expected = np.array([spellings(value, 0, []) for value in values])
     used, end = constrained.ends(automaton, L, L)
     counts = dict.fromkeys(values, 0)
+    scores = of_logits(logits, temperature, automaton.parts)
     for seed in range(2000):
         at = [torch.tensor([number]) for number in (seed, 0, 0)]
         uniform = torch.cat([noise.uniform(at[0], stream, *at[1:], L) for stream in (Stream.SAMPLE, Stream.TOKEN)])
-        sample = draw(logits, temperature, automaton, 0, end, used, uniform).sample.tolist()
+        sample = draw(scores, temperature, automaton, 0, end, used, uniform).sample.tolist()
         text = engine.tokenizer.decode(sample)
         counts[next(value for value in values if text == value or text.startswith(f"{value}<"))] += 1
     wanted_counts = expected / expected.sum() * 2000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import redraft
 from redraft.checkpoint.locate import BUNDLED
-from redraft.core.automaton import TokenAutomaton
+from redraft.core.automaton import Edges, TokenAutomaton
+from redraft.kernels.class_scores import of_logits
 from redraft.kernels.constrained import draw
 from redraft.kernels.int4 import int4_products
 from redraft.kernels.int8 import PackedInt8, quantised_linear
@@ -20,6 +22,7 @@ from redraft.kernels.matrices.int4 import Int4Matrix, quantise_int4
 from redraft.kernels.matrices.int8 import Int8Matrix, gate_quantised
 from redraft.kernels.native.build import library
 from redraft.kernels.norm import rms_norm
+from redraft.kernels.watched import Watch
 
 PADDING = 64
 MODES = ({}, {"temperature": 0}, {"mode": "autoregressive", "temperature": 0}, {"mode": "verified"})
@@ -61,45 +64,74 @@ def test_constraints_of_every_kind_hold(padded):
 def automaton(**changes):
     tables = {
         "class_of": np.array([0, 1, 0, -1], np.int32),
-        "next": np.array([[1, 0], [1, 1]], np.int32),
+        "table": np.array([[1, 0], [1, 1]], np.int32),
         "start": 0,
         "accepting": np.array([False, True]),
         "done": 1,
         "shortest": np.array([1, 0], np.int32),
         "fill": 0,
     }
-    return TokenAutomaton(**{**tables, **changes})
+    return TokenAutomaton.of_table(**{**tables, **changes})
 
 
 @pytest.mark.parametrize(
     "changes",
     [{"class_of": np.array([0, 2], np.int32)}, {"class_of": np.array([0, -2], np.int32)},
-     {"next": np.array([[2, 0], [1, 1]], np.int32)}, {"start": 2}],
+     {"table": np.array([[2, 0], [1, 1]], np.int32)}, {"start": 2}],
 )  # fmt: skip
 def test_an_automaton_names_nothing_that_it_has_not(changes):
     with pytest.raises(ValueError, match="not"):
         automaton(**changes)
 
 
-needs_compiler = pytest.mark.skipif(library("paths") is None, reason="no compiler")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"member": np.array([0, 2])},
+        {"kinds": np.array([0, 2])},
+        {"target": np.array([0, -1])},
+        {"source": np.array([0, 7])},
+        {"source": np.array([1, 0])},
+        {"target": np.array([1])},
+        {"begins": np.array([0, 1, 3])},
+        {"begins": np.array([0, 0, 2])},
+    ],
+    ids=str,
+)
+def test_edges_name_nothing_that_is_not_there(changes):
+    good = {"source": [0, 1], "target": [1, 1], "kinds": [0, 1], "member": [0, 1], "begins": [0, 1, 2]}
+    arrays = {name: np.array(values, np.int64) for name, values in good.items()}
+    whole = automaton()
+    made = dataclasses.replace(whole, edges=Edges(**arrays))
+    assert made.advance(0, [0, 1]) == 1
+    with pytest.raises(ValueError, match="not"):
+        dataclasses.replace(whole, edges=Edges(**{**arrays, **changes}))
 
 
-@needs_compiler
 @pytest.mark.parametrize("V", [3, 5, 4096])
 def test_logits_of_another_vocabulary_are_refused_before_c(V):
     with pytest.raises(ValueError, match="classes"):
-        draw(torch.zeros(2, V), 1.0, automaton(), 0, np.zeros(2), 2, torch.zeros(2, 2))
+        of_logits(torch.zeros(2, V), 1.0, automaton().parts)
+    with pytest.raises(ValueError, match="classes"):
+        Watch(automaton().parts, 2, V, 64, torch.device("cpu"))
 
 
-@needs_compiler
 def test_other_arguments_of_a_canvas_are_bounded_too():
-    logits, uniform = torch.zeros(2, 4), torch.zeros(2, 2)
+    whole = automaton()
+    scores, uniform = of_logits(torch.zeros(2, 4), 1.0, whole.parts), torch.zeros(2, 2)
     with pytest.raises(ValueError, match="ends"):
-        draw(logits, 1.0, automaton(), 0, np.zeros(1), 2, uniform)
+        draw(scores, 1.0, whole, 0, np.zeros(1), 2, uniform)
     with pytest.raises(ValueError, match="no state 7"):
-        draw(logits, 1.0, automaton(), 7, np.zeros(2), 2, uniform)
+        draw(scores, 1.0, whole, 7, np.zeros(2), 2, uniform)
     with pytest.raises(ValueError, match="draws"):
-        draw(logits, 1.0, automaton(), 0, np.zeros(2), 2, torch.zeros(2, 1))
+        draw(scores, 1.0, whole, 0, np.zeros(2), 2, torch.zeros(2, 1))
+    with pytest.raises(ValueError, match="another automaton"):
+        draw(scores, 1.0, automaton(), 0, np.zeros(2), 2, uniform)
+    with pytest.raises(ValueError, match="explicit scores"):
+        draw(dataclasses.replace(scores, explicit=torch.zeros(2, 9)), 1.0, whole, 0, np.zeros(2), 2, uniform)
+
+
+needs_compiler = pytest.mark.skipif(library("paths") is None, reason="no compiler")
 
 
 def _int4(E, R, K):

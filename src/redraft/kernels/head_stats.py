@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -36,3 +38,16 @@ class HeadStats:
     soft_embedding: Float[Tensor, "... L D"]
     dropped_mass: Float[Tensor, "... L"]
     classes: tuple[ClassScores | None, ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Sequence[HeadStats]) -> HeadStats:
+        """Those of several passes, one behind the other."""
+        return cls(
+            argmax=torch.cat([part.argmax for part in parts]),
+            sample=torch.cat([part.sample for part in parts]),
+            entropy=torch.cat([part.entropy for part in parts]),
+            log_prob=torch.cat([part.log_prob for part in parts]),
+            soft_embedding=torch.cat([part.soft_embedding for part in parts]),
+            dropped_mass=torch.cat([part.dropped_mass for part in parts]),
+            classes=tuple(scores for part in parts for scores in part.classes),
+        )

@@ -85,8 +85,14 @@ def head_tiles(
     ]
     if len(passes) == 1:
         return passes[0]
-    found = {name: torch.cat([getattr(p, name) for p in passes]) for name in vars(passes[0]) if name != "classes"}
-    return TileResults(**found)
+    return TileResults(
+        argmax=torch.cat([p.argmax for p in passes]),
+        sample=torch.cat([p.sample for p in passes]),
+        entropy=torch.cat([p.entropy for p in passes]),
+        log_prob=torch.cat([p.log_prob for p in passes]),
+        soft=torch.cat([p.soft for p in passes]),
+        dropped=torch.cat([p.dropped for p in passes]),
+    )
 
 
 def _pass(

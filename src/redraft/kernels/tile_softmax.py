@@ -67,9 +67,9 @@ def native_tile(
     expect("a tile's scale", scale, C)
     expect("the rows' scale", product.row_scale, N)
     call(
-        "head", "head_tile" if watch is None else "head_tile_watched", logits, KINDS[product.dtype], N, C, first, cap, product.row_scale, scale, inverse,
-        state.top, state.mass, state.moment, state.argmax, rescale, blocks, BLOCK, weights, unit,
-        *(() if watch is None else watch.native_arguments(first)),
+        "head", "head_tile" if watch is None else "head_tile_watched", logits, KINDS[product.dtype], N, C, first, cap,
+        product.row_scale, scale, inverse, state.top, state.mass, state.moment, state.argmax, rescale, blocks, BLOCK,
+        weights, unit, *(() if watch is None else watch.native_arguments(first)),
     )  # fmt: skip
     return Tile(rescale, blocks, weights, unit)
 

@@ -36,7 +36,7 @@ class Watch:
     """What the tiles of one pass say of the classes of one automaton, for all its rows."""
 
     def __init__(self, parts: Parts, rows: int, vocabulary: int, columns: int, device: torch.device) -> None:
-        """Raises ValueError where the automaton has another vocabulary. Tiles have `columns` each, the last one fewer."""
+        """Of a pass by tiles of `columns`. Raises ValueError where the automaton has another vocabulary."""
         if len(parts.broad_of) != vocabulary:
             raise ValueError(
                 f"the automaton has the classes of {len(parts.broad_of)} tokens, the embedding has {vocabulary}"
@@ -114,7 +114,7 @@ class Watch:
     def _draw(
         self, places: Int[Tensor, "P"], groups: Int[Tensor, "P"], uniform: Float[Tensor, "P"], scaled: ScaledColumns
     ) -> Int[Tensor, "P"]:
-        """Inverse CDF over the runs, then inside one run. Sums run in float64, on the host where the device has none."""
+        """Inverse CDF over the runs, then inside one run, in float64: on the host where the device has none."""
         device = self.sums.device
         host = device if has_float64(device) else torch.device("cpu")
         rows, of = places.to(device), groups.to(device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -220,10 +219,9 @@ class DiffusionGemma(nn.Module):
         """
         if any(parts is not None for parts in watch):
             rows = [slice(row, row + 1) for row in range(len(hidden))]
-            found = [self._head(hidden[row], temperature[row], uniform[row], watch[row.start]) for row in rows]
-            names = [field.name for field in fields(HeadStats) if field.name != "classes"]
-            joined = {name: torch.cat([getattr(stats, name) for stats in found]) for name in names}
-            return HeadStats(**joined, classes=tuple(stats.classes[0] if stats.classes else None for stats in found))
+            return HeadStats.joined(
+                [self._head(hidden[row], temperature[row], uniform[row], watch[row.start]) for row in rows]
+            )
         return self._head(hidden, temperature, uniform, None)
 
     def _head(self, hidden: Tensor, temperature: Tensor, uniform: Tensor, parts: Parts | None) -> HeadStats:
@@ -246,7 +244,7 @@ class DiffusionGemma(nn.Module):
             log_prob=stats.log_prob.view(B, L),
             soft_embedding=stats.soft_embedding.view(B, L, D),
             dropped_mass=stats.dropped_mass.view(B, L),
-            classes=stats.classes,
+            classes=stats.classes or (None,) * B,
         )
 
 

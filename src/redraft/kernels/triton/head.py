@@ -138,7 +138,7 @@ def head_triton(
     ]
     if len(parts) == 1:
         return parts[0]
-    return HeadStats(**{name: torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+    return HeadStats.joined(parts)
 
 
 def _pass(
