@@ -65,6 +65,8 @@ class GenerationStats:
         empty_retries: canvases drafted once more because the reply would have been empty.
         redrafts: rounds in which doubted tokens were drafted again; those kept are `redrafts_kept`.
         plateaus: canvases given up before their last step.
+        disagreements: tokens of a reply under a constraint in whose place the model, left free, would have written
+            others, as it saw the canvas at its last step. In the other modes 0.
         drafted_tokens: tokens that "verified" had before the causal mode; those kept are `verified_tokens`.
         tokens_per_forward: generated tokens / denoising steps, the reference's definition; / encode passes in the
             causal mode, which has no denoising steps.
@@ -91,6 +93,7 @@ class GenerationStats:
     redrafts: int = 0
     redrafts_kept: int = 0
     plateaus: int = 0
+    disagreements: int = 0
     drafted_tokens: int = 0
     verified_tokens: int = 0
 
@@ -106,6 +109,8 @@ class GenerationStats:
         ]
         if self.redrafts:
             parts.append(f"{self.redrafts_kept} of {_count(self.redrafts, 'redraft', 'redrafts')} kept")
+        if self.disagreements:
+            parts.append(f"{_count(self.disagreements, 'token', 'tokens')} against the model")
         if self.drafted_tokens:
             drafted = _count(self.drafted_tokens, "drafted token", "drafted tokens")
             parts.append(f"{self.verified_tokens} of {drafted} kept")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from redraft.sampler import noise
+from redraft.sampler.held_stop import HeldStep, Standstill
 from redraft.sampler.noise import Stream
 from redraft.sampler.stop import new_history
 
@@ -38,7 +39,7 @@ class CanvasState:
     Attributes:
         number: of the canvas in its reply, from 0.
         tokens: [L] the noisy canvas.
-        history: [H, 1, L] the argmax canvases of the last H steps.
+        history: [H, 1, L] the argmax canvases of the last H steps; under a constraint their texts, see `as_text`.
         uniform, noise: [S, L] of this block of steps, the next one's in row `taken` modulo S.
         within: [S, L] the same, of the token on an automaton's edge; None until a constraint asks.
         argmax: [L] what would be committed now; None before the first step.
@@ -46,7 +47,8 @@ class CanvasState:
         step: place in the temperature schedule, of the step that comes next.
         taken: steps that this draft has taken.
         drawn: steps that earlier drafts of this canvas took; noise goes on from there.
-        settled: whether it stopped because it was stable and confident.
+        settled: whether it stopped because it was stable and confident, or because the model will not come round to the
+            constraint.
         pinned: [L] token ids that never change, -1 elsewhere; None where nothing is held.
         barred: [L] positions at which end-of-turn is barred; None where it may stand anywhere.
         rounds: redrafts that this canvas has had.
@@ -54,6 +56,8 @@ class CanvasState:
         least_entropy: nats, the least mean entropy so far.
         candidates: argmax canvases of the steps in which it fell.
         stale: steps since then.
+        held: what the last step under a constraint said beside its results; None without one.
+        standstill: how long the model has not come round to the constraint.
     """
 
     number: int
@@ -75,6 +79,8 @@ class CanvasState:
     least_entropy: float = float("inf")
     candidates: list[Tensor] = field(default_factory=list)
     stale: int = 0
+    held: HeldStep | None = None
+    standstill: Standstill = field(default_factory=Standstill)
 
     @property
     def length(self) -> int:

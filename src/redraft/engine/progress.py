@@ -9,6 +9,8 @@ from torch import Tensor
 from redraft.engine.canvas import CanvasState
 from redraft.engine.sequence import Sequence
 from redraft.kernels.head_stats import HeadStats
+from redraft.sampler import held_stop
+from redraft.sampler.held_stop import HeldStep
 from redraft.sampler.stop import remember, stable_and_confident
 
 # A canvas is cut behind an end-of-turn that was there a step ago and is this certain, and keeps a margin.
@@ -23,8 +25,12 @@ def advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: Te
     """Takes a row of the step's results into its canvas; returns whether the canvas is done."""
     options = sequence.options
     argmax, entropy = stats.argmax[row : row + 1], stats.entropy[row : row + 1]
-    settled = bool(stable_and_confident(state.history, argmax, _of_free(entropy, state), options.confidence_threshold))
-    state.history = remember(state.history, argmax)
+    if state.held is None:
+        sure, text, stands = _of_free(entropy, state), argmax, False
+    else:
+        sure, text, stands = _held(sequence, state, state.held, argmax[0])
+    settled = stands or bool(stable_and_confident(state.history, text, sure, options.confidence_threshold))
+    state.history = remember(state.history, text)
     before = state.argmax
     state.argmax, state.tokens, state.soft = argmax[0], canvas[row], stats.soft_embedding[row]
     done = count(sequence, state, settled=settled, mean_entropy=lambda: float(entropy.mean()))
@@ -49,6 +55,27 @@ def count(sequence: Sequence, state: CanvasState, *, settled: bool, mean_entropy
         _watch(state, mean_entropy())
     stuck = options.plateau_steps and state.stale >= options.plateau_steps
     return settled or bool(stuck) or state.step == options.max_denoising_steps
+
+
+def _held(sequence: Sequence, state: CanvasState, step: HeldStep, argmax: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """([1, N] entropies that count, [1, L] the text that must stand still, whether the model is against it for good) of
+    a canvas under a constraint."""
+    options, ends = sequence.options, sequence.reply.end_ids
+    length = held_stop.text_length(argmax, ends, sequence.room())
+    text = held_stop.as_text(argmax, length, ends)
+    places = held_stop.free_places(step, length)
+    if not len(places):
+        return step.entropy.new_zeros(1, 1), text[None], False
+    sure = step.entropy[places]
+    stands = state.standstill.is_for_good(
+        step,
+        text,
+        share=float(held_stop.against(step, argmax, places, ends).float().mean()),
+        mean_entropy=float(sure.mean()),
+        stability_threshold=options.stability_threshold,
+        confidence_threshold=options.confidence_threshold,
+    )
+    return sure[None], text[None], stands
 
 
 def _of_free(entropy: Tensor, state: CanvasState) -> Tensor:

@@ -148,10 +148,13 @@ class Settle:
             costs.first_canvas_s = time.perf_counter() - costs.started
         canvas = canvas if judged is None else judged.token_ids
         before = sequence.committed
+        own = None if state.held is None else state.held.own.tolist()
         if sequence.constraint is not None and sequence.strict:
             # What lies behind the budget is fill, and no end that the model has set.
             canvas = canvas[: sequence.budget - before]
         ids, text, shown = sequence.reply.add(canvas)
+        if own is not None:
+            costs.disagreements += sum(token != wanted for token, wanted in zip(ids, own, strict=False))
         log_probs, doubts = None, []
         if judged is not None:
             log_probs = judged.log_probs.tolist()[: len(ids)]

@@ -15,6 +15,7 @@ from redraft.kernels.head import entropy_of, inverse_cdf
 from redraft.kernels.head_stats import HeadStats
 from redraft.model.model import DiffusionGemma
 from redraft.sampler import constrained
+from redraft.sampler.held_stop import HeldStep
 
 
 def is_steered(sequence: Sequence, state: CanvasState) -> bool:
@@ -77,6 +78,7 @@ def steer(
     argmax, sample, entropy = stats.argmax[row], stats.sample[row], stats.entropy[row]
     if sequence.constraint is not None:
         drawn = _constrained(model, hidden, stats.classes[row], sequence, state, temperature, source)
+        state.held = HeldStep(own=argmax.clone(), own_entropy=entropy.clone(), entropy=drawn.entropy, local=drawn.local)
         argmax.copy_(drawn.argmax)
         sample.copy_(drawn.sample)
         # The joint distribution can make a canvas look settled whose tokens the model would still move about.
