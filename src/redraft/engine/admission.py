@@ -23,13 +23,14 @@ from redraft.model.cache import SequenceCache
 from redraft.model.gemma4 import NO_CANVAS
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.noise import as_int64
+from redraft.text import response_format
 from redraft.text.call_pattern import function_names
 from redraft.text.chat import ChatTemplate
 from redraft.text.constraint import Constraint, ConstraintFactory
+from redraft.text.grammar.nodes import Node
 from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE, TURN_OPEN
 from redraft.text.output import Reading
 from redraft.text.prompt_text import PromptText, Shield
-from redraft.text.response_format import response_node
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -49,15 +50,23 @@ class Admission:
         canvas = model.config.canvas_length if model.config.has_canvas else 0
         self.stops = Stops.of_model(tokenizer, template, defaults.end_ids, canvas)
 
-    def __call__(self, prompt: Prompt, options: GenerationOptions | None, changes: Mapping[str, Any]) -> Sequence:
-        """A request, checked and laid out.
+    def __call__(
+        self,
+        prompt: Prompt,
+        options: GenerationOptions | None,
+        changes: Mapping[str, Any],
+        held_to: Node | None = None,
+    ) -> Sequence:
+        """A request, checked and laid out; its reply is held to a format, to tools, or to `held_to` alone.
 
         Raises:
             InputError: a prompt or an option that cannot work.
         """
         resolved = self.resolved(options, changes)
-        if resolved.response_format is not None and response_node(resolved.response_format) is None:
-            # Any text, which is what there is without.
+        if held_to is not None:
+            resolved = resolved.with_changes(response_format=None, tools=None, tool_choice="auto")
+        elif resolved.response_format is not None and response_format.is_any_text(resolved.response_format):
+            # Which is what there is without.
             resolved = resolved.with_changes(response_format=None)
         if resolved.response_format is not None and resolved.tools is self.defaults.options.tools:
             # Who asks for a format wants no call that nobody has declared.
@@ -74,7 +83,11 @@ class Admission:
         budget = min(resolved.max_new_tokens, room // length * length)
         seed = secrets.randbits(EXACT_BITS) if resolved.seed is None else resolved.seed
         resolved = resolved.with_changes(seed=seed)
-        constraint, *instead = self._constraints_of(resolved, thinking)
+        formatted = held_to is not None or resolved.response_format is not None
+        if held_to is None:
+            constraint, *instead = self._constraints_of(resolved, thinking)
+        else:
+            constraint, instead = self.constraints.held_to(held_to, resolved, thinking=thinking), []
         sequence = Sequence(
             prompt=ids,
             options=resolved,
@@ -82,12 +95,12 @@ class Admission:
             cache=SequenceCache(self.model.config, self.model.dtype, self.model.device),
             pending=ids,
             stops=self.stops(ids),
-            reply=self._reply(resolved, budget, thinking, bare_calls=constraint is None),
+            reply=self._reply(resolved, budget, thinking, formatted=formatted, bare_calls=constraint is None),
             budget=budget,
             canvas_length=length,
             constraint=constraint,
             constraint_state=0 if constraint is None else constraint.automaton.start,
-            strict=resolved.response_format is not None or resolved.tool_choice not in ("auto", "none"),
+            strict=formatted or resolved.tool_choice not in ("auto", "none"),
             wanted_calls=called_names(resolved),
             instead=tuple(found for found in instead if found is not None),
         )
@@ -110,9 +123,11 @@ class Admission:
             _refuse_canvas(self.defaults.options, changes)
         return self.defaults.options.with_changes(**changes)
 
-    def _reply(self, options: GenerationOptions, budget: int, thinking: bool, *, bare_calls: bool) -> Reply:
+    def _reply(
+        self, options: GenerationOptions, budget: int, thinking: bool, *, formatted: bool, bare_calls: bool
+    ) -> Reply:
         """What the reply gathers in, and how it is read."""
-        text_alone = options.response_format is not None and not _has_parts(options, thinking)
+        text_alone = formatted and not _has_parts(options, thinking)
         reading = Reading(plain=text_alone or options.skip_special_tokens, bare_calls=bare_calls, thinking=thinking)
         return Reply(
             self.tokenizer,

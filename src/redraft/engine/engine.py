@@ -20,7 +20,7 @@ from redraft.core.results import Generation, ModelInfo
 from redraft.engine.admission import Admission
 from redraft.engine.defaults import Defaults
 from redraft.engine.given import check_text, checked_span, requests_of
-from redraft.engine.infill import holes_of, pattern_of
+from redraft.engine.infill import holes_of, tree_of
 from redraft.engine.loop import CanvasLoop
 from redraft.engine.outcome import outcome
 from redraft.engine.prefix import BUDGET_BYTES, PrefixCache
@@ -189,9 +189,8 @@ class LocalEngine(Engine):
     ) -> PreparedRequest:
         if self.tokenizer is None:
             raise PromptError("holes need a tokenizer, and this model's directory has none")
-        pattern = pattern_of(pieces, lengths, self.admission.constraints.marked)
-        changes["response_format"] = {"type": "regex", "pattern": pattern}
-        prepared = self.prepare(prompt, options, **changes)
+        tree = tree_of(pieces, lengths, self.admission.constraints.marked)
+        prepared = PreparedRequest(self.admission(prompt, options, changes, held_to=tree))
         prepared.sequence.pieces = pieces
         # What stands around the holes may be a call or a thought.
         prepared.sequence.reply.read_as(Reading(bare_calls=False))

@@ -1,4 +1,4 @@
-"""Text with holes: what stands around them is a pattern that the reply must match."""
+"""Text with holes: what stands around them is what the reply must repeat."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 
 from redraft.core.errors import PromptError
+from redraft.text.grammar.nodes import FIRST_MARK, MARKS, Chars, Node, Repeat, Sequence, Text
 
 _HOLE = re.compile(r"\[\[\.\.\.(\d*)\]\]")
-_SYNTAX = re.compile(r"[\\.+*?()|\[\]{}^$#&~-]")
-_CONTENT = "[^\n\ue000-\ue0ff]"
+_CONTENT = Chars(((0, 0x09), (0x0B, 0xD7FF), (FIRST_MARK + MARKS, 0x10FFFF)))
 
 
 def holes_of(text: str) -> tuple[list[str], list[int | None]]:
@@ -26,21 +26,18 @@ def holes_of(text: str) -> tuple[list[str], list[int | None]]:
     return _HOLE.split(text)[::2], lengths
 
 
-def pattern_of(pieces: list[str], lengths: list[int | None], marked: Callable[[str], str]) -> str:
+def tree_of(pieces: list[str], lengths: list[int | None], marked: Callable[[str], str]) -> Node:
     """The pieces as they are, and between them what fills the holes.
 
-    Open holes have no longest length: to count in several of them at once takes 2^n states.
+    Args:
+        pieces, lengths: see `holes_of`.
+        marked: writes special tokens as marks.
     """
-    parts = [escaped(marked(pieces[0]))]
+    parts: list[Node] = [Text(marked(pieces[0]))]
     for length, piece in zip(lengths, pieces[1:], strict=True):
-        count = "+" if length is None else f"{{{length}}}"
-        parts += [_CONTENT + count, escaped(marked(piece))]
-    return "".join(parts)
-
-
-def escaped(text: str) -> str:
-    """The text as a pattern that matches it alone."""
-    return _SYNTAX.sub(lambda found: "\\" + found[0], text)
+        # Open holes have no longest length: to count in several of them at once takes 2^n states.
+        parts += [Repeat(_CONTENT, 1 if length is None else length, length), Text(marked(piece))]
+    return Sequence(tuple(parts))
 
 
 def filled(raw: str, pieces: list[str]) -> tuple[str, ...]:

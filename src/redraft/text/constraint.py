@@ -124,13 +124,25 @@ class ConstraintFactory:
             node = Choice((wanted, calls))
         else:
             node, bars_calls = nodes.Sequence((FREE_TEXT, Repeat(calls, 0, 1))), spells_calls
+        read = wanted is None or calls is not None
+        return self._with_thoughts(node, options, thinking, bars_calls=bars_calls, read=read)
+
+    def held_to(self, node: Node, options: GenerationOptions, *, thinking: bool = False) -> Constraint:
+        """A constraint to a tree, whatever format or tools the options ask for."""
+        key = (node, options.enable_thinking, thinking)
+        return self._cached(key, lambda: self._with_thoughts(node, options, thinking, bars_calls=False, read=False))
+
+    def _with_thoughts(
+        self, node: Node, options: GenerationOptions, thinking: bool, *, bars_calls: bool, read: bool
+    ) -> Constraint:
+        """`read`: whether a reader looks for calls and thoughts in the reply."""
         if thinking:
             node = nodes.Sequence((FREE_TEXT, Text(self._mark(CHANNEL_CLOSE)), node))
         elif options.enable_thinking:
             thought = (Text(f"{self._mark(CHANNEL_OPEN)}thought\n"), FREE_TEXT, Text(self._mark(CHANNEL_CLOSE)))
             node = Choice((node, nodes.Sequence((*thought, node))))
         # Ordinary tokens can spell a marker, which whoever reads the reply would take for one.
-        read = wanted is None or calls is not None or options.enable_thinking or thinking
+        read = read or options.enable_thinking or thinking
         return self._made_of(self._language(node, bars_calls, MARKED if read else ()), frozenset())
 
     def _language(

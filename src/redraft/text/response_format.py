@@ -71,6 +71,11 @@ def response_node(wanted: Mapping[str, Any]) -> Node | None:
     return any_of(Text(choice) for choice in choices)
 
 
+def is_any_text(wanted: Mapping[str, Any]) -> bool:
+    """Whether a reply may be any text. See `response_node` for errors."""
+    return wanted.get("type") == "text" and response_node(wanted) is None
+
+
 def _schema(fields: Any, kind: str) -> Mapping[str, Any] | bool:
     schema = fields.get("schema") if isinstance(fields, Mapping) else None
     if not isinstance(schema, Mapping | bool):
