@@ -88,7 +88,7 @@ def test_of_a_function_that_is_not_strict_what_cannot_be_enforced_is_free(mini):
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"properties": ["a"]}, {"properties": {"a": {}}, "required": "a"}, {"properties": {}, "required": ["a"]}, [1]],
+    [{"properties": ["a"]}, {"properties": {"a": {}}, "required": "a"}, [1]],
     ids=str,
 )
 def test_declarations_that_are_none(mini, parameters):
@@ -112,7 +112,9 @@ def test_an_argument_stands_once_though_the_pattern_allows_more(mini):
     assert constraint.narrowed(once) is None
     assert narrower.automaton.advance(narrower.automaton.start, once) >= 0
     without = mini.tokenizer.encode("<|tool_call>call:PlayMusic{year:1999}<tool_call|>")
-    assert constraint.automaton.advance(constraint.automaton.start, without) < 0, "artist is required"
+    narrower = constraint.narrowed(without)
+    assert narrower.automaton.advance(narrower.automaton.start, without) < 0, "artist is required"
+    assert narrower.automaton.advance(narrower.automaton.start, once) >= 0
 
 
 def test_a_schema_with_the_thought_channel(mini):
@@ -139,14 +141,18 @@ def test_a_reply_goes_on_in_the_next_canvas(mini):
 @pytest.mark.parametrize(
     ("wanted", "error", "words"),
     [
-        ({"type": "json_schema", "schema": {"type": "number", "multipleOf": 3}}, SchemaError, "multipleOf"),
-        ({"type": "json_schema", "schema": {"properties": {"a": {"if": {}}}}}, SchemaError, "properties.a.if"),
+        ({"type": "json_schema", "schema": {"type": "number", "multipleOf": 0.007}}, SchemaError, "multipleOf"),
+        (
+            {"type": "json_schema", "schema": {"properties": {"a": {"if": {"type": "object"}, "then": False}}}},
+            SchemaError,
+            "properties.a.if",
+        ),
         ({"type": "json_schema"}, OptionError, "schema"),
         ({"type": "regex", "pattern": "(a"}, OptionError, "pattern"),
         ({"type": "choice", "choices": []}, OptionError, "choices"),
         ({"type": "poem"}, OptionError, "poem"),
         ({"type": "regex", "pattern": "a{500}"}, OptionError, "shortest reply"),
-        ({"type": "regex", "pattern": "(a|b)*a(a|b){30}"}, OptionError, "too long or too much memory"),
+        ({"type": "regex", "pattern": "(a|b)*a(a|b){30}"}, OptionError, "needs too much to compile"),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_at_once(mini, wanted, error, words):

@@ -13,10 +13,11 @@ from redraft.checkpoint.locate import BUNDLED
 from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
 from redraft.engine.defaults import OTHERWISE
-from redraft.text.bare_calls import without_bare_calls
-from redraft.text.byte_automaton import symbols
+from redraft.text.bare_calls import spelling_no_call
 from redraft.text.constraint import FREE_TEXT
-from redraft.text.pattern import compile_pattern
+from redraft.text.grammar.compile import compiled
+from redraft.text.grammar.core import product
+from taken import takes
 
 SENTENCE = "I can only help with music, playlists, weather, restaurants, books, films and screenings."
 REQUESTS = ("play some jazz", "book a table for two", "rate this book five stars", "hello")
@@ -85,16 +86,7 @@ def test_plain_text_has_neither_markers_nor_parts(mini):
 
 
 def test_text_that_spells_a_call_is_barred_and_prose_is_not():
-    automaton = without_bare_calls(compile_pattern(FREE_TEXT))
-
-    def takes(text):
-        state = automaton.start
-        for symbol in symbols(text):
-            state = automaton.next[state, symbol]
-            if state == DEAD:
-                return False
-        return bool(automaton.final[state])
-
+    barred = product(compiled(FREE_TEXT), spelling_no_call())
     for text in (
         "call:f{",
         "I call:PlayMusic{genre",
@@ -104,7 +96,7 @@ def test_text_that_spells_a_call_is_barred_and_prose_is_not():
         "call:call:f{",
         "\ncall:f{",
     ):
-        assert not takes(text), text
+        assert not takes(barred, text), text
     for text in (
         "call: Bob (my friend)",
         "recall:f{",
@@ -114,7 +106,7 @@ def test_text_that_spells_a_call_is_barred_and_prose_is_not():
         "call:\n\nf x{",
         "a{b}(c)",
     ):
-        assert takes(text), text
+        assert takes(barred, text), text
 
 
 ZEBRA = [{"type": "function", "function": {"name": "get_zebra", "parameters": {"type": "object", "properties": {}}}}]

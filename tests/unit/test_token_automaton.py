@@ -10,32 +10,27 @@ import pytest
 from redraft.checkpoint.locate import BUNDLED
 from redraft.core.automaton import DEAD, TokenAutomaton
 from redraft.core.errors import OptionError
-from redraft.text.byte_automaton import ByteAutomaton, behind, either, minimal, symbols
 from redraft.text.bytes_of_tokens import marks_of, token_bytes
-from redraft.text.once import Once, parts, restricted
-from redraft.text.pattern import compile_pattern
+from redraft.text.grammar.compile import compiled
+from redraft.text.grammar.nodes import Chars, Repeat, Sequence, Text, Without
+from redraft.text.grammar.reference import counted_out
+from redraft.text.grammar.regex import whole
 from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer
 from schemas import random_tokens
+from taken import takes
 
 TOKENIZER = Tokenizer.from_directory(BUNDLED / "mini")
 MARKS = marks_of(TOKENIZER, ("<|tool_call>", "<tool_call|>", '<|"|>'))
 TOKENS = token_bytes(TOKENIZER, MARKS)
 ENDS = TOKENIZER.end_of_turn_ids()
 PAD, EOS = TOKENIZER.id_of("<pad>"), TOKENIZER.id_of("<eos>")
+FREE = Repeat(Chars(((0, 0xD7FF), (0xE100, 0x10FFFF))))
 
 
-def takes(automaton: ByteAutomaton, text: str) -> bool:
-    state = automaton.start
-    for symbol in symbols(text):
-        state = automaton.next[state, symbol]
-        if state == DEAD:
-            return False
-    return bool(automaton.final[state])
-
-
-def over_tokens(pattern: str) -> TokenAutomaton:
-    return token_automaton(compile_pattern(pattern), TOKENS, ENDS, PAD, EOS)
+def over_tokens(node) -> TokenAutomaton:
+    core = compiled(node)
+    return token_automaton(counted_out(core, np.ones(len(core.rules), np.uint8)), TOKENS, ENDS, PAD, EOS)
 
 
 @pytest.mark.parametrize(
@@ -46,88 +41,40 @@ def over_tokens(pattern: str) -> TokenAutomaton:
         ("a{2,3}é?", ["aa", "aaaé"], ["a", "aé"]),
         ("[^a]*", ["", "bc\n", "漢"], ["a", "ba"]),
         ("a|(b)", ["a", "b"], ["ab"]),
+        ("(ab){3,70}c", ["abababc", "ab" * 70 + "c"], ["ababc", "ab" * 71 + "c"]),
+        ("[ab]{60,90}a", ["b" * 60 + "a", "a" * 91], ["b" * 59 + "a", "a" * 92, "b" * 61]),
+        ("(a|b)*a(a|b){2}", ["abb", "bbabb", "aaa"], ["bbb", "ab", "abbb"]),
     ],
 )
 def test_a_pattern_matches_whole_texts(pattern, yes, no):
-    automaton = compile_pattern(pattern)
-    assert [takes(automaton, text) for text in yes] == [True] * len(yes)
-    assert [takes(automaton, text) for text in no] == [False] * len(no)
+    core = compiled(whole(pattern))
+    assert [takes(core, text) for text in yes] == [True] * len(yes)
+    assert [takes(core, text) for text in no] == [False] * len(no)
 
 
-@pytest.mark.parametrize("pattern", ["(a", "a)|(b", "[z-a]", r"(?=a)b", r"\p{Nonsense}"])
-def test_what_is_no_pattern_is_refused(pattern):
-    with pytest.raises(OptionError, match="pattern"):
-        compile_pattern(pattern)
-
-
-def test_a_pattern_without_any_text_is_refused():
+def test_a_tree_without_any_text_is_refused():
     with pytest.raises(OptionError, match="no text"):
-        restricted(compile_pattern("xaay"), Once("x", ("a",), "y", "q", False))
+        compiled(Without(Text("xay"), ("a",)))
 
 
 def test_only_the_special_token_is_a_mark():
     mark = MARKS['<|"|>']
-    anything = compile_pattern(f"((?s:.)|{mark})*")
-    assert takes(anything, mark)
-    assert not takes(anything, MARKS["<|tool_call>"]), "the pattern does not name this one"
-    bare = anything
-    state = bare.start
+    anything = compiled(Sequence((FREE, Text(mark), FREE)))
+    assert takes(anything, f"a{mark}b")
+    assert not takes(anything, MARKS["<|tool_call>"]), "the tree does not name this one"
+    state = anything.start
     for byte in mark.encode():
-        state = bare.next[state, byte] if state != DEAD else DEAD
+        state = anything.next[state, anything.kind[byte]] if state != DEAD else DEAD
     assert state == DEAD, "bytes that spell the mark are no mark"
-    assert takes(anything, "\uf8ff"), "the rest of the private use area is ordinary text"
+    assert takes(anything, f"\uf8ff{mark}"), "the rest of the private use area is ordinary text"
 
 
-@pytest.mark.parametrize("required", [False, True])
-def test_a_rule_counts_between_opening_and_closing(required):
-    ruled = restricted(compile_pattern("(x(aa:|ab:|b:)*y)*"), Once("x", ("aa:", "ab:"), "y", "q", required))
-    assert takes(ruled, "xaa:b:yxab:y")
-    assert not takes(ruled, "xaa:ab:y")
-    assert not takes(ruled, "xaa:b:b:aa:y")
-    assert takes(ruled, "xb:y") is not required
-    assert takes(ruled, "")
-
-
-def test_a_rule_counts_neither_strings_nor_what_is_nested():
-    rule = Once("o{", ("{a:", ",a:", "{qbqa:", ",qbqa:"), "y", "q", True)
-    ruled = restricted(compile_pattern("o(?s:.)*y"), rule)
-    good = ["o{a:1}y", "o{b:q,a:q,a:{a:[{a:1}]}}y", "o{qbqa:qq}y", "o{a:[{c:q}q,a:1}],d:q,a:q}y"]
-    bad = ["o{b:q,a:q}y", "o{b:{a:1}}y", "o{a:1,a:2}y", "o{a:{a:1},a:2}y", "o{a:qq,qbqa:1}y", "o{}y"]
-    assert [text for text in good if not takes(ruled, text)] == []
-    assert [text for text in bad if takes(ruled, text)] == []
-    for text in (*good, *bad):
-        found = sum(parts(text[1:-1], "q").count(item) for item in rule.items)
-        assert (found == 1) == (text in good), text
-
-
-def test_languages_are_joined_by_their_first_symbol():
-    both = either(compile_pattern("(ab)*c"), compile_pattern("x+"))
-    assert [takes(both, text) for text in ("ababc", "c", "xx", "", "abx")] == [True, True, True, False, False]
-    after = behind(compile_pattern("<[^>]*>"), compile_pattern("(ab)*"))
-    assert [takes(after, text) for text in ("<q>", "<>abab", "ab", "<q>a")] == [True, True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "states"),
-    [("(aa|ab|ba|bb)*", 2), ("x{40}", 41), ("(a|b)*a(a|b){2}", 8), ("(one|two|six) (one|two|six)", 16)],
-)
-def test_automata_have_no_state_too_many(pattern, states):
-    assert len(compile_pattern(pattern).next) == states
-
-
-def test_automata_over_the_same_texts_are_equal():
-    again = minimal(restricted(compile_pattern("(x(a|b)*y)*"), Once("x", ("a",), "y", "q", False)))
-    plain = compile_pattern("(xb*(ab*)?y)*")
-    assert len(again.next) == len(plain.next)
-    rng = np.random.default_rng(0)
-    for _ in range(2000):
-        text = "".join(rng.choice(list("xaby"), size=rng.integers(0, 9)))
-        assert takes(again, text) == takes(plain, text) == bool(re.fullmatch("(xb*(ab*)?y)*", text)), text
-
-
-def test_a_pattern_that_repeats_too_much_is_refused():
-    with pytest.raises(OptionError, match="repeats too much"):
-        compile_pattern("(a{200}){1000}")
+def test_words_are_barred_wherever_they_are_spelled():
+    free = compiled(Without(FREE, ("<|x|>", "<|y")))
+    for text in ("", "<|", "<|<|", "x|>", "<|x|", "é<|漢"):
+        assert takes(free, text), text
+    for text in ("<|x|>", "a<|<|x|>b", "<|y", "<|x|y<|x|>"):
+        assert not takes(free, text), text
 
 
 PATTERNS = [
@@ -141,7 +88,7 @@ PATTERNS = [
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_what_tokens_spell_matches(pattern):
-    automaton = over_tokens(pattern)
+    automaton = over_tokens(whole(pattern))
     rng = np.random.default_rng(0)
     for _ in range(60):
         tokens = random_tokens(automaton, rng)
@@ -160,7 +107,7 @@ def test_what_tokens_spell_matches(pattern):
     ],
 )
 def test_the_tokenizers_own_spelling_is_taken(pattern, text):
-    automaton = over_tokens(pattern)
+    automaton = over_tokens(whole(pattern))
     state = automaton.advance(automaton.start, TOKENIZER.encode(text))
     assert state != DEAD
     assert automaton.accepting[state]
@@ -169,7 +116,7 @@ def test_the_tokenizers_own_spelling_is_taken(pattern, text):
 
 def test_marks_are_read_in_calls():
     o, c, q = (MARKS[token] for token in ("<|tool_call>", "<tool_call|>", '<|"|>'))
-    automaton = over_tokens(f"{o}call:PlayMusic\\{{artist:{q}[^\ue000-\ue0ff]*{q}\\}}{c}")
+    automaton = over_tokens(Sequence((Text(f"{o}call:PlayMusic{{artist:{q}"), FREE, Text(f"{q}}}{c}"))))
     good = TOKENIZER.encode('<|tool_call>call:PlayMusic{artist:<|"|>Nina Simone<|"|>}<tool_call|>')
     assert automaton.accepting[automaton.advance(automaton.start, good)]
     bad = TOKENIZER.encode('<|tool_call>call:PlayMusic{artist:"Nina Simone"}<tool_call|>')
@@ -182,7 +129,7 @@ def test_marks_are_read_in_calls():
 
 
 def test_end_of_turn_only_behind_a_whole_text():
-    automaton = over_tokens("yes")
+    automaton = over_tokens(Text("yes"))
     assert automaton.advance(automaton.start, [ENDS[0]]) == DEAD
     assert automaton.advance(automaton.start, [PAD]) == DEAD
     assert automaton.advance(automaton.start, [*TOKENIZER.encode("yes"), ENDS[0]]) == automaton.done
