@@ -248,6 +248,8 @@ class Builder:
             raise OptionError(f"at most {BITS} arguments in any order can be held: declare fewer")
         begin, end = self.state(), self.state()
         self.nfa.jumps.append((source, begin, ()))
+        if not node.required:
+            self.nfa.jumps.append((source, target, ()))
         inner = bits + len(node.fields)
         self.groups += 1
         group = self.groups
