@@ -36,23 +36,28 @@ struct Classes {
       : C(C), best(L * C, -INFINITY), level(sums ? L * C : 0, 0.0), m(sums ? L * C : 0, 0.0),
         e(sums ? L * C : 0, NOTHING) {}
 
-  void read(const Scores& from, int64_t i, bool sums) {
+  // `share` [X] is scratch.
+  void read(const Scores& from, int64_t i, bool sums, double* share) {
     double* const top = best.data() + i * C;
     const float* const row = from.score + i * from.X;
+    const int32_t* const kind = from.kind;
     for (int64_t x = 0; x < from.X; ++x) {
       const double score = row[x] * from.scale;
-      if (score > top[from.kind[x]]) top[from.kind[x]] = score;
+      if (score > top[kind[x]]) top[kind[x]] = score;
     }
     if (sums) {
       double *const mass = m.data() + i * C, *const mean = level.data() + i * C;
+      const double scale = from.scale;
+#pragma omp simd
       for (int64_t x = 0; x < from.X; ++x) {
-        if (row[x] == -INFINITY) continue;
-        const int32_t c = from.kind[x];
-        const double score = row[x] * from.scale;
-        // Most classes are one token.
-        const double share = score == top[c] ? 1.0 : std::exp(score - top[c]);
-        mass[c] += share;
-        mean[c] += share * score;
+        const double score = row[x];
+        const double below = score == -INFINITY ? -INFINITY : score * scale - top[kind[x]];
+        share[x] = exp_wide(below);
+      }
+      for (int64_t x = 0; x < from.X; ++x) {
+        if (share[x] == 0.0) continue;
+        mass[kind[x]] += share[x];
+        mean[kind[x]] += share[x] * (row[x] * scale);
       }
       for (int64_t c = 0; c < C; ++c) {
         if (!(mass[c] > 0.0)) continue;
@@ -75,53 +80,80 @@ struct Picked {
   double rest;    // what is left of the draw then, in [0, 1)
 };
 
-// A token of one set: the best, or with `uniform` the one that the draw means: explicit ones in the order of the
-// vocabulary, then broad classes.
-Picked pick(const Automaton& a, const Scores& from, const Classes& classes, int64_t i, int64_t kind,
-            const double* uniform, std::vector<char>& inside) {
-  const Index begin = a.member + a.set_begin[kind], end = a.member + a.set_begin[kind + 1];
-  const float* const row = from.score + i * from.X;
-  for (Index c = begin; c < end; ++c) inside[*c] = 1;
-  double top = -INFINITY;
-  int64_t best = -1;
-  for (Index c = begin; c < end; ++c) top = std::max(top, classes.best[i * a.C + *c]);
-  for (int64_t x = 0; x < from.X && best < 0; ++x)
-    if (inside[from.kind[x]] && row[x] * from.scale == top) best = from.id[x];
-  for (int64_t g = 0; g < from.G; ++g)
-    if (inside[from.broad[g]] && from.best[i * from.G + g] == top) {
-      const int64_t token = from.token[i * from.G + g];
-      if (best < 0 || token < best) best = token;
-    }
-  Picked found{best, 0.0};
-  if (uniform != nullptr && best >= 0) {
-    std::vector<double> share(from.G, 0.0);
-    double explicit_mass = 0.0, total = 0.0;
-    for (int64_t x = 0; x < from.X; ++x)
-      if (inside[from.kind[x]]) explicit_mass += std::exp(row[x] * from.scale - top);
-    total = explicit_mass;
-    for (int64_t g = 0; g < from.G; ++g)
-      if (inside[from.broad[g]]) total += share[g] = std::exp(from.log_mass[i * from.G + g] - top);
-    const double threshold = *uniform * total;
-    double sum = 0.0;
-    bool done = false;
-    if (threshold < explicit_mass)
-      for (int64_t x = 0; x < from.X && !done; ++x) {
-        if (!inside[from.kind[x]]) continue;
-        sum += std::exp(row[x] * from.scale - top);
-        if (sum > threshold) found.token = from.id[x], done = true;
-      }
-    if (!done) sum = explicit_mass;
-    for (int64_t g = 0; g < from.G && !done; ++g) {
-      if (!(share[g] > 0.0)) continue;
-      // Where rounding leaves something behind the last class, that is it.
-      found = {-1 - g, std::min((threshold - sum) / share[g], 1.0 - 0x1p-53)};
-      sum += share[g];
-      done = sum > threshold;
-    }
+// Chooses tokens, by scratch of its own.
+struct Picker {
+  const Automaton& a;
+  const Scores& from;
+  const Classes& classes;
+  std::vector<double> bias, share, broad_share;  // [C] 0 inside the set, [X], [G]
+
+  Picker(const Automaton& a, const Scores& from, const Classes& classes)
+      : a(a), from(from), classes(classes), bias(a.C, -INFINITY), share(from.X), broad_share(from.G) {}
+
+  // A token of one set: the best, or with `uniform` the one that the draw means: explicit ones in the order of the
+  // vocabulary, then broad classes.
+  Picked pick(int64_t i, int64_t kind, const double* uniform) {
+    const Index begin = a.member + a.set_begin[kind], end = a.member + a.set_begin[kind + 1];
+    double top = -INFINITY;
+    for (Index c = begin; c < end; ++c) bias[*c] = 0.0, top = std::max(top, classes.best[i * a.C + *c]);
+    const Picked found = uniform == nullptr ? best_of(i, top) : drawn(i, top, *uniform);
+    for (Index c = begin; c < end; ++c) bias[*c] = -INFINITY;
+    return found;
   }
-  for (Index c = begin; c < end; ++c) inside[*c] = 0;
-  return found;
-}
+
+ private:
+  Picked best_of(int64_t i, double top) const {
+    const float* const row = from.score + i * from.X;
+    int64_t best = -1;
+    for (int64_t x = 0; x < from.X && best < 0; ++x)
+      if (row[x] * from.scale == top && bias[from.kind[x]] == 0.0) best = from.id[x];
+    for (int64_t g = 0; g < from.G; ++g)
+      if (bias[from.broad[g]] == 0.0 && from.best[i * from.G + g] == top) {
+        const int64_t token = from.token[i * from.G + g];
+        if (best < 0 || token < best) best = token;
+      }
+    return {best, 0.0};
+  }
+
+  Picked drawn(int64_t i, double top, double uniform) {
+    const float* const row = from.score + i * from.X;
+    const double *const of_class = bias.data(), scale = from.scale;
+    const int32_t* const kind = from.kind;
+    double* const weight = share.data();
+    double explicit_mass = 0.0;
+#pragma omp simd
+    for (int64_t x = 0; x < from.X; ++x) {
+      const double score = row[x];
+      const double below = score == -INFINITY ? -INFINITY : score * scale - top;
+      weight[x] = exp_wide(std::min(below + of_class[kind[x]], 0.0));
+    }
+    for (int64_t x = 0; x < from.X; ++x) explicit_mass += weight[x];
+    double total = explicit_mass;
+    for (int64_t g = 0; g < from.G; ++g) {
+      broad_share[g] = bias[from.broad[g]] == 0.0 ? std::exp(from.log_mass[i * from.G + g] - top) : 0.0;
+      total += broad_share[g];
+    }
+    const double threshold = uniform * total;
+    double sum = 0.0;
+    int64_t last = -1;
+    for (int64_t x = 0; x < from.X && threshold < explicit_mass; ++x) {
+      if (weight[x] == 0.0) continue;
+      last = x, sum += weight[x];
+      if (sum > threshold) break;
+    }
+    if (last >= 0) return {from.id[last], 0.0};
+    Picked found = best_of(i, top);
+    sum = explicit_mass;
+    for (int64_t g = 0; g < from.G; ++g) {
+      if (!(broad_share[g] > 0.0)) continue;
+      // Where rounding leaves something behind the last class, that is it.
+      found = {-1 - g, std::min((threshold - sum) / broad_share[g], 1.0 - 0x1p-53)};
+      sum += broad_share[g];
+      if (sum > threshold) break;
+    }
+    return found;
+  }
+};
 
 // States that some sequence leads to before each position, whatever the scores. Once the list stays what it was, it
 // stays so.
@@ -286,16 +318,20 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
   const Automaton a{C, S, K, offsets, target, kinds, set_begin, member};
   const Scores from{score, X, *scale, kind, id, G, broad, broad_best, broad_token, broad_mass, broad_level};
   Classes classes(L, C, sums);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t i = 0; i < L; ++i) classes.read(from, i, sums);
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<double> share(X);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < L; ++i) classes.read(from, i, sums, share.data());
+  }
 
-  std::vector<char> inside(C, 0);
+  Picker picker(a, from, classes);
   std::vector<std::vector<int64_t>> alive;
   argmax[0] = -1;
   {
     Best best(a, classes, end, L, state);
     if (!best.any) return;
-    for (int64_t i = 0; i < L; ++i) argmax[i] = pick(a, from, classes, i, best.sets[i], nullptr, inside).token;
+    for (int64_t i = 0; i < L; ++i) argmax[i] = picker.pick(i, best.sets[i], nullptr).token;
     alive = std::move(best.alive);
   }
   if (!sums) return;
@@ -342,7 +378,7 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
       sum += share;
       if (sum > threshold) break;
     }
-    const Picked found = pick(a, from, classes, i, kinds[chosen], uniform + L + i, inside);
+    const Picked found = picker.pick(i, kinds[chosen], uniform + L + i);
     sample[i] = found.token, rest[i] = found.rest;
     s = target[chosen];
   }
