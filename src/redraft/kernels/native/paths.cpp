@@ -183,6 +183,23 @@ struct Reached {
   const std::vector<int64_t>& at(int64_t i) const { return lists[list_of[i]]; }
 };
 
+double largest_of(const double* of_class, Index begin, Index end) {
+  double top = -INFINITY;
+#pragma omp simd reduction(max : top)
+  for (Index c = begin; c < end; ++c) {
+    const double value = of_class[*c];
+    top = value > top ? value : top;
+  }
+  return top;
+}
+
+double sum_of(const double* of_class, Index begin, Index end) {
+  double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+  for (Index c = begin; c < end; ++c) sum += of_class[*c];
+  return sum;
+}
+
 // The likeliest sequence: its edges' sets, and the states before each position that lie on any sequence at all.
 struct Best {
   std::vector<int64_t> sets;
@@ -208,9 +225,7 @@ struct Best {
           if (behind == -INFINITY) continue;
           const int64_t k = a.kinds[j];
           if (made[k] != i) {
-            double top = -INFINITY;
-            for (int64_t m = a.set_begin[k]; m < a.set_begin[k + 1]; ++m) top = std::max(top, of_class[a.member[m]]);
-            of_set[k] = top, made[k] = i;
+            of_set[k] = largest_of(of_class, a.member + a.set_begin[k], a.member + a.set_begin[k + 1]), made[k] = i;
           }
           if (of_set[k] + behind > found) found = of_set[k] + behind, chosen[i * a.S + s] = j;
         }
@@ -233,11 +248,11 @@ struct Sets {
   const Classes& classes;
   Wide weight;
   std::vector<double> flat;
-  std::vector<int64_t> made;
+  std::vector<int64_t> made, spread;
   int64_t top = NOTHING, least = 0, now = -1;
 
   Sets(const Automaton& a, const Classes& classes, int64_t L)
-      : a(a), classes(classes), weight(L * a.K), flat(a.C), made(a.K, -1) {}
+      : a(a), classes(classes), weight(L * a.K), flat(a.C), made(a.K, -1), spread(L) {}
 
   void move_to(int64_t i) {
     now = i, top = NOTHING, least = -NOTHING;
@@ -246,6 +261,7 @@ struct Sets {
       if (e[c] == NOTHING) continue;
       top = std::max(top, e[c]), least = std::min(least, e[c]);
     }
+    spread[i] = top - least;
     // Nearly always a double holds all classes of a position beside each other.
     for (int64_t c = 0; c < a.C && is_flat(); ++c) flat[c] = classes.m[i * a.C + c] * power(e[c] - top);
   }
@@ -260,7 +276,7 @@ struct Sets {
     int64_t reference = top;
     double sum = 0.0;
     if (is_flat()) {
-      for (Index c = begin; c < end; ++c) sum += flat[*c];
+      sum = sum_of(flat.data(), begin, end);
     } else {
       reference = NOTHING;
       for (Index c = begin; c < end; ++c) reference = std::max(reference, e[*c]);
@@ -270,31 +286,143 @@ struct Sets {
   }
 };
 
-// Entropies of a position, from what its classes' marginals are made of.
-//
-// A token's marginal is its own share times a factor r that its whole class has in common, so
-// H = - sum over classes of P(class) (log r + the mean log share within it).
-void entropies(const Classes& classes, int64_t i, const Scatter& factor, double all_m, int64_t all_e, double* entropy,
-               double* local) {
-  const double *const m = classes.m.data() + i * classes.C, *const level = classes.level.data() + i * classes.C;
-  const int64_t* const e = classes.e.data() + i * classes.C;
-  int64_t top = NOTHING;
-  for (const int64_t c : factor.seen)
-    if (factor.sum.m[c] != 0.0) top = std::max(top, e[c]);
-  double total = 0.0, all = 0.0, mean = 0.0;
-  for (const int64_t c : factor.seen) {
-    if (factor.sum.m[c] == 0.0 || m[c] == 0.0) continue;
-    const int64_t exponent = std::min<int64_t>(factor.sum.e[c] + e[c] - all_e, 2);
-    const double marginal = 4.0 * factor.sum.m[c] * m[c] / all_m * power(exponent - 2);
-    // x log x of less has no digit beside anything that an entropy is compared with.
-    if (marginal > 1e-40)
-      total -= marginal * (log_of(factor.sum.m[c] / all_m, factor.sum.e[c] - all_e) + level[c]);
-    const double share = m[c] * power(e[c] - top);
-    all += share, mean += share * level[c];
+// [L + 1, S] the weight of everything that may follow each state.
+Wide what_follows(const Automaton& a, Sets& sets, const std::vector<std::vector<int64_t>>& alive, const double* end,
+                  int64_t L) {
+  const int64_t S = a.S;
+  const Index offsets = a.offsets, target = a.target, kinds = a.kinds;
+  Wide backward((L + 1) * S);
+  for (const int64_t s : alive[L]) set_exp(backward.m[L * S + s], backward.e[L * S + s], end[s]);
+  for (int64_t i = L - 1; i >= 0; --i) {
+    sets.move_to(i);
+    const double *wm = sets.weight.m.data() + i * a.K, *fm = backward.m.data() + (i + 1) * S;
+    const int64_t *we = sets.weight.e.data() + i * a.K, *fe = backward.e.data() + (i + 1) * S;
+    for (const int64_t s : alive[i]) {
+      int64_t top = 2 * NOTHING;
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
+        if (fm[target[j]] == 0.0) continue;
+        sets.make(kinds[j]);
+        top = std::max(top, we[kinds[j]] + fe[target[j]]);
+      }
+      double sum = 0.0;
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j)
+        sum += wm[kinds[j]] * fm[target[j]] * power(std::min<int64_t>(we[kinds[j]] + fe[target[j]] - top, 0));
+      set(backward.m[i * S + s], backward.e[i * S + s], sum, top);
+    }
   }
-  *entropy = std::max(total, 0.0);
-  *local = std::max(log_of(all, top) - mean / all, 0.0);
+  return backward;
 }
+
+// Marginals from the left, position by position.
+class Marginals {
+ public:
+  Marginals(const Automaton& a, const Classes& classes, const Sets& sets, const Wide& backward, int64_t state)
+      : a(a), classes(classes), sets(sets), backward(backward), all_m(backward.m[state]), all_e(backward.e[state]),
+        forward(a.S), next(a.S), of_set(a.K), of_class(a.C), factor(a.C, 0.0), factor_e(a.C, 0), possible(a.C, 0) {
+    forward.see(state, 0), forward.add(state, 1.0, 0), forward.finish();
+  }
+
+  void move(int64_t i, double* entropy, double* local) {
+    edges(i);
+    found.clear();
+    if (sets.spread[i] < 400) {
+      classes_beside_each_other();
+    } else {
+      classes_apart();
+    }
+    entropies(i, entropy, local);
+    for (const int64_t c : found) factor[c] = 0.0, possible[c] = 0;
+    std::swap(forward, next);
+  }
+
+ private:
+  // Sums over what leads to each state, and over all edges of each set but for the set's own weight.
+  void edges(int64_t i) {
+    const double *wm = sets.weight.m.data() + i * a.K, *fm = backward.m.data() + (i + 1) * a.S;
+    const int64_t *we = sets.weight.e.data() + i * a.K, *fe = backward.e.data() + (i + 1) * a.S;
+    const Index offsets = a.offsets, target = a.target, kinds = a.kinds;
+    next.clear(), of_set.clear();
+    for (const int64_t s : forward.seen) {
+      const int64_t e = forward.sum.e[s];
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
+        const int64_t k = kinds[j], t = target[j];
+        if (fm[t] != 0.0 && wm[k] != 0.0) next.see(t, e + we[k]), of_set.see(k, e + fe[t]);
+      }
+    }
+    for (const int64_t s : forward.seen) {
+      const double m = forward.sum.m[s];
+      const int64_t e = forward.sum.e[s];
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
+        const int64_t k = kinds[j], t = target[j];
+        if (fm[t] != 0.0 && wm[k] != 0.0) next.add(t, m * wm[k], e + we[k]), of_set.add(k, m * fm[t], e + fe[t]);
+      }
+    }
+    next.finish(), of_set.finish();
+  }
+
+  // The factor r of each class, where masses of classes lie so near each other that a set which is lost beside the
+  // largest has no share in anything.
+  void classes_beside_each_other() {
+    int64_t top = 2 * NOTHING;
+    for (const int64_t k : of_set.seen) top = std::max(top, of_set.sum.e[k]);
+    double* const sum = factor.data();
+    char* const known = possible.data();
+    for (const int64_t k : of_set.seen) {
+      const double m = of_set.sum.m[k] * power(of_set.sum.e[k] - top);
+      const Index end = a.member + a.set_begin[k + 1];
+      for (Index c = a.member + a.set_begin[k]; c < end; ++c) {
+        sum[*c] += m;
+        if (!known[*c]) known[*c] = 1, found.push_back(*c);
+      }
+    }
+    for (const int64_t c : found) factor_e[c] = top;
+  }
+
+  void classes_apart() {
+    of_class.clear();
+    for (const int64_t k : of_set.seen)
+      for (int64_t j = a.set_begin[k]; j < a.set_begin[k + 1]; ++j) of_class.see(a.member[j], of_set.sum.e[k]);
+    for (const int64_t k : of_set.seen)
+      for (int64_t j = a.set_begin[k]; j < a.set_begin[k + 1]; ++j)
+        of_class.add(a.member[j], of_set.sum.m[k], of_set.sum.e[k]);
+    for (const int64_t c : of_class.seen)
+      factor[c] = of_class.sum.m[c], factor_e[c] = of_class.sum.e[c], possible[c] = 1, found.push_back(c);
+  }
+
+  // A token's marginal is its own share times a factor r that its whole class has in common, so
+  // H = - sum over classes of P(class) (log r + the mean log share within it).
+  void entropies(int64_t i, double* entropy, double* local) const {
+    const double *const m = classes.m.data() + i * classes.C, *const level = classes.level.data() + i * classes.C;
+    const int64_t* const e = classes.e.data() + i * classes.C;
+    int64_t top = NOTHING;
+    for (const int64_t c : found) top = std::max(top, e[c]);
+    double total = 0.0, all = 0.0, mean = 0.0;
+    for (const int64_t c : found) {
+      if (m[c] == 0.0) continue;
+      const int64_t exponent = factor_e[c] + e[c] - all_e;
+      const double joint = factor[c] * m[c] / all_m;
+      // The exponent of a probability may be positive where its mantissa is small.
+      const double marginal = exponent <= 0 ? joint * power(exponent) : std::ldexp(joint, static_cast<int>(exponent));
+      // x log x of less has no digit beside anything that an entropy is compared with.
+      if (marginal > 1e-40) total -= marginal * (log_of(factor[c] / all_m, factor_e[c] - all_e) + level[c]);
+      const double share = m[c] * power(e[c] - top);
+      all += share, mean += share * level[c];
+    }
+    *entropy = std::max(total, 0.0);
+    *local = std::max(log_of(all, top) - mean / all, 0.0);
+  }
+
+  const Automaton& a;
+  const Classes& classes;
+  const Sets& sets;
+  const Wide& backward;
+  const double all_m;
+  const int64_t all_e;
+  Scatter forward, next, of_set, of_class;
+  std::vector<double> factor;
+  std::vector<int64_t> factor_e, found;
+  std::vector<char> possible;
+};
 
 }  // namespace
 
@@ -336,27 +464,8 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
   }
   if (!sums) return;
 
-  // What may follow each state.
   Sets sets(a, classes, L);
-  Wide backward((L + 1) * S);
-  for (const int64_t s : alive[L]) set_exp(backward.m[L * S + s], backward.e[L * S + s], end[s]);
-  for (int64_t i = L - 1; i >= 0; --i) {
-    sets.move_to(i);
-    const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
-    const int64_t *we = sets.weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
-    for (const int64_t s : alive[i]) {
-      int64_t top = 2 * NOTHING;
-      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
-        if (fm[target[j]] == 0.0) continue;
-        sets.make(kinds[j]);
-        top = std::max(top, we[kinds[j]] + fe[target[j]]);
-      }
-      double sum = 0.0;
-      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j)
-        sum += wm[kinds[j]] * fm[target[j]] * power(std::min<int64_t>(we[kinds[j]] + fe[target[j]] - top, 0));
-      set(backward.m[i * S + s], backward.e[i * S + s], sum, top);
-    }
-  }
+  const Wide backward = what_follows(a, sets, alive, end, L);
 
   for (int64_t i = 0, s = state; i < L; ++i) {
     const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
@@ -383,39 +492,7 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
     s = target[chosen];
   }
 
-  Scatter forward(S), next(S), of_set(K), of_class(C);
-  forward.see(state, 0), forward.add(state, 1.0, 0), forward.finish();
-  const double all_m = backward.m[state];
-  const int64_t all_e = backward.e[state];
-  for (int64_t i = 0; i < L; ++i) {
-    const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
-    const int64_t *we = sets.weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
-    next.clear(), of_set.clear(), of_class.clear();
-    for (int pass = 0; pass < 2; ++pass)
-      for (const int64_t s : forward.seen) {
-        const double m = forward.sum.m[s];
-        const int64_t e = forward.sum.e[s];
-        for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
-          const int64_t k = kinds[j], t = target[j];
-          if (fm[t] == 0.0 || wm[k] == 0.0) continue;
-          if (pass == 0) {
-            next.see(t, e + we[k]), of_set.see(k, e + fe[t]);
-          } else {
-            next.add(t, m * wm[k], e + we[k]), of_set.add(k, m * fm[t], e + fe[t]);
-          }
-        }
-      }
-    next.finish(), of_set.finish();
-    for (int pass = 0; pass < 2; ++pass)
-      for (const int64_t k : of_set.seen) {
-        const double m = of_set.sum.m[k];
-        const int64_t e = of_set.sum.e[k];
-        for (int64_t j = set_begin[k]; j < set_begin[k + 1]; ++j)
-          pass == 0 ? of_class.see(member[j], e) : of_class.add(member[j], m, e);
-      }
-    of_class.finish();
-    entropies(classes, i, of_class, all_m, all_e, entropy + i, local + i);
-    std::swap(forward, next);
-  }
+  Marginals marginals(a, classes, sets, backward, state);
+  for (int64_t i = 0; i < L; ++i) marginals.move(i, entropy + i, local + i);
 }
 }

@@ -58,10 +58,17 @@ inline double exp_wide(double x) {
   return x < -708.0 ? 0.0 : e * power;
 }
 
+// A normal number, or 0.
 inline void set(double& m, int64_t& e, double value, int64_t exponent) {
-  int shift = 0;
-  m = std::frexp(value, &shift);
-  e = value > 0.0 ? exponent + shift : NOTHING;
+  if (!(value > 0.0)) {
+    m = 0.0, e = NOTHING;
+    return;
+  }
+  uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  e = exponent + static_cast<int64_t>(bits >> 52) - 1022;
+  bits = (bits & 0x000FFFFFFFFFFFFF) | 0x3FE0000000000000;
+  std::memcpy(&m, &bits, sizeof m);
 }
 
 // factor * e^x of a sum that is known by its log.
