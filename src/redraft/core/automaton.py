@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 DEAD = -1
-# Tokens that are looked at one by one, at most: beyond that, the largest classes are summed as a whole.
-EXPLICIT = 16_384
-# Classes that are summed as a whole, at most, and the fewest tokens of one.
-MAX_BROAD, BROAD_LEAST = 64, 256
+# A vocabulary of so many tokens is looked at one by one; of a larger one, classes of at least so many tokens are summed
+# as a whole: to look at these costs what it costs to sum a class.
+EXPLICIT, BROAD_LEAST = 16_384, 4096
+# Classes that can be summed, as bits of a word.
+MAX_BROAD = 64
 # Rows of a table that are kept at a time.
 _KEPT_ROWS = 256
 
@@ -116,16 +117,9 @@ class TokenAutomaton:
         narrow = np.zeros(self.num_classes, np.bool_)
         for kind in sets:
             narrow[self.edges.classes(int(kind))] = True
-        broad: list[int] = []
-        explicit = int(size.sum())
-        if len(self.class_of) > EXPLICIT:
-            for kind in np.argsort(-size, kind="stable"):
-                if explicit <= EXPLICIT or size[kind] < BROAD_LEAST or len(broad) == MAX_BROAD:
-                    break
-                if not narrow[kind]:
-                    broad.append(int(kind))
-                    explicit -= int(size[kind])
-        return Parts.of(self.class_of, np.array(sorted(broad), np.int64), self.num_classes)
+        wide = (size >= BROAD_LEAST) & ~narrow & (len(self.class_of) > EXPLICIT)
+        largest = np.argsort(-size * wide, kind="stable")[: min(MAX_BROAD, int(wide.sum()))]
+        return Parts.of(self.class_of, np.sort(largest), self.num_classes)
 
     def following(self, state: int) -> NDArray[np.int32]:
         """[C] the state behind each class, `DEAD` where it is not allowed."""

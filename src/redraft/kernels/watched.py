@@ -24,7 +24,7 @@ from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.native.call import expect
 
 # Columns of a run, at most; of a tile where a device walks the vocabulary for the classes alone.
-RUN, COLUMNS = 256, 8192
+RUN, COLUMNS = 512, 8192
 
 # N rows, X explicit tokens, G broad classes, J runs, T tiles, C columns of a tile, P draws
 

@@ -36,23 +36,28 @@ struct Classes {
       : C(C), best(L * C, -INFINITY), level(sums ? L * C : 0, 0.0), m(sums ? L * C : 0, 0.0),
         e(sums ? L * C : 0, NOTHING) {}
 
-  void read(const Scores& from, int64_t i, bool sums) {
+  // `share` [X] is scratch.
+  void read(const Scores& from, int64_t i, bool sums, double* share) {
     double* const top = best.data() + i * C;
     const float* const row = from.score + i * from.X;
+    const int32_t* const kind = from.kind;
     for (int64_t x = 0; x < from.X; ++x) {
       const double score = row[x] * from.scale;
-      if (score > top[from.kind[x]]) top[from.kind[x]] = score;
+      if (score > top[kind[x]]) top[kind[x]] = score;
     }
     if (sums) {
       double *const mass = m.data() + i * C, *const mean = level.data() + i * C;
+      const double scale = from.scale;
+#pragma omp simd
       for (int64_t x = 0; x < from.X; ++x) {
-        if (row[x] == -INFINITY) continue;
-        const int32_t c = from.kind[x];
-        const double score = row[x] * from.scale;
-        // Most classes are one token.
-        const double share = score == top[c] ? 1.0 : std::exp(score - top[c]);
-        mass[c] += share;
-        mean[c] += share * score;
+        const double score = row[x];
+        const double below = score == -INFINITY ? -INFINITY : score * scale - top[kind[x]];
+        share[x] = exp_wide(below);
+      }
+      for (int64_t x = 0; x < from.X; ++x) {
+        if (share[x] == 0.0) continue;
+        mass[kind[x]] += share[x];
+        mean[kind[x]] += share[x] * (row[x] * scale);
       }
       for (int64_t c = 0; c < C; ++c) {
         if (!(mass[c] > 0.0)) continue;
@@ -75,53 +80,80 @@ struct Picked {
   double rest;    // what is left of the draw then, in [0, 1)
 };
 
-// A token of one set: the best, or with `uniform` the one that the draw means: explicit ones in the order of the
-// vocabulary, then broad classes.
-Picked pick(const Automaton& a, const Scores& from, const Classes& classes, int64_t i, int64_t kind,
-            const double* uniform, std::vector<char>& inside) {
-  const Index begin = a.member + a.set_begin[kind], end = a.member + a.set_begin[kind + 1];
-  const float* const row = from.score + i * from.X;
-  for (Index c = begin; c < end; ++c) inside[*c] = 1;
-  double top = -INFINITY;
-  int64_t best = -1;
-  for (Index c = begin; c < end; ++c) top = std::max(top, classes.best[i * a.C + *c]);
-  for (int64_t x = 0; x < from.X && best < 0; ++x)
-    if (inside[from.kind[x]] && row[x] * from.scale == top) best = from.id[x];
-  for (int64_t g = 0; g < from.G; ++g)
-    if (inside[from.broad[g]] && from.best[i * from.G + g] == top) {
-      const int64_t token = from.token[i * from.G + g];
-      if (best < 0 || token < best) best = token;
-    }
-  Picked found{best, 0.0};
-  if (uniform != nullptr && best >= 0) {
-    std::vector<double> share(from.G, 0.0);
-    double explicit_mass = 0.0, total = 0.0;
-    for (int64_t x = 0; x < from.X; ++x)
-      if (inside[from.kind[x]]) explicit_mass += std::exp(row[x] * from.scale - top);
-    total = explicit_mass;
-    for (int64_t g = 0; g < from.G; ++g)
-      if (inside[from.broad[g]]) total += share[g] = std::exp(from.log_mass[i * from.G + g] - top);
-    const double threshold = *uniform * total;
-    double sum = 0.0;
-    bool done = false;
-    if (threshold < explicit_mass)
-      for (int64_t x = 0; x < from.X && !done; ++x) {
-        if (!inside[from.kind[x]]) continue;
-        sum += std::exp(row[x] * from.scale - top);
-        if (sum > threshold) found.token = from.id[x], done = true;
-      }
-    if (!done) sum = explicit_mass;
-    for (int64_t g = 0; g < from.G && !done; ++g) {
-      if (!(share[g] > 0.0)) continue;
-      // Where rounding leaves something behind the last class, that is it.
-      found = {-1 - g, std::min((threshold - sum) / share[g], 1.0 - 0x1p-53)};
-      sum += share[g];
-      done = sum > threshold;
-    }
+// Chooses tokens, by scratch of its own.
+struct Picker {
+  const Automaton& a;
+  const Scores& from;
+  const Classes& classes;
+  std::vector<double> bias, share, broad_share;  // [C] 0 inside the set, [X], [G]
+
+  Picker(const Automaton& a, const Scores& from, const Classes& classes)
+      : a(a), from(from), classes(classes), bias(a.C, -INFINITY), share(from.X), broad_share(from.G) {}
+
+  // A token of one set: the best, or with `uniform` the one that the draw means: explicit ones in the order of the
+  // vocabulary, then broad classes.
+  Picked pick(int64_t i, int64_t kind, const double* uniform) {
+    const Index begin = a.member + a.set_begin[kind], end = a.member + a.set_begin[kind + 1];
+    double top = -INFINITY;
+    for (Index c = begin; c < end; ++c) bias[*c] = 0.0, top = std::max(top, classes.best[i * a.C + *c]);
+    const Picked found = uniform == nullptr ? best_of(i, top) : drawn(i, top, *uniform);
+    for (Index c = begin; c < end; ++c) bias[*c] = -INFINITY;
+    return found;
   }
-  for (Index c = begin; c < end; ++c) inside[*c] = 0;
-  return found;
-}
+
+ private:
+  Picked best_of(int64_t i, double top) const {
+    const float* const row = from.score + i * from.X;
+    int64_t best = -1;
+    for (int64_t x = 0; x < from.X && best < 0; ++x)
+      if (row[x] * from.scale == top && bias[from.kind[x]] == 0.0) best = from.id[x];
+    for (int64_t g = 0; g < from.G; ++g)
+      if (bias[from.broad[g]] == 0.0 && from.best[i * from.G + g] == top) {
+        const int64_t token = from.token[i * from.G + g];
+        if (best < 0 || token < best) best = token;
+      }
+    return {best, 0.0};
+  }
+
+  Picked drawn(int64_t i, double top, double uniform) {
+    const float* const row = from.score + i * from.X;
+    const double *const of_class = bias.data(), scale = from.scale;
+    const int32_t* const kind = from.kind;
+    double* const weight = share.data();
+    double explicit_mass = 0.0;
+#pragma omp simd
+    for (int64_t x = 0; x < from.X; ++x) {
+      const double score = row[x];
+      const double below = score == -INFINITY ? -INFINITY : score * scale - top;
+      weight[x] = exp_wide(std::min(below + of_class[kind[x]], 0.0));
+    }
+    for (int64_t x = 0; x < from.X; ++x) explicit_mass += weight[x];
+    double total = explicit_mass;
+    for (int64_t g = 0; g < from.G; ++g) {
+      broad_share[g] = bias[from.broad[g]] == 0.0 ? std::exp(from.log_mass[i * from.G + g] - top) : 0.0;
+      total += broad_share[g];
+    }
+    const double threshold = uniform * total;
+    double sum = 0.0;
+    int64_t last = -1;
+    for (int64_t x = 0; x < from.X && threshold < explicit_mass; ++x) {
+      if (weight[x] == 0.0) continue;
+      last = x, sum += weight[x];
+      if (sum > threshold) break;
+    }
+    if (last >= 0) return {from.id[last], 0.0};
+    Picked found = best_of(i, top);
+    sum = explicit_mass;
+    for (int64_t g = 0; g < from.G; ++g) {
+      if (!(broad_share[g] > 0.0)) continue;
+      // Where rounding leaves something behind the last class, that is it.
+      found = {-1 - g, std::min((threshold - sum) / broad_share[g], 1.0 - 0x1p-53)};
+      sum += broad_share[g];
+      if (sum > threshold) break;
+    }
+    return found;
+  }
+};
 
 // States that some sequence leads to before each position, whatever the scores. Once the list stays what it was, it
 // stays so.
@@ -151,6 +183,23 @@ struct Reached {
   const std::vector<int64_t>& at(int64_t i) const { return lists[list_of[i]]; }
 };
 
+double largest_of(const double* of_class, Index begin, Index end) {
+  double top = -INFINITY;
+#pragma omp simd reduction(max : top)
+  for (Index c = begin; c < end; ++c) {
+    const double value = of_class[*c];
+    top = value > top ? value : top;
+  }
+  return top;
+}
+
+double sum_of(const double* of_class, Index begin, Index end) {
+  double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+  for (Index c = begin; c < end; ++c) sum += of_class[*c];
+  return sum;
+}
+
 // The likeliest sequence: its edges' sets, and the states before each position that lie on any sequence at all.
 struct Best {
   std::vector<int64_t> sets;
@@ -176,9 +225,7 @@ struct Best {
           if (behind == -INFINITY) continue;
           const int64_t k = a.kinds[j];
           if (made[k] != i) {
-            double top = -INFINITY;
-            for (int64_t m = a.set_begin[k]; m < a.set_begin[k + 1]; ++m) top = std::max(top, of_class[a.member[m]]);
-            of_set[k] = top, made[k] = i;
+            of_set[k] = largest_of(of_class, a.member + a.set_begin[k], a.member + a.set_begin[k + 1]), made[k] = i;
           }
           if (of_set[k] + behind > found) found = of_set[k] + behind, chosen[i * a.S + s] = j;
         }
@@ -201,11 +248,11 @@ struct Sets {
   const Classes& classes;
   Wide weight;
   std::vector<double> flat;
-  std::vector<int64_t> made;
+  std::vector<int64_t> made, spread;
   int64_t top = NOTHING, least = 0, now = -1;
 
   Sets(const Automaton& a, const Classes& classes, int64_t L)
-      : a(a), classes(classes), weight(L * a.K), flat(a.C), made(a.K, -1) {}
+      : a(a), classes(classes), weight(L * a.K), flat(a.C), made(a.K, -1), spread(L) {}
 
   void move_to(int64_t i) {
     now = i, top = NOTHING, least = -NOTHING;
@@ -214,6 +261,7 @@ struct Sets {
       if (e[c] == NOTHING) continue;
       top = std::max(top, e[c]), least = std::min(least, e[c]);
     }
+    spread[i] = top - least;
     // Nearly always a double holds all classes of a position beside each other.
     for (int64_t c = 0; c < a.C && is_flat(); ++c) flat[c] = classes.m[i * a.C + c] * power(e[c] - top);
   }
@@ -228,7 +276,7 @@ struct Sets {
     int64_t reference = top;
     double sum = 0.0;
     if (is_flat()) {
-      for (Index c = begin; c < end; ++c) sum += flat[*c];
+      sum = sum_of(flat.data(), begin, end);
     } else {
       reference = NOTHING;
       for (Index c = begin; c < end; ++c) reference = std::max(reference, e[*c]);
@@ -238,31 +286,143 @@ struct Sets {
   }
 };
 
-// Entropies of a position, from what its classes' marginals are made of.
-//
-// A token's marginal is its own share times a factor r that its whole class has in common, so
-// H = - sum over classes of P(class) (log r + the mean log share within it).
-void entropies(const Classes& classes, int64_t i, const Scatter& factor, double all_m, int64_t all_e, double* entropy,
-               double* local) {
-  const double *const m = classes.m.data() + i * classes.C, *const level = classes.level.data() + i * classes.C;
-  const int64_t* const e = classes.e.data() + i * classes.C;
-  int64_t top = NOTHING;
-  for (const int64_t c : factor.seen)
-    if (factor.sum.m[c] != 0.0) top = std::max(top, e[c]);
-  double total = 0.0, all = 0.0, mean = 0.0;
-  for (const int64_t c : factor.seen) {
-    if (factor.sum.m[c] == 0.0 || m[c] == 0.0) continue;
-    const int64_t exponent = std::min<int64_t>(factor.sum.e[c] + e[c] - all_e, 2);
-    const double marginal = 4.0 * factor.sum.m[c] * m[c] / all_m * power(exponent - 2);
-    // x log x of less has no digit beside anything that an entropy is compared with.
-    if (marginal > 1e-40)
-      total -= marginal * (log_of(factor.sum.m[c] / all_m, factor.sum.e[c] - all_e) + level[c]);
-    const double share = m[c] * power(e[c] - top);
-    all += share, mean += share * level[c];
+// [L + 1, S] the weight of everything that may follow each state.
+Wide what_follows(const Automaton& a, Sets& sets, const std::vector<std::vector<int64_t>>& alive, const double* end,
+                  int64_t L) {
+  const int64_t S = a.S;
+  const Index offsets = a.offsets, target = a.target, kinds = a.kinds;
+  Wide backward((L + 1) * S);
+  for (const int64_t s : alive[L]) set_exp(backward.m[L * S + s], backward.e[L * S + s], end[s]);
+  for (int64_t i = L - 1; i >= 0; --i) {
+    sets.move_to(i);
+    const double *wm = sets.weight.m.data() + i * a.K, *fm = backward.m.data() + (i + 1) * S;
+    const int64_t *we = sets.weight.e.data() + i * a.K, *fe = backward.e.data() + (i + 1) * S;
+    for (const int64_t s : alive[i]) {
+      int64_t top = 2 * NOTHING;
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
+        if (fm[target[j]] == 0.0) continue;
+        sets.make(kinds[j]);
+        top = std::max(top, we[kinds[j]] + fe[target[j]]);
+      }
+      double sum = 0.0;
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j)
+        sum += wm[kinds[j]] * fm[target[j]] * power(std::min<int64_t>(we[kinds[j]] + fe[target[j]] - top, 0));
+      set(backward.m[i * S + s], backward.e[i * S + s], sum, top);
+    }
   }
-  *entropy = std::max(total, 0.0);
-  *local = std::max(log_of(all, top) - mean / all, 0.0);
+  return backward;
 }
+
+// Marginals from the left, position by position.
+class Marginals {
+ public:
+  Marginals(const Automaton& a, const Classes& classes, const Sets& sets, const Wide& backward, int64_t state)
+      : a(a), classes(classes), sets(sets), backward(backward), all_m(backward.m[state]), all_e(backward.e[state]),
+        forward(a.S), next(a.S), of_set(a.K), of_class(a.C), factor(a.C, 0.0), factor_e(a.C, 0), possible(a.C, 0) {
+    forward.see(state, 0), forward.add(state, 1.0, 0), forward.finish();
+  }
+
+  void move(int64_t i, double* entropy, double* local) {
+    edges(i);
+    found.clear();
+    if (sets.spread[i] < 400) {
+      classes_beside_each_other();
+    } else {
+      classes_apart();
+    }
+    entropies(i, entropy, local);
+    for (const int64_t c : found) factor[c] = 0.0, possible[c] = 0;
+    std::swap(forward, next);
+  }
+
+ private:
+  // Sums over what leads to each state, and over all edges of each set but for the set's own weight.
+  void edges(int64_t i) {
+    const double *wm = sets.weight.m.data() + i * a.K, *fm = backward.m.data() + (i + 1) * a.S;
+    const int64_t *we = sets.weight.e.data() + i * a.K, *fe = backward.e.data() + (i + 1) * a.S;
+    const Index offsets = a.offsets, target = a.target, kinds = a.kinds;
+    next.clear(), of_set.clear();
+    for (const int64_t s : forward.seen) {
+      const int64_t e = forward.sum.e[s];
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
+        const int64_t k = kinds[j], t = target[j];
+        if (fm[t] != 0.0 && wm[k] != 0.0) next.see(t, e + we[k]), of_set.see(k, e + fe[t]);
+      }
+    }
+    for (const int64_t s : forward.seen) {
+      const double m = forward.sum.m[s];
+      const int64_t e = forward.sum.e[s];
+      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
+        const int64_t k = kinds[j], t = target[j];
+        if (fm[t] != 0.0 && wm[k] != 0.0) next.add(t, m * wm[k], e + we[k]), of_set.add(k, m * fm[t], e + fe[t]);
+      }
+    }
+    next.finish(), of_set.finish();
+  }
+
+  // The factor r of each class, where masses of classes lie so near each other that a set which is lost beside the
+  // largest has no share in anything.
+  void classes_beside_each_other() {
+    int64_t top = 2 * NOTHING;
+    for (const int64_t k : of_set.seen) top = std::max(top, of_set.sum.e[k]);
+    double* const sum = factor.data();
+    char* const known = possible.data();
+    for (const int64_t k : of_set.seen) {
+      const double m = of_set.sum.m[k] * power(of_set.sum.e[k] - top);
+      const Index end = a.member + a.set_begin[k + 1];
+      for (Index c = a.member + a.set_begin[k]; c < end; ++c) {
+        sum[*c] += m;
+        if (!known[*c]) known[*c] = 1, found.push_back(*c);
+      }
+    }
+    for (const int64_t c : found) factor_e[c] = top;
+  }
+
+  void classes_apart() {
+    of_class.clear();
+    for (const int64_t k : of_set.seen)
+      for (int64_t j = a.set_begin[k]; j < a.set_begin[k + 1]; ++j) of_class.see(a.member[j], of_set.sum.e[k]);
+    for (const int64_t k : of_set.seen)
+      for (int64_t j = a.set_begin[k]; j < a.set_begin[k + 1]; ++j)
+        of_class.add(a.member[j], of_set.sum.m[k], of_set.sum.e[k]);
+    for (const int64_t c : of_class.seen)
+      factor[c] = of_class.sum.m[c], factor_e[c] = of_class.sum.e[c], possible[c] = 1, found.push_back(c);
+  }
+
+  // A token's marginal is its own share times a factor r that its whole class has in common, so
+  // H = - sum over classes of P(class) (log r + the mean log share within it).
+  void entropies(int64_t i, double* entropy, double* local) const {
+    const double *const m = classes.m.data() + i * classes.C, *const level = classes.level.data() + i * classes.C;
+    const int64_t* const e = classes.e.data() + i * classes.C;
+    int64_t top = NOTHING;
+    for (const int64_t c : found) top = std::max(top, e[c]);
+    double total = 0.0, all = 0.0, mean = 0.0;
+    for (const int64_t c : found) {
+      if (m[c] == 0.0) continue;
+      const int64_t exponent = factor_e[c] + e[c] - all_e;
+      const double joint = factor[c] * m[c] / all_m;
+      // The exponent of a probability may be positive where its mantissa is small.
+      const double marginal = exponent <= 0 ? joint * power(exponent) : std::ldexp(joint, static_cast<int>(exponent));
+      // x log x of less has no digit beside anything that an entropy is compared with.
+      if (marginal > 1e-40) total -= marginal * (log_of(factor[c] / all_m, factor_e[c] - all_e) + level[c]);
+      const double share = m[c] * power(e[c] - top);
+      all += share, mean += share * level[c];
+    }
+    *entropy = std::max(total, 0.0);
+    *local = std::max(log_of(all, top) - mean / all, 0.0);
+  }
+
+  const Automaton& a;
+  const Classes& classes;
+  const Sets& sets;
+  const Wide& backward;
+  const double all_m;
+  const int64_t all_e;
+  Scatter forward, next, of_set, of_class;
+  std::vector<double> factor;
+  std::vector<int64_t> factor_e, found;
+  std::vector<char> possible;
+};
 
 }  // namespace
 
@@ -286,41 +446,26 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
   const Automaton a{C, S, K, offsets, target, kinds, set_begin, member};
   const Scores from{score, X, *scale, kind, id, G, broad, broad_best, broad_token, broad_mass, broad_level};
   Classes classes(L, C, sums);
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t i = 0; i < L; ++i) classes.read(from, i, sums);
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<double> share(X);
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < L; ++i) classes.read(from, i, sums, share.data());
+  }
 
-  std::vector<char> inside(C, 0);
+  Picker picker(a, from, classes);
   std::vector<std::vector<int64_t>> alive;
   argmax[0] = -1;
   {
     Best best(a, classes, end, L, state);
     if (!best.any) return;
-    for (int64_t i = 0; i < L; ++i) argmax[i] = pick(a, from, classes, i, best.sets[i], nullptr, inside).token;
+    for (int64_t i = 0; i < L; ++i) argmax[i] = picker.pick(i, best.sets[i], nullptr).token;
     alive = std::move(best.alive);
   }
   if (!sums) return;
 
-  // What may follow each state.
   Sets sets(a, classes, L);
-  Wide backward((L + 1) * S);
-  for (const int64_t s : alive[L]) set_exp(backward.m[L * S + s], backward.e[L * S + s], end[s]);
-  for (int64_t i = L - 1; i >= 0; --i) {
-    sets.move_to(i);
-    const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
-    const int64_t *we = sets.weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
-    for (const int64_t s : alive[i]) {
-      int64_t top = 2 * NOTHING;
-      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
-        if (fm[target[j]] == 0.0) continue;
-        sets.make(kinds[j]);
-        top = std::max(top, we[kinds[j]] + fe[target[j]]);
-      }
-      double sum = 0.0;
-      for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j)
-        sum += wm[kinds[j]] * fm[target[j]] * power(std::min<int64_t>(we[kinds[j]] + fe[target[j]] - top, 0));
-      set(backward.m[i * S + s], backward.e[i * S + s], sum, top);
-    }
-  }
+  const Wide backward = what_follows(a, sets, alive, end, L);
 
   for (int64_t i = 0, s = state; i < L; ++i) {
     const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
@@ -342,44 +487,12 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
       sum += share;
       if (sum > threshold) break;
     }
-    const Picked found = pick(a, from, classes, i, kinds[chosen], uniform + L + i, inside);
+    const Picked found = picker.pick(i, kinds[chosen], uniform + L + i);
     sample[i] = found.token, rest[i] = found.rest;
     s = target[chosen];
   }
 
-  Scatter forward(S), next(S), of_set(K), of_class(C);
-  forward.see(state, 0), forward.add(state, 1.0, 0), forward.finish();
-  const double all_m = backward.m[state];
-  const int64_t all_e = backward.e[state];
-  for (int64_t i = 0; i < L; ++i) {
-    const double *wm = sets.weight.m.data() + i * K, *fm = backward.m.data() + (i + 1) * S;
-    const int64_t *we = sets.weight.e.data() + i * K, *fe = backward.e.data() + (i + 1) * S;
-    next.clear(), of_set.clear(), of_class.clear();
-    for (int pass = 0; pass < 2; ++pass)
-      for (const int64_t s : forward.seen) {
-        const double m = forward.sum.m[s];
-        const int64_t e = forward.sum.e[s];
-        for (int64_t j = offsets[s]; j < offsets[s + 1]; ++j) {
-          const int64_t k = kinds[j], t = target[j];
-          if (fm[t] == 0.0 || wm[k] == 0.0) continue;
-          if (pass == 0) {
-            next.see(t, e + we[k]), of_set.see(k, e + fe[t]);
-          } else {
-            next.add(t, m * wm[k], e + we[k]), of_set.add(k, m * fm[t], e + fe[t]);
-          }
-        }
-      }
-    next.finish(), of_set.finish();
-    for (int pass = 0; pass < 2; ++pass)
-      for (const int64_t k : of_set.seen) {
-        const double m = of_set.sum.m[k];
-        const int64_t e = of_set.sum.e[k];
-        for (int64_t j = set_begin[k]; j < set_begin[k + 1]; ++j)
-          pass == 0 ? of_class.see(member[j], e) : of_class.add(member[j], m, e);
-      }
-    of_class.finish();
-    entropies(classes, i, of_class, all_m, all_e, entropy + i, local + i);
-    std::swap(forward, next);
-  }
+  Marginals marginals(a, classes, sets, backward, state);
+  for (int64_t i = 0; i < L; ++i) marginals.move(i, entropy + i, local + i);
 }
 }

@@ -14,6 +14,59 @@ constexpr float FAR = 40.0f;
 constexpr float NEGLIGIBLE = 60.0f;
 // 64 classes at most, as bits.
 constexpr int MOST = 64;
+constexpr int64_t MOST_RUN = 1024;
+
+// The compiler's own vectors: it keeps one running sum of a loop, and an addition waits for the last.
+typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Numbers __attribute__((vector_size(64), aligned(4), may_alias));
+constexpr int64_t LANES = 16;
+
+inline const Floats& floats(const float* at) { return *reinterpret_cast<const Floats*>(at); }
+inline const Numbers& numbers(const int32_t* at) { return *reinterpret_cast<const Numbers*>(at); }
+
+inline float total_of(const Floats& lanes) {
+  float half[LANES / 2];
+  for (int64_t i = 0; i < LANES / 2; ++i) half[i] = lanes[i] + lanes[i + LANES / 2];
+  return ((half[0] + half[4]) + (half[1] + half[5])) + ((half[2] + half[6]) + (half[3] + half[7]));
+}
+
+// The largest value of one class.
+inline float largest_of(const float* s, const int32_t* of, int32_t g, int64_t count) {
+  const Floats nothing = Floats{} - INFINITY;
+  const Numbers wanted = Numbers{} + g;
+  Floats first = nothing, second = nothing;
+  int64_t i = 0;
+  for (; i + 2 * LANES <= count; i += 2 * LANES) {
+    const Floats a = numbers(of + i) == wanted ? floats(s + i) : nothing;
+    const Floats b = numbers(of + i + LANES) == wanted ? floats(s + i + LANES) : nothing;
+    first = a > first ? a : first, second = b > second ? b : second;
+  }
+  first = second > first ? second : first;
+  float half[LANES / 2], most = -INFINITY;
+  for (int64_t k = 0; k < LANES / 2; ++k)
+    half[k] = first[k] > first[k + LANES / 2] ? first[k] : first[k + LANES / 2];
+  for (int64_t k = 0; k < LANES / 2; ++k) most = half[k] > most ? half[k] : most;
+  for (; i < count; ++i)
+    if (of[i] == g && s[i] > most) most = s[i];
+  return most;
+}
+
+// Sums of p and w over one class.
+inline void sums_of(const float* p, const float* w, const int32_t* of, int32_t g, int64_t count, float& sum,
+                    float& weighted) {
+  const Floats zero = {};
+  const Numbers wanted = Numbers{} + g;
+  Floats p0 = zero, p1 = zero, w0 = zero, w1 = zero;
+  int64_t i = 0;
+  for (; i + 2 * LANES <= count; i += 2 * LANES) {
+    const Numbers a = numbers(of + i) == wanted, b = numbers(of + i + LANES) == wanted;
+    p0 += a ? floats(p + i) : zero, w0 += a ? floats(w + i) : zero;
+    p1 += b ? floats(p + i + LANES) : zero, w1 += b ? floats(w + i + LANES) : zero;
+  }
+  sum = total_of(p0 + p1), weighted = total_of(w0 + w1);
+  for (; i < count; ++i)
+    if (of[i] == g) sum += p[i], weighted += w[i];
+}
 
 struct Watched {
   const int32_t* broad_of;  // [columns] number of the broad class of each column, -1 for others
@@ -38,18 +91,11 @@ struct Watched {
     for (int64_t x = 0; x < taken; ++x) scores[n * X + place + x] = s[columns[x]];
     float largest[MOST];
     for (int64_t g = 0; g < G; ++g) largest[g] = -INFINITY;
-    for (int64_t begin = 0, r = 0; begin < count; begin += run, ++r) {
-      const int64_t end = begin + run < count ? begin + run : count;
-      for (uint64_t left = present[r]; left != 0; left &= left - 1) {
-        const int32_t g = __builtin_ctzll(left);
-        float most = -INFINITY;
-#pragma omp simd reduction(max : most)
-        for (int64_t i = begin; i < end; ++i) {
-          const float value = broad_of[i] == g ? s[i] : -INFINITY;
-          most = value > most ? value : most;
-        }
-        largest[g] = most > largest[g] ? most : largest[g];
-      }
+    uint64_t inside = 0;
+    for (int64_t r = 0; r * run < count; ++r) inside |= present[r];
+    for (uint64_t left = inside; left != 0; left &= left - 1) {
+      const int32_t g = __builtin_ctzll(left);
+      largest[g] = largest_of(s, broad_of, g, count);
     }
     uint64_t found = 0;
     for (int64_t g = 0; g < G; ++g) {
@@ -84,12 +130,8 @@ struct Watched {
     const int32_t* const of = broad_of + r * run;
     for (uint64_t left = present[r] & classes; left != 0; left &= left - 1) {
       const int32_t g = __builtin_ctzll(left);
-      float sum = 0.0f, weighted = 0.0f;
-#pragma omp simd reduction(+ : sum, weighted)
-      for (int64_t i = 0; i < count; ++i) {
-        sum += of[i] == g ? p[i] : 0.0f;
-        weighted += of[i] == g ? w[i] : 0.0f;
-      }
+      float sum, weighted;
+      sums_of(p, w, of, g, count, sum, weighted);
       sums[(n * G + g) * J + first_run + r] = sum;
       into.mass[g] += sum, into.moment[g] += weighted;
     }
@@ -110,7 +152,7 @@ struct Watched {
   // Returns the others.
   uint64_t apart(int64_t n, const float* s, int64_t count, uint64_t classes, float row_top) const {
     const uint64_t beside = near(n, classes, row_top);
-    float p[256], w[256];
+    float p[MOST_RUN], w[MOST_RUN];
     for (uint64_t left = classes & ~beside; left != 0;) {
       float level = -INFINITY;
       for (uint64_t some = left; some != 0; some &= some - 1) {

@@ -31,10 +31,44 @@ inline double power(int64_t n) {
   return value;
 }
 
+// e^x of x <= 0, within a unit or two in the last place, for the vectoriser; 0 below the normal numbers.
+inline double exp_wide(double x) {
+  constexpr double round = 6755399441055744.0;  // 1.5 * 2^52: what is added to it becomes an integer in its low bits
+  const double kept = x < -708.0 ? -708.0 : x;
+  const double shifted = kept * LOG2E_WIDE + round;
+  const double n = shifted - round;
+  const double r = (kept - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+  double p = 1.0 / 479001600;
+  p = p * r + 1.0 / 39916800;
+  p = p * r + 1.0 / 3628800;
+  p = p * r + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  const double e = p * r * r + r + 1.0;
+  uint64_t bits;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits = (bits + 1023) << 52;
+  double power;
+  std::memcpy(&power, &bits, sizeof power);
+  return x < -708.0 ? 0.0 : e * power;
+}
+
+// A normal number, or 0.
 inline void set(double& m, int64_t& e, double value, int64_t exponent) {
-  int shift = 0;
-  m = std::frexp(value, &shift);
-  e = value > 0.0 ? exponent + shift : NOTHING;
+  if (!(value > 0.0)) {
+    m = 0.0, e = NOTHING;
+    return;
+  }
+  uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  e = exponent + static_cast<int64_t>(bits >> 52) - 1022;
+  bits = (bits & 0x000FFFFFFFFFFFFF) | 0x3FE0000000000000;
+  std::memcpy(&m, &bits, sizeof m);
 }
 
 // factor * e^x of a sum that is known by its log.
