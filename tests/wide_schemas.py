@@ -12,7 +12,19 @@ PATTERNS = [
     r"^[\w-]+@x$", "a{2}", r"^\u00e4+\/?$", "(?:q)(?:r|s)*?",
 ]  # fmt: skip
 SCALARS = [None, True, False, 0, 1, -7, 2.5, "", "a", "zwei", "x@x", 'q"\\\n', "größe", 100]
-STRING_FORMATS = ["date", "time", "date-time", "uuid", "email", "ipv4", "ipv6", "duration", "hostname", "uri", "uri-reference"]
+STRING_FORMATS = [
+    "date",
+    "time",
+    "date-time",
+    "uuid",
+    "email",
+    "ipv4",
+    "ipv6",
+    "duration",
+    "hostname",
+    "uri",
+    "uri-reference",
+]
 
 
 class WideSchemas:
@@ -42,7 +54,9 @@ class WideSchemas:
     def _string(self, depth: int) -> dict[str, Any]:
         found = {"type": "string", **self._bounds("minLength", "maxLength", 12)}
         found |= self._some({"pattern": self.rng.choice(PATTERNS)}, 0.3)
-        return found if "pattern" in found else {**found, **self._some({"format": self.rng.choice(STRING_FORMATS)}, 0.3)}
+        return (
+            found if "pattern" in found else {**found, **self._some({"format": self.rng.choice(STRING_FORMATS)}, 0.3)}
+        )
 
     def _number(self, depth: int) -> dict[str, Any]:
         low, high = sorted(self.rng.choice([-100, -3, -0.5, 0, 0.25, 1, 7, 99.5, 1000]) for _ in range(2))
@@ -74,7 +88,9 @@ class WideSchemas:
         found |= self._some({"dependentSchemas": {keys[0]: {"required": [keys[-1]]}}}, 0.1)
         found |= self._some({"patternProperties": {"^[a-b]$": self.any(0)}}, 0.1)
         found |= self._some({"propertyNames": {"maxLength": 6}}, 0.1)
-        return found | self._some({"maxProperties": self.rng.randint(1, 3), "minProperties": self.rng.randint(0, 2)}, 0.2)
+        return found | self._some(
+            {"maxProperties": self.rng.randint(1, 3), "minProperties": self.rng.randint(0, 2)}, 0.2
+        )
 
     def _mapping(self, depth: int) -> dict[str, Any]:
         found = {"type": "object", **self._some({"maxProperties": 2, "minProperties": 1})}
@@ -129,7 +145,7 @@ def changed(value: Any, rng: random.Random) -> Any:
     if isinstance(value, list) and value and rng.random() < 0.7:
         place = rng.randrange(len(value))
         other = changed(value[place], rng)
-        return rng.choice([value[:place] + value[place + 1 :], value[:place] + [other], [*value, value[place]]])
+        return rng.choice([value[:place] + value[place + 1 :], [*value[:place], other], [*value, value[place]]])
     if isinstance(value, str) and rng.random() < 0.7:
         return rng.choice([value + "a", value[1:], value[:-1], value.upper(), value * 2, value + "\n"])
     if isinstance(value, int | float) and rng.random() < 0.7:

@@ -88,7 +88,8 @@ class TreeWriter:
 
     def _flat(self, flat: Flat) -> Node:
         if "enum" in flat.keywords:
-            values = [value for value in flat.get("enum") if self.unfolder.fits(value, flat)]
+            others = flat.changed(enum=None)
+            values = [value for value in flat.get("enum") if self.unfolder.fits(value, others)]
             if not values:
                 keyword = "const" if "const" in flat.where else "enum"
                 raise Unfit(flat.at(keyword), "no value is left that it allows: list one that fits the rest")
