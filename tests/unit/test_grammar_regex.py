@@ -105,7 +105,7 @@ def test_what_rust_alone_writes(pattern, text, other):
 @pytest.mark.parametrize(
     ("pattern", "instead"),
     [
-        ("(?=a)b", "as alternatives"), ("(?!a)b", "as alternatives"), ("(?<=a)b", "as alternatives"),
+        ("a(?=a)b", "right behind"), ("(?!a?b)b", "as alternatives"), ("(?<=a)b", "as alternatives"),
         ("(?<!a)b", "alternatives"),
         (r"(a)\1", "write the group's pattern again"), (r"(?<n>a)\k<n>", "write the group's pattern again"),
         (r"\ba", "write the char"),
@@ -115,17 +115,50 @@ def test_what_rust_alone_writes(pattern, text, other):
         ("[b-a]", "backwards"), (r"\p{Greek}", "Lu"),
         (r"\q", "leave the backslash out"), ("a{3,2}", "smaller"), ("a{1000000}", "100000"),
         ("(" * 60 + ")" * 60, "flatten"),
-        ("(^a)+", "before or behind"), ("a^b", "no text"), ("\ue001", "leave it out"), ("[\ue001]", "no text"),
+        ("(^a)+", "before or behind"), ("(?=a)b|c", "parentheses"),
+        ("a^b", "no text"), ("\ue001", "leave it out"), ("[\ue001]", "no text"),
         ("a" * 30_000, "20000"),
         ("(?>a)", "write"), ("(?(1)a)", "write"), ("[a--b]", "what is left"), ("[[:odd:]]", "alpha"),
         (r"\ud800", "no character"),
         ("[" * 40 + "]" * 40, "deep"),
     ],
-    ids=range(34),
+    ids=range(35),
 )  # fmt: skip
 def test_a_refusal_says_what_to_write_instead(pattern, instead):
     with pytest.raises(PatternError, match=instead):
         whole(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$",
+        r"^(?=.*[A-Z])(?=.*\d)[A-Za-z\d]{3,5}$",
+        r"^(?!\.)(?!.*\.\.)([a-z'+\-\.]*)[a-z_+-]@([a-z][a-z\-]*\.)+[a-z]{2,}$",
+        "^(?!abc)[a-c]+$",
+        "^(?!ab$)[ab]*$",
+        "^(?!a+$)[ab]*$",
+        "^(?=a|b$).",
+        "^(?!a)",
+    ],
+)
+def test_look_ahead_at_the_beginning(pattern):
+    node, ours = anywhere(pattern), re.compile(pattern)
+    texts = some_texts(node, random.Random(1), 40)
+    assert len(texts) > 20
+    for text in texts:
+        assert ours.search(text), text
+        for other in (
+            text[1:],
+            text[:-1],
+            text + "a",
+            text.replace("1", ".."),
+            "abc" + text,
+            text.lower(),
+            "ab",
+            "-.+",
+        ):
+            assert matches(node, other) == bool(ours.search(other)), other
 
 
 def test_counts_are_not_written_out():

@@ -62,6 +62,7 @@ def a_list(**keywords: Any) -> dict[str, Any]:
         ({**STRING, "pattern": "^[a-z]+$", "maxLength": 3}, ['"abc"'], ['"abcd"', '""', '"A"']),
         ({**STRING, "pattern": "ab", "minLength": 3}, ['"abc"', '"cab"'], ['"ab"', '"abb']),
         ({**STRING, "format": "uri", "maxLength": 12}, ['"http://ab.de"'], ['"http://abc.de"', '"ab.de"']),
+        ({**STRING, "pattern": r"^(?!.*\\)[^x]*$"}, ['"a"', r'"\"\n"'], [r'"\\"', '"x"']),
         ({**STRING, "format": "password"}, ['"a"'], ["1"]),
         ({**INTEGER, "format": "int32"}, ["2147483647"], ["2147483648"]),
         # Numbers.
@@ -117,7 +118,7 @@ def test_what_keywords_allow(schema, yes, no):
         ({**INTEGER, "multipleOf": 7}, "multipleOf", "minimum and a maximum"),
         ({**INTEGER, "exclusiveMinimum": True, "minimum": 1}, "exclusiveMinimum", "itself with the bound"),
         ({**STRING, "format": "phone"}, "format", "pattern"),
-        ({**STRING, "pattern": r"^(?!a)\w+$"}, "pattern", "alternatives"),
+        ({**STRING, "pattern": r"^(?!a?b)\w+$"}, "pattern", "alternatives"),
         ({**STRING, "pattern": r"\bword\b"}, "pattern", "write the characters"),
         ({**STRING, "pattern": r"^a{9999999}$"}, "pattern", "100000"),
         ({**STRING, "pattern": "^a", "minLength": 5000, "maxLength": 6000, "format": "uri"}, "minLength", "change one"),
