@@ -1,20 +1,20 @@
 """Regular expressions that people write, as trees: ECMA 262's, as schemas have them, and that of Rust and Python.
 
-Literals, escapes, classes, groups, alternatives, counts (lazy ones hold the same texts), anchors at the ends and
-general categories are read. Look-around, back references, word boundaries and whatever else is not a set of texts
-is an error that says what to write instead. Source: ECMA 262, section 22.2.1, with annex B; the syntax pages of Rust's
-`regex` and Python's `re`.
+Literals, escapes, classes, groups, alternatives, counts (lazy ones hold the same texts), anchors at the ends, general
+categories and look-ahead at the beginning are read. Other look-around, back references, word boundaries and whatever
+else is not a set of texts is an error that says what to write instead. Source: ECMA 262, section 22.2.1, with annex B;
+the syntax pages of Rust's `regex` and Python's `re`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from redraft.text.grammar.anchored import Anchored, PatternError, alternatives, behind, repeated
 from redraft.text.grammar.build import ANY, any_of, sequence
 from redraft.text.grammar.classes import Class, dot
 from redraft.text.grammar.escapes import Escapes
+from redraft.text.grammar.looks import ahead
 from redraft.text.grammar.nodes import NOTHING, Chars, Node, Repeat, Text
 from redraft.text.grammar.sets import Ranges, in_any_case, of
 
@@ -31,7 +31,7 @@ def whole(pattern: str, *, ecma: bool = False) -> Node:
     Raises:
         PatternError: a pattern that cannot be read or cannot be enforced.
     """
-    return any_of(node for node in _Parser(pattern, ecma).all().forms.values())
+    return any_of(node for node in _Parser(pattern, ecma, search=False).all().forms.values())
 
 
 def anywhere(pattern: str, *, ecma: bool = True) -> Node:
@@ -41,7 +41,7 @@ def anywhere(pattern: str, *, ecma: bool = True) -> Node:
         PatternError: a pattern that cannot be read or cannot be enforced.
     """
     around = Repeat(ANY)
-    found = _Parser(pattern, ecma).all().forms
+    found = _Parser(pattern, ecma, search=True).all().forms
     return any_of(
         sequence([NOTHING if starts else around, node, NOTHING if ends else around])
         for (starts, ends), node in found.items()
@@ -49,7 +49,11 @@ def anywhere(pattern: str, *, ecma: bool = True) -> Node:
 
 
 class _Parser(Escapes):
-    """One pattern, from its beginning on; `place` is the next character's."""
+    """One pattern, from its beginning on; `place` is the next character's, `search` whether it may match anywhere."""
+
+    def __init__(self, pattern: str, ecma: bool, *, search: bool) -> None:
+        super().__init__(pattern, ecma)
+        self.search = search
 
     def all(self) -> Anchored:
         """The pattern's texts."""
@@ -58,12 +62,35 @@ class _Parser(Escapes):
         if not self.ecma and (flags := _FLAGS.match(self.pattern, 1)) and self.pattern[0] == "(" and flags[3] == ")":
             self.take_flags(flags)
             self.place = flags.end()
-        found = self.choice(0)
+        found = self.looked_ahead() if self.looks() else self.choice(0)
         if self.place < len(self.pattern):
             raise PatternError("its parentheses do not match: write \\) for the character")
         if not found.forms:
             raise PatternError("matches no text at all")
         return found
+
+    def looks(self) -> bool:
+        """Whether a look-ahead stands at the beginning, where the pattern begins with the text."""
+        anchored = self.pattern.startswith("^", self.place)
+        place = self.place + anchored
+        return (anchored or not self.search) and self.pattern.startswith(("(?=", "(?!"), place)
+
+    def looked_ahead(self) -> Anchored:
+        self.took("^")
+        looks: list[tuple[bool, Anchored]] = []
+        while self.pattern.startswith(("(?=", "(?!"), self.place):
+            self.place += 3
+            looks.append((self.pattern[self.place - 1] == "!", self.choice(1)))
+            if not self.took(")"):
+                raise PatternError("its parentheses do not match: one is not closed")
+        rest = self.row(0)
+        if self.pattern.startswith("|", self.place):
+            raise PatternError("alternatives behind a look-ahead cannot be enforced: put them in parentheses")
+        around = Repeat(ANY) if self.search else NOTHING
+        texts = any_of(sequence([node, NOTHING if ends else around]) for (_, ends), node in rest.forms.items())
+        for negative, look in looks:
+            texts = ahead(texts, look, negative=negative)
+        return Anchored({(True, True): texts})
 
     def choice(self, depth: int) -> Anchored:
         if depth > DEEPEST:
@@ -129,7 +156,8 @@ class _Parser(Escapes):
         for look in _LOOKS:
             if self.pattern.startswith(look, self.place):
                 raise PatternError(
-                    f"look-around, ({look}, cannot be enforced: write out the texts that are meant, as alternatives"
+                    f"look-around, ({look}, cannot be enforced here, only look-ahead right behind ^ at the beginning:"
+                    " write out the texts that are meant, as alternatives"
                 )
         if found := _NAME.match(self.pattern, self.place):
             self.place = found.end()
@@ -192,8 +220,3 @@ def _of_set(one: Ranges) -> Anchored:
     if len(one) == 1 and one[0][0] == one[0][1]:
         return Anchored.plain(Text(chr(one[0][0])))
     return Anchored.plain(Chars(one))
-
-
-def texts(found: Iterable[str]) -> Node:
-    """One of these texts."""
-    return any_of(Text(text) for text in found)

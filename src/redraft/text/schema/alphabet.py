@@ -53,7 +53,11 @@ class Alphabet:
                 return Repeat(self.of(node.part), node.least, node.most, separator)
             case Both():
                 return Both(self._wide(node.one), self._wide(node.other))
-            case AnyOrder() | Distinct() | Without():
+            case Without():
+                return Without(
+                    self.of(node.part), tuple(written for written in map(self.written, node.words) if written)
+                )
+            case AnyOrder() | Distinct():
                 raise TypeError("no pattern has these")
 
     def _wide(self, node: Node) -> Node:

@@ -7,7 +7,7 @@ from typing import Any
 from redraft.core.errors import SchemaError
 from redraft.text.grammar.build import optional, sequence
 from redraft.text.grammar.nodes import Choice, Node, Repeat, Text
-from redraft.text.schema.checks import joined
+from redraft.text.schema.checks import Unfit, joined
 from redraft.text.schema.flat import Flat
 from redraft.text.schema.objects import Writer
 from redraft.text.schema.strings import length_bounds
@@ -37,7 +37,7 @@ def array_node(flat: Flat, writer: Writer) -> Node:
     )  # fmt: skip
     required = min(least, len(first))
     if least > len(first) and rest is None:
-        raise SchemaError(flat.at("minItems"), f"only {len(first)} items are allowed: lower it")
+        raise Unfit(flat.at("minItems"), f"only {len(first)} items are allowed: lower it")
     return writer.notation.sequence(first, rest, required=required)
 
 
@@ -84,7 +84,7 @@ def _item(items: Any, flat: Flat, writer: Writer, *, needed: bool = False) -> No
 
 def _empty(flat: Flat, least: int, writer: Writer) -> Node:
     if least:
-        raise SchemaError(flat.at("minItems"), "no item is allowed: lower it")
+        raise Unfit(flat.at("minItems"), "no item is allowed: lower it")
     return writer.notation.sequence([])
 
 
@@ -99,10 +99,10 @@ def _unique(flat: Flat, items: Any, least: int, most: int | None, writer: Writer
     values = _texts(item)
     if values is None or len(values) > MOST_UNORDERED or _begin_each_other(values):
         if values is not None and least > len(values):
-            raise SchemaError(flat.at("minItems"), f"only {len(values)} items differ: lower it")
+            raise Unfit(flat.at("minItems"), f"only {len(values)} items differ: lower it")
         return writer.notation.listed(item, least, most, unique=True)
     if least > len(values):
-        raise SchemaError(flat.at("minItems"), f"only {len(values)} items differ: lower it")
+        raise Unfit(flat.at("minItems"), f"only {len(values)} items differ: lower it")
     parts: list[Node] = [Text(value) for value in values]
     return writer.notation.unordered(parts, least, len(parts) if most is None else min(most, len(parts)))
 

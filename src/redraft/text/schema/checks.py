@@ -15,6 +15,10 @@ TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 OF_NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
 
+class Unfit(SchemaError):
+    """Keywords that exclude each other."""
+
+
 def joined(path: str, keyword: str) -> str:
     """The path of a keyword."""
     return f"{path}.{keyword}" if path else keyword

@@ -73,6 +73,8 @@ def together(one: Flat, other: Flat) -> Flat | None:
         return Flat(other.keywords, other.path, other.where, _followed(one, other))
     _closed(one, other)
     found, where = dict(one.keywords), {name: one.where.get(name, one.path) for name in one.keywords}
+    # What it came to is in `enum`.
+    where |= {name: flat.where[name] for flat in (one, other) for name in ("const",) if name in flat.where}
     for name, value in other.keywords.items():
         if name in found and name not in ("properties", "prefixItems"):
             found[name] = _joined(name, found[name], value, other)

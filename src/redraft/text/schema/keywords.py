@@ -109,7 +109,8 @@ def plain(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
     _arrays(schema, path, found)
     if "enum" in schema or "const" in schema:
         values = listed(schema["enum"], joined(path, "enum")) if "enum" in schema else [schema["const"]]
-        found["enum"] = [v for v in values if "const" not in schema or among(v, [schema["const"]])]
+        both = "enum" in schema and "const" in schema
+        found["enum"] = [value for value in values if not both or among(value, [schema["const"]])]
     dependent = _dependent(schema, path)
     if dependent:
         found["dependent"] = dependent

@@ -11,7 +11,7 @@ from redraft.core.errors import SchemaError
 from redraft.text.grammar.build import any_of
 from redraft.text.grammar.nodes import Both, Node, Text
 from redraft.text.grammar.regex import whole
-from redraft.text.schema.checks import OF_NUMBERS, limits
+from redraft.text.schema.checks import OF_NUMBERS, Unfit, limits
 from redraft.text.schema.flat import Flat
 from redraft.text.schema.formats import RANGES
 from redraft.text.schema.numbers import DIGITS, INTEGER, NUMBER, integers, numbers
@@ -69,7 +69,7 @@ def _whole(flat: Flat, bounds: Mapping[str, Any]) -> Node:
         return _read(INTEGER)
     found = integers(*_ends(bounds))
     if found is None:
-        raise SchemaError(flat.path, "no integer lies between its bounds: widen them")
+        raise Unfit(flat.path, "no integer lies between its bounds: widen them")
     return _read(found)
 
 
@@ -79,9 +79,7 @@ def _decimal(flat: Flat, bounds: Mapping[str, Any], one_way: bool) -> Node:
     low, high, open_low, open_high = limits(bounds)
     found = numbers(low, high, open_low=open_low, open_high=open_high)
     if found is None:
-        raise SchemaError(
-            flat.path, "no number between its bounds can be written: at least one whole number must lie there"
-        )
+        raise Unfit(flat.path, "no number between its bounds can be written: at least one whole number must lie there")
     return Both(_read(found), _read(_ONE_WAY_BOUNDED)) if one_way else _read(found)
 
 
@@ -99,7 +97,7 @@ def _multiples(flat: Flat, bounds: Mapping[str, Any], whole_only: bool) -> Node:
             first = -(-least // step.numerator) * step.numerator
             values = range(first, most + 1, step.numerator)
             if not values:
-                raise SchemaError(path, "no multiple lies between its bounds: widen them")
+                raise Unfit(path, "no multiple lies between its bounds: widen them")
             return any_of(Text(str(value)) for value in values)
         return _stepped(step.numerator, path, _whole(flat, bounds))
     if step not in _ENDINGS:

@@ -106,8 +106,10 @@ class Notation:
         if most == 0:
             return self.sequence([])
         fields = AnyOrder(tuple((item, NOTHING) for item in items), frozenset(), self.comma)
-        if (max(least, 1), most) == (len(items), len(items)):
-            some: Node = AnyOrder(fields.fields, frozenset(range(len(items))), self.comma)
+        if (least, most) == (0, len(items)):
+            some: Node = fields
+        elif (max(least, 1), most) == (len(items), len(items)):
+            some = AnyOrder(fields.fields, frozenset(range(len(items))), self.comma)
         else:
             some = Both(fields, Repeat(any_of(items), max(1, least), most, self.comma))
         return self._enclosed("[", some, "]", empty=not least)

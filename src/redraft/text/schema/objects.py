@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from redraft.core.errors import SchemaError
 from redraft.text.grammar.build import any_of
 from redraft.text.grammar.nodes import Both, Node
-from redraft.text.schema.checks import joined
+from redraft.text.schema.checks import Unfit, joined
 from redraft.text.schema.flat import Flat, both, of_key, together
 from redraft.text.schema.notation import Notation
 from redraft.text.schema.strings import length_bounds, pattern_node, string_node
@@ -49,7 +49,7 @@ def object_node(flat: Flat, writer: Writer) -> Node:
         except Recursion as error:
             last = error
     if not found:
-        raise last or SchemaError(flat.at("required"), "nothing satisfies what its properties ask of each other")
+        raise last or Unfit(flat.at("required"), "nothing satisfies what its properties ask of each other")
     return any_of(found)
 
 
@@ -88,7 +88,7 @@ def _record(flat: Flat, writer: Writer) -> Node:
         schema, at = of_key(flat, key), joined(flat.at("properties"), key)
         if schema is False or not _named(key, flat, writer):
             if key in required:
-                raise SchemaError(flat.at("required"), f"{key!r:.60} is required and not allowed: allow it")
+                raise Unfit(flat.at("required"), f"{key!r:.60} is required and not allowed: allow it")
             continue
         try:
             value = writer.value(schema, at, flat.followed)
@@ -100,11 +100,11 @@ def _record(flat: Flat, writer: Writer) -> Node:
     least, most = length_bounds(flat, "minProperties", "maxProperties")
     always = sum(there for _, there in items)
     if least > len(items):
-        raise SchemaError(
+        raise Unfit(
             flat.at("minProperties"), f"only the {len(items)} declared properties are written: declare more or lower it"
         )
     if most is not None and most < always:
-        raise SchemaError(flat.at("maxProperties"), f"{always} are required: raise it")
+        raise Unfit(flat.at("maxProperties"), f"{always} are required: raise it")
     if (most is None or most >= len(items)) and least <= max(1, always):
         return notation.record(items, empty=least == 0)
     written = any_of([pair for pair, _ in items])
@@ -134,7 +134,7 @@ def _mapping(flat: Flat, writer: Writer) -> Node:
         pair = None
     if pair is None:
         if least:
-            raise SchemaError(flat.at("minProperties"), "no key is allowed: lower it")
+            raise Unfit(flat.at("minProperties"), "no key is allowed: lower it")
         return notation.record([])
     if least > 1:
         raise SchemaError(
@@ -180,7 +180,7 @@ def _key(flat: Flat, writer: Writer) -> Node:
     if "enum" in flat.keywords:
         values = [value for value in flat.get("enum") if writer.unfolder.fits(value, flat)]
         if not values:
-            raise SchemaError(flat.at("enum"), "no name is left that it allows: list one")
+            raise Unfit(flat.at("enum"), "no name is left that it allows: list one")
         return any_of(writer.notation.key(value, flat.path) for value in values)
     return string_node(flat, writer.notation)
 

@@ -9,7 +9,7 @@ from redraft.text.grammar.anchored import PatternError
 from redraft.text.grammar.build import lengths, limited
 from redraft.text.grammar.nodes import Both, Node
 from redraft.text.grammar.regex import anywhere
-from redraft.text.schema.checks import LONGEST
+from redraft.text.schema.checks import LONGEST, Unfit
 from redraft.text.schema.flat import Flat
 from redraft.text.schema.formats import FORMATS, of_format
 from redraft.text.schema.notation import Notation
@@ -60,9 +60,9 @@ def length_bounds(flat: Flat, low: str, high: str) -> tuple[int, int | None]:
     if least > LONGEST:
         raise SchemaError(flat.at(low), f"at most {LONGEST} can be enforced, got {least}")
     if most is not None and least > most:
-        raise SchemaError(flat.at(low), f"{least} is more than {high}, {most}: lower it")
-    # What is longer than any reply needs no bound of its own.
-    return least, None if most is not None and most > LONGEST else most
+        raise Unfit(flat.at(low), f"{least} is more than {high}, {most}: lower it")
+    # Less than what is allowed is written where that is more than anybody reads.
+    return least, None if most is None else min(most, LONGEST)
 
 
 @lru_cache(256)
@@ -87,7 +87,7 @@ def _of_length(content: Node, least: int, most: int | None, flat: Flat) -> Node:
             raise SchemaError(flat.at("minLength"), f"at most {COUNTED} can be enforced beside this pattern: lower it")
         found = limited(content, least, COUNTED) if most is not None or least else content
     if found is None:
-        raise SchemaError(
+        raise Unfit(
             flat.at("maxLength" if most is not None and most < lengths(content)[0] else "minLength"),
             "no text of this length fits its pattern or format: change one of them",
         )

@@ -30,10 +30,16 @@ class Unfolder:
 
     def __init__(self, root: Any, recursion: int) -> None:
         self.references, self.recursion = References(root), recursion
+        # References that are being followed without a value between them.
+        self._open: list[str] = []
 
     def fits(self, value: Any, flat: Flat) -> bool:
         """Whether a value is one that a schema allows."""
-        return fits(value, flat, self.alternatives)
+        kept, self._open = self._open, []
+        try:
+            return fits(value, flat, self.alternatives)
+        finally:
+            self._open = kept
 
     def alternatives(self, schema: Any, path: str, followed: tuple[str, ...] = ()) -> list[Flat]:
         """What a schema allows, one of which holds; none where nothing satisfies it.
@@ -47,7 +53,7 @@ class Unfolder:
         if not isinstance(schema, Mapping):
             raise SchemaError(path, f"a schema is a mapping or true, got {schema!r:.60}")
         check_names(schema, path)
-        found = [Flat(plain(schema, path), path, {}, followed)]
+        found = [Flat(plain(schema, path), path, {"const": path} if "const" in schema else {}, followed)]
         for keyword in COMBINED:
             if keyword in schema:
                 branches = getattr(self, "_" + keyword.strip("$"))
@@ -78,9 +84,13 @@ class Unfolder:
         name, target = self.references.follow(schema["$ref"], schema, path)
         if len(followed) >= MOST_FOLLOWED:
             raise SchemaError(path, f"more than {MOST_FOLLOWED} references lead to each other: write out some")
-        if followed.count(name) >= self.recursion:
+        if followed.count(name) >= self.recursion or name in self._open:
             raise Recursion(path, "the schema asks for itself without end: make it optional, or null in anyOf")
-        return self._joined(found, target, path, (*followed, name))
+        self._open.append(name)
+        try:
+            return self._joined(found, target, path, (*followed, name))
+        finally:
+            self._open.pop()
 
     def _allOf(self, schema: Any, found: list[Flat], path: str, followed: tuple[str, ...]) -> list[Flat]:
         for number, branch in enumerate(_branches(schema["allOf"], path)):

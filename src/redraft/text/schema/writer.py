@@ -9,6 +9,7 @@ from redraft.core.errors import SchemaError
 from redraft.text.grammar.build import any_of
 from redraft.text.grammar.nodes import Node, Text
 from redraft.text.schema.arrays import array_node
+from redraft.text.schema.checks import Unfit
 from redraft.text.schema.flat import Flat
 from redraft.text.schema.keywords import meant
 from redraft.text.schema.multiples import number_node
@@ -78,7 +79,8 @@ class TreeWriter:
         for flat in flats:
             try:
                 found.append(self._flat(flat))
-            except Recursion as error:
+            except (Recursion, Unfit) as error:
+                # Of parts put together, some may exclude each other where others do not.
                 last = error
         if not found:
             raise last or SchemaError(path, "nothing satisfies it")
@@ -86,9 +88,11 @@ class TreeWriter:
 
     def _flat(self, flat: Flat) -> Node:
         if "enum" in flat.keywords:
-            values = [value for value in flat.get("enum") if self.unfolder.fits(value, flat)]
+            others = flat.changed(enum=None)
+            values = [value for value in flat.get("enum") if self.unfolder.fits(value, others)]
             if not values:
-                raise SchemaError(flat.at("enum"), "no value is left that it allows: list one that fits the rest")
+                keyword = "const" if "const" in flat.where else "enum"
+                raise Unfit(flat.at(keyword), "no value is left that it allows: list one that fits the rest")
             return any_of(self.notation.literal(value, flat.path) for value in values)
         kinds = flat.get("type", meant(flat.keywords))
         if not kinds:
