@@ -170,6 +170,13 @@ def test_recursion_that_grows_too_fast_is_followed_less_deep():
     assert matches(found, '{"v":1,"left":{"right":{"v":2}}}')
     assert not matches(found, '{"left":{"left":{"left":{"left":{}}}}}')
     assert size(found) < 50_000
+    names = [f"n{number}" for number in range(9)]
+    few = {name: {"$ref": f"#/$defs/{name}"} for name in names[:3]}
+    wide = {"$ref": "#/$defs/n0", "$defs": {name: {"type": "object", "properties": few} for name in names}}
+    assert matches(schema_node(wide), '{"n1": {"n2": {}}}')
+    wide["$defs"] = {name: {"properties": {name: {"$ref": f"#/$defs/{name}"} for name in names}} for name in names}
+    with pytest.raises(SchemaError, match="too large"):
+        schema_node(wide)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,8 @@ class Admission:
             InputError: a prompt or an option that cannot work.
         """
         resolved = self.resolved(options, changes)
-        if resolved.response_format is not None and response_node(resolved.response_format) is None:
+        wanted = resolved.response_format
+        if wanted is not None and wanted.get("type") == "text" and response_node(wanted) is None:
             # Any text, which is what there is without.
             resolved = resolved.with_changes(response_format=None)
         if resolved.response_format is not None and resolved.tools is self.defaults.options.tools:
