@@ -6,7 +6,8 @@ Whatever a tree spells is valid under its schema. What is held, alone and beside
   `nullable`, `not` of types, values or one required name, `oneOf` where something tells its branches apart (a type, a
   value, bounds, a property's value, a required name), `if` on the values of one property that has an `enum`;
 - objects: `properties`, `required`, `additionalProperties`, `unevaluatedProperties`, `propertyNames`,
-  `minProperties`, `maxProperties`, `dependentRequired`, `dependentSchemas`, one of `patternProperties`;
+  `minProperties`, `maxProperties`, `dependentRequired`, `dependentSchemas`,
+  `patternProperties` of which no two match one key;
 - arrays: `items`, `prefixItems`, `additionalItems`, `unevaluatedItems`, `minItems`, `maxItems`, `uniqueItems`;
 - strings: `minLength`, `maxLength`, `pattern`, `format` (those of `formats`; remarks such as `password` say nothing);
 - numbers: `minimum`, `maximum`, `exclusiveMinimum`, `exclusiveMaximum`, `multipleOf` where digits tell.
