@@ -11,7 +11,7 @@ from redraft.text.grammar.nodes import Node, Text
 from redraft.text.schema.arrays import array_node
 from redraft.text.schema.checks import Unfit
 from redraft.text.schema.flat import Flat
-from redraft.text.schema.keywords import meant
+from redraft.text.schema.keywords import OF_TYPE, meant
 from redraft.text.schema.multiples import number_node
 from redraft.text.schema.notation import Notation
 from redraft.text.schema.objects import object_node
@@ -21,6 +21,7 @@ from redraft.text.schema.unfold import Impossible, Recursion, Unfolder
 ANY_DEPTH, DEEPEST = 2, 40
 # Of schemas inside themselves each way to come to a part counts.
 MOST_VALUES, MOST_RECURSIVE = 20_000, 1_500
+_OF_SCALARS = sorted({*OF_TYPE["string"], *OF_TYPE["number"], "format"})
 
 
 class TooLarge(SchemaError):
@@ -39,6 +40,7 @@ class TreeWriter:
         self.unfolder, self.notation = unfolder, notation
         self._known: dict[Any, tuple[Any, Node | Recursion]] = {}
         self._anything: dict[int, Node] = {}
+        self._scalars: dict[tuple[str, ...], Node] = {}
         self._depth = 0
         self._one_way: TreeWriter | None = None
 
@@ -119,6 +121,13 @@ class TreeWriter:
             return object_node(flat, self)
         if kind == "array":
             return array_node(flat, self)
+        # What says the same is the same tree.
+        key = kind, *(repr(flat.get(name)) for name in _OF_SCALARS)
+        if key not in self._scalars:
+            self._scalars[key] = self._scalar(kind, flat)
+        return self._scalars[key]
+
+    def _scalar(self, kind: str, flat: Flat) -> Node:
         if kind == "string":
             return string_node(flat, self.notation)
         if kind in ("number", "integer"):
