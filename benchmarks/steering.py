@@ -1,117 +1,301 @@
-"""What a constraint costs a denoising step, by the number of states of its automaton.
+"""What a constraint costs at a real vocabulary: to compile, to keep, and in every denoising step.
 
-    python benchmarks/steering.py --out steering.json
+    python benchmarks/steering.py MODEL --out steering.json
+    python benchmarks/steering.py MODEL --shape full --layers 2 --only steps
 
-Patterns and schemas over mini's tokens, each beside a plain step of mini, turn about, so that both meet the same noise.
-A draw is the joint sample, the joint argmax and the entropies of one canvas.
+MODEL is a directory with a tokenizer of 262,144 tokens, and a model of any size. Each case is compiled in a process of
+its own, with nothing kept but the vocabulary; the first use of a tokenizer is measured without that. Steps run in one
+process, free and constrained turn about.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-import redraft
-from redraft.bench.machine import cpu_name
-from redraft.kernels.constrained import draw
-from redraft.sampler import constrained
-from redraft.sampler.accept import accept, renoise
+from redraft.bench.machine import cpu_name, others_share
+from redraft.core.options import GenerationOptions
+
+BOUNDS_S = {
+    "one integer": 0.05,
+    "ten nested fields": 0.3,
+    "five tools": 0.5,
+    "thirty tools": 2.0,
+    "128 tools": 8.0,
+    "ten strings of 80, one of 2,000": 0.5,
+}
 
 
 def main() -> None:
-    """Measures every constraint, and prints a table."""
+    """Measures, and prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--only", choices=("compile", "steps"))
+    parser.add_argument("--shape", help="random weights of a published shape in the model's place, for the steps")
+    parser.add_argument("--layers", type=int, help="of the shape, instead of its own")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--repetitions", type=int, default=12)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    engine = redraft.load("mini", dtype="float32", threads=arguments.threads)
-    rows = []
-    for name, options in _constraints():
-        prepared = engine.prepare("rate this book five of six", **options)
-        found = _measured(engine, prepared.sequence.constraint.automaton, arguments.repetitions)
-        rows.append({"constraint": name, **found})
-        print(json.dumps(rows[-1]), flush=True)
-    report = {"cpu": cpu_name(), "torch": torch.__version__, "threads": arguments.threads, "rows": rows}
+    if arguments.case:
+        print(json.dumps(compiled(arguments.model, arguments.case)))
+        return
+    report: dict[str, Any] = {"cpu": cpu_name(), "torch": torch.__version__, "others_share": others_share()}
+    if arguments.only != "steps":
+        report["vocabulary"], report["compile"] = vocabulary(arguments.model), []
+        for name in BOUNDS_S:
+            report["compile"].append(in_a_process(arguments.model, name))
+        show("compiling, one thread", report["compile"])
+        print(json.dumps(report["vocabulary"]))
+    if arguments.only != "compile":
+        report["steps"] = steps(arguments)
+        show("steps", report["steps"])
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    table = Table("constraint", "states", "edges", "classes", "draw ms", "plain step ms", "share")
+
+
+def show(title: str, rows: list[dict[str, Any]]) -> None:
+    """A table of rows."""
+    table = Table(*rows[0], title=title)
     for row in rows:
-        table.add_row(*(str(row[key]) for key in row))
+        table.add_row(*(f"{value:,.3g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
 
 
-def _constraints() -> list[tuple[str, dict[str, Any]]]:
-    """(name, options), from few states to many."""
-
-    def one_of(count: int) -> dict[str, Any]:
-        return {"type": "json_schema", "schema": {"enum": [f"value {place * 7919 % 10007}" for place in range(count)]}}
-
-    def fields(count: int) -> dict[str, Any]:
-        properties = {f"field_{place}": {"type": "string", "maxLength": 12} for place in range(count)}
-        schema = {
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-            "additionalProperties": False,
-        }
-        return {"type": "json_schema", "schema": schema}
-
-    plain: dict[str, Any] = {"tools": None}
-    return [
-        ("a digit", {"response_format": {"type": "regex", "pattern": "[0-9]"}, **plain}),
-        *((f"one of {n} words", {"response_format": one_of(n), **plain}) for n in (10, 100, 1000)),
-        *((f"an object of {n} strings", {"response_format": fields(n), **plain}) for n in (1, 2, 3)),
-        ("the seven SNIPS tools", {"tool_choice": "required"}),
-    ]  # fmt: skip
+def in_a_process(model: Path, case: str, **environment: str) -> dict[str, Any]:
+    """One case, in a process that has compiled nothing yet."""
+    command = [sys.executable, __file__, str(model), "--case", case]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **environment})
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measured(engine: Any, automaton: Any, repetitions: int) -> dict[str, Any]:
-    model = engine.model
+def vocabulary(model: Path) -> dict[str, float]:
+    """Seconds of a tokenizer's first use, and in later processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Kernels are built by the case that follows; the vocabulary is read by each.
+        in_a_process(model, "one integer", XDG_CACHE_HOME=folder)
+        for kept in (Path(folder) / "redraft" / "vocabularies").glob("*.npz"):
+            kept.unlink()
+        first, later = (in_a_process(model, "one integer", XDG_CACHE_HOME=folder) for _ in range(2))
+    return {"first_s": first["vocabulary_s"], "later_s": later["vocabulary_s"]}
+
+
+def compiled(model: Path, case: str) -> dict[str, Any]:
+    """One case: processor seconds cold and warm, sizes, and memory beside what a plain request had."""
+    from redraft.text.constraint import ConstraintFactory
+    from redraft.text.tokenizer import Tokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = Tokenizer.from_directory(model)
+    assert tokenizer is not None
+    ends = sorted(tokenizer.end_of_turn_ids())
+    text = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    size = text.get("text_config", text)["vocab_size"]
+    factory = ConstraintFactory(tokenizer, ends, 0, ends[0], size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    vocabulary_s = seconds(lambda: factory.vocabulary.trees)
+    options = GenerationOptions(**cases()[case])
+    cold = seconds(lambda: factory.of(options))
+    warm = min(seconds(lambda: factory.of(options)) for _ in range(5))
+    automaton = factory.of(options).automaton
+    parts = automaton.parts
+    return {
+        "case": case,
+        "cold_s": cold,
+        "bound_s": BOUNDS_S[case],
+        "warm_ms": 1e3 * warm,
+        "vocabulary_s": vocabulary_s,
+        "states": automaton.num_states,
+        "edges": len(automaton.edges.source),
+        "classes": automaton.num_classes,
+        "explicit": len(parts.ids),
+        "broad": len(parts.broad),
+        "memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6,
+    }
+
+
+def seconds(work: Any) -> float:
+    """Processor seconds."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def steps(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Milliseconds of a step, free and constrained, turn about."""
+    from redraft.bench.shapes import shape_directory
+    from redraft.engine.load import load
+
+    names = ["five tools", "thirty tools", "128 tools", "ten nested fields", "ten strings of 80, one of 2,000"]
+    small = load(arguments.model, device="cpu", dtype=arguments.dtype, threads=1)
+    model = small.model
+    if arguments.shape:
+        changes = {} if arguments.layers is None else {"num_hidden_layers": arguments.layers}
+        form = "int4" if arguments.dtype == "int4" else None
+        directory = shape_directory(arguments.shape, form, lambda *_: None, **changes)
+        model = load(directory, device="cpu", dtype=arguments.dtype, threads=1).model
+    rows = []
+    for name in names:
+        constraint = small.admission.constraints.of(GenerationOptions(**cases()[name]))
+        rows.append(step(model, constraint.automaton, name, arguments.repetitions))
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def step(model: Any, automaton: Any, name: str, repetitions: int) -> dict[str, Any]:
+    """One constraint beside free steps of the same canvas."""
+    from redraft.kernels.constrained import draw
+    from redraft.sampler import constrained
+    from redraft.sampler.accept import accept, renoise
+
     L, V = model.config.canvas_length, model.config.vocab_size
     generator = torch.Generator().manual_seed(0)
     canvas = torch.randint(0, V, (1, L), generator=generator)
-    logits = 2 * torch.randn(L, V, generator=generator)
     uniform, noise = torch.rand(2, L, generator=generator), torch.randint(0, V, (1, L), generator=generator)
     cache = model.new_cache(1)
     model.encode(torch.randint(0, V, (1, 40), generator=generator), cache)
     temperature = torch.tensor([0.6])
-    used, end = constrained.ends(automaton, max(L, int(automaton.shortest[automaton.start])), L)
+    used, end = constrained.ends(automaton, max(2 * L, int(automaton.shortest[automaton.start])), L)
 
-    def plain() -> None:
-        stats = model.head(model.denoise_hidden(canvas, cache), temperature, uniform[:1])
+    def taken(parts: Any) -> None:
+        stats = model.head(model.denoise_hidden(canvas, cache), temperature, uniform[:1], [parts])
+        if parts is not None:
+            draw(stats.classes[0], 0.6, automaton, automaton.start, end, used, uniform)
         renoise(accept(stats.entropy, 0.1), stats.sample, noise)
 
-    def steered() -> None:
-        draw(logits, 0.6, automaton, automaton.start, end, used, uniform)
-
-    times: dict[Callable[[], None], list[float]] = {plain: [], steered: []}
-    for work in times:
-        work()
-    for _ in range(repetitions):
-        for work, taken in times.items():
+    times: dict[str, list[float]] = {"free": [], "held": []}
+    for round_number in range(repetitions + 1):
+        for kind, parts in (("free", None), ("held", automaton.parts)):
             began = time.perf_counter()
-            work()
-            taken.append(1e3 * (time.perf_counter() - began))
-    step_ms, draw_ms = (statistics.median(times[work]) for work in (plain, steered))
+            taken(parts)
+            if round_number:
+                times[kind].append(1e3 * (time.perf_counter() - began))
+    ratios = np.array(times["held"]) / np.array(times["free"])
     return {
-        "states": automaton.num_states,
+        "constraint": name,
         "edges": len(automaton.edges.source),
-        "classes": automaton.num_classes,
-        "draw_ms": round(draw_ms, 2),
-        "step_ms": round(step_ms, 2),
-        "share": round(draw_ms / step_ms, 2),
+        "free_ms": statistics.median(times["free"]),
+        "held_ms": statistics.median(times["held"]),
+        "ratio": float(np.median(ratios)),
     }
 
+
+def cases() -> dict[str, dict[str, Any]]:
+    """Options of each case, by its name."""
+    bounded = {f"field_{place}": {"type": "string", "maxLength": 80} for place in range(10)}
+    bounded["story"] = {"type": "string", "maxLength": 2000}
+    return {
+        "one integer": schema({"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}),
+        "ten nested fields": schema(NESTED),
+        "ten strings of 80, one of 2,000": schema(
+            {"type": "object", "properties": bounded, "required": list(bounded), "additionalProperties": False}
+        ),
+        **{
+            name: {"tools": tools(count)}
+            for name, count in (("five tools", 5), ("thirty tools", 30), ("128 tools", 128))
+        },
+    }
+
+
+def schema(of: dict[str, Any]) -> dict[str, Any]:
+    """Options that hold a reply to a schema."""
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": of}}}
+
+
+def tools(count: int) -> list[dict[str, Any]]:
+    """Declarations with names and arguments of their own."""
+    found = []
+    for number in range(count):
+        name, properties, required = TOOLS[number % len(TOOLS)]
+        suffix = f"_{number // len(TOOLS)}" if number >= len(TOOLS) else ""
+        parameters = {
+            "type": "object",
+            "properties": {f"{key}{suffix}": value for key, value in properties.items()},
+            "required": [f"{key}{suffix}" for key in required],
+        }
+        found.append({"type": "function", "function": {"name": name + suffix, "parameters": parameters}})
+    return found
+
+
+STRING = {"type": "string"}
+WHEN = {"type": "string", "format": "date-time"}
+NESTED = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "format": "uuid"},
+        "title": STRING,
+        "status": {"type": "string", "enum": ["open", "in progress", "blocked", "closed"]},
+        "priority": {"type": "integer", "minimum": 1, "maximum": 5},
+        "tags": {"type": "array", "items": STRING, "maxItems": 5},
+        "created": WHEN,
+        "owner": {
+            "type": "object",
+            "properties": {
+                "name": STRING,
+                "email": {"type": "string", "format": "email"},
+                "role": {"enum": ["admin", "user", "guest"]},
+            },
+            "required": ["name", "email", "role"],
+            "additionalProperties": False,
+        },
+        "estimate": {"anyOf": [{"type": "number"}, {"type": "null"}]},
+        "steps": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"what": STRING, "done": {"type": "boolean"}},
+                "required": ["what", "done"],
+            },
+            "minItems": 1,
+        },
+        "note": {"type": ["string", "null"]},
+    },
+    "required": ["id", "title", "status", "priority", "tags", "created", "owner", "estimate", "steps", "note"],
+    "additionalProperties": False,
+}
+GUEST = {
+    "type": "object",
+    "properties": {"name": STRING, "role": {"enum": ["host", "guest"]}},
+    "required": ["name"],
+}
+TOOLS: list[tuple[str, dict[str, Any], list[str]]] = [
+    (
+        "get_weather",
+        {
+            "city": STRING,
+            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+            "days": {"type": "integer", "minimum": 1, "maximum": 14},
+        },
+        ["city"],
+    ),
+    (
+        "send_mail",
+        {"to": {"type": "array", "items": STRING}, "subject": STRING, "body": STRING, "urgent": {"type": "boolean"}},
+        ["to", "subject", "body"],
+    ),
+    ("search_files", {"query": STRING, "path": STRING, "limit": {"type": "integer"}}, ["query"]),
+    (
+        "create_event",
+        {"title": STRING, "start": WHEN, "attendees": {"type": "array", "items": GUEST}},
+        ["title", "start"],
+    ),
+    ("run_sql", {"statement": STRING, "parameters": {"type": "object"}}, ["statement"]),
+]
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Random schemas: whatever their automata spell parses and validates, and so does what models write under them."""
+"""Random schemas: whatever models write under them parses and validates."""
 
 from __future__ import annotations
 
@@ -6,47 +6,20 @@ import json
 import random
 
 import jsonschema
-import numpy as np
 import pytest
 
 import redraft
 from checkpoints import write_checkpoint
 from redraft.checkpoint.locate import BUNDLED
-from redraft.text.bytes_of_tokens import token_bytes
-from redraft.text.pattern import compile_pattern
-from redraft.text.schema import schema_pattern
-from redraft.text.token_automaton import token_automaton
 from redraft.text.tokenizer import Tokenizer
-from schemas import random_schema, random_tokens
+from schemas import random_schema
 
 TOKENIZER = Tokenizer.from_directory(BUNDLED / "mini")
-TOKENS = token_bytes(TOKENIZER, {})
-ENDS = TOKENIZER.end_of_turn_ids()
 
 
 def check(schema: dict, text: str) -> None:
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
     jsonschema.Draft202012Validator(schema, format_checker=checker).validate(json.loads(text))
-
-
-def spelled(seed: int) -> None:
-    schema = random_schema(random.Random(seed))
-    automaton = token_automaton(compile_pattern(schema_pattern(schema)), TOKENS, ENDS, None, ENDS[0])
-    rng = np.random.default_rng(seed)
-    for _ in range(6):
-        text = TOKENIZER.decode(token for token in random_tokens(automaton, rng) if token not in ENDS)
-        check(schema, text)
-
-
-@pytest.mark.parametrize("seed", range(0, 1000, 25))
-def test_what_an_automaton_spells_is_valid(seed):
-    spelled(seed)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("seed", [seed for seed in range(1000) if seed % 25])
-def test_what_an_automaton_spells_is_valid_at_length(seed):
-    spelled(seed)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_what_is_held_to_nothing_needs_no_patterns():
     """As on a machine with torch, and little else."""
     program = """
 import sys
-for name in ("outlines_core", "pydantic", "fastapi", "uvicorn", "typer", "prometheus_client", "yaml"):
+for name in ("pydantic", "fastapi", "uvicorn", "typer", "prometheus_client", "yaml"):
     sys.modules[name] = None
 import redraft
 engine = redraft.load("mini", dtype="float32", threads=1)

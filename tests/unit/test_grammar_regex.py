@@ -9,6 +9,7 @@ import unicodedata
 import pytest
 
 from grammar_matches import matches, some_texts
+from redraft.text.grammar import sets
 from redraft.text.grammar.anchored import PatternError
 from redraft.text.grammar.build import lengths, limited
 from redraft.text.grammar.nodes import Both, Repeat
@@ -183,3 +184,16 @@ def test_length_is_counted_beside_a_pattern_only_where_it_must_be():
     assert not isinstance(limited(whole("[a-z]{8}-[a-z]{4}"), 3, 2000), Both)
     assert isinstance(limited(whole("[a-z]*-[a-z]*"), 0, 10), Both)
     assert limited(whole("[a-z]{8}"), 0, 7) is None
+
+
+def test_short_cuts_through_unicode_leave_nothing_out():
+    every = [chr(point) for first, last in sets.ALL for point in range(first, last + 1)]
+    assert sets.matching(r"\w") == sets.of("".join(c for c in every if c.isalnum() or c == "_"))
+    assert sets.matching(r"\d") == sets.categories()["Nd"]
+    folded: dict[str, str] = {}
+    for character in every:
+        fold = character.casefold()
+        if len(fold) == 1 and fold != character:
+            folded[fold] = folded.get(fold, fold) + character
+    for group in random.Random(0).sample(list(folded.values()), 60):
+        assert sets.in_any_case(sets.of(group[0])) == sets.of(group)

@@ -14,7 +14,6 @@ from redraft.checkpoint.locate import BUNDLED
 from redraft.core.errors import CheckpointError, PromptError
 from redraft.text import guarded_template
 from redraft.text.chat import ChatTemplate
-from redraft.text.guarded import compile_guarded
 from redraft.text.template import Template
 from redraft.text.template_source import template_sources
 
@@ -113,7 +112,6 @@ def test_nothing_is_imported_from_where_someone_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     assert ChatTemplate(PLAIN).render([USER]) == "user: play some jazz\n"
-    assert compile_guarded("a+").next.size
 
 
 def test_one_that_writes_more_than_any_context_holds_is_refused():

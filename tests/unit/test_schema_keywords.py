@@ -90,6 +90,8 @@ def a_list(**keywords: Any) -> dict[str, Any]:
          ['{"a":"","b":1}']),
         ({"type": "object", "required": ["z"]}, ['{"z":[1]}'], ["{}"]),
         ({"type": "object", "patternProperties": {"^x-": INTEGER}}, ["{}", '{"x-a":1}'], ['{"x-a":""}', '{"a":1}']),
+        ({"type": "object", "patternProperties": {"^s_": STRING, "^i_[a-z]": INTEGER}, "additionalProperties": False},
+         ["{}", '{"s_":"a","i_a":1}'], ['{"s_a":1}', '{"i_a":"a"}', '{"i_":1}', '{"a":1}']),
         ({**AB, "patternProperties": {"^b": {"minimum": 3}}}, ['{"b":3}'], ['{"b":2}']),
         ({"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}, "additionalProperties": NULL}, ['{"ab":null}'],
          ['{"A":null}']),
@@ -125,7 +127,7 @@ def test_what_keywords_allow(schema, yes, no):
         ({"$ref": "other.json"}, "$ref", r"\$defs"),
         ({"oneOf": [AB, CAT, {"minProperties": 1}]}, "oneOf", "const of its own"),
         ({"type": "object", "minProperties": 2}, "minProperties", "name them"),
-        ({"type": "object", "patternProperties": {"a": STRING, "b": INTEGER}}, "patternProperties", "properties"),
+        ({"type": "object", "patternProperties": {"^a": STRING, "^ab": INTEGER}}, "patternProperties", "properties"),
         (a_list(uniqueItems=True, items={"type": "object"}), "items", "name their properties"),
         ({**AB, "minProperties": 4}, "minProperties", "declare more"),
         ({"allOf": [STRING, INTEGER]}, "", "exclude each other"),
@@ -170,6 +172,13 @@ def test_recursion_that_grows_too_fast_is_followed_less_deep():
     assert matches(found, '{"v":1,"left":{"right":{"v":2}}}')
     assert not matches(found, '{"left":{"left":{"left":{"left":{}}}}}')
     assert size(found) < 50_000
+    names = [f"n{number}" for number in range(9)]
+    few = {name: {"$ref": f"#/$defs/{name}"} for name in names[:3]}
+    wide = {"$ref": "#/$defs/n0", "$defs": {name: {"type": "object", "properties": few} for name in names}}
+    assert matches(schema_node(wide), '{"n1": {"n2": {}}}')
+    wide["$defs"] = {name: {"properties": {name: {"$ref": f"#/$defs/{name}"} for name in names}} for name in names}
+    with pytest.raises(SchemaError, match="too large"):
+        schema_node(wide)
 
 
 @pytest.mark.parametrize(

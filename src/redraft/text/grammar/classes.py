@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from redraft.text.grammar.sets import ALL, Ranges, categories, complement, difference, of, ranges, union, where
+from redraft.text.grammar.sets import ALL, Ranges, categories, complement, difference, matching, of, ranges, union
 
 _LONG_NAMES = {
     "Letter": "L", "Cased_Letter": "LC", "Uppercase_Letter": "Lu", "Lowercase_Letter": "Ll", "Titlecase_Letter": "Lt",
@@ -23,6 +23,8 @@ _LONG_NAMES = {
     "Separator": "Z", "Space_Separator": "Zs", "Line_Separator": "Zl", "Paragraph_Separator": "Zp", "Other": "C",
     "Control": "Cc", "Format": "Cf", "Private_Use": "Co", "Unassigned": "Cn",
 }  # fmt: skip
+_BLANKS = union(of("\t\n\v\f\r \u00a0\u1680\u2028\u2029\u202f\u205f\u3000"), ((0x2000, 0x200A),))
+_CIRCLED: Ranges = ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
 _ASCII_DIGITS: Ranges = ((0x30, 0x39),)
 _ASCII_WORD = of("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 POSIX = {
@@ -60,16 +62,16 @@ def shorthand(letter: str, ecma: bool) -> Class:
     if letter.isupper():
         return shorthand(letter.lower(), ecma).negated
     if letter == "d":
-        return Class(_ASCII_DIGITS if ecma else categories()["Nd"], categories()["Nd"])
+        return Class(_ASCII_DIGITS if ecma else matching(r"\d"), matching(r"\d"))
     if letter == "w":
-        letters = union(where(str.isalnum), of("_"))
+        letters = matching(r"\w")
+        if ecma:
+            return Class(_ASCII_WORD, letters)
         marks = union(categories()["M"], categories()["Pc"], categories()["Nl"], of("\u200c\u200d"))
-        circled: Ranges = ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
-        return Class(_ASCII_WORD if ecma else difference(letters, categories()["No"]), union(letters, marks, circled))
-    blanks = union(categories()["Z"], of("\t\n\v\f\r"))
+        return Class(difference(letters, categories()["No"]), union(letters, marks, _CIRCLED))
     if ecma:
-        return Class(blanks, union(blanks, of("\x1c\x1d\x1e\x1f\x85\ufeff")))
-    return Class(union(blanks, of("\x85")), union(blanks, of("\x1c\x1d\x1e\x1f\x85")))
+        return Class(_BLANKS, union(_BLANKS, of("\x1c\x1d\x1e\x1f\x85\ufeff")))
+    return Class(union(_BLANKS, of("\x85")), union(_BLANKS, of("\x1c\x1d\x1e\x1f\x85")))
 
 
 def dot(ecma: bool, all_lines: bool) -> Class:

@@ -49,7 +49,8 @@ def determinise_reference(nfa: Nfa) -> Core:
     acts: list[np.ndarray] = []
     final: list[int] = []
     work = 0
-    for kernel in (queue := [(nfa.start,)]):
+    queue: list[Kernel] = [(nfa.start,)]
+    for kernel in queue:
         row, act = np.full((2, len(examples)), DEAD, np.int32)
         act[:] = 0
         ends = {rules for state in kernel for rules in found.ends(state)}

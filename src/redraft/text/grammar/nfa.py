@@ -25,8 +25,9 @@ from redraft.text.grammar.registers import BITS, FIELDS, Kind, Rule
 
 BYTES = 256
 SYMBOLS = BYTES + MARKS
-# Parts that are written out one by one while they are this small.
-_UNROLLED = 48
+# Symbols that are written out one by one where a part is repeated. Text costs more: from each of its states all words
+# of a vocabulary have to be walked.
+_UNROLLED, _UNROLLED_TEXT, _NARROW = 48, 4, 16
 MOST_EDGES = 4_000_000
 
 Rules = tuple[int, ...]
@@ -100,7 +101,7 @@ class Builder:
             raise OptionError("response_format: it is too large: lower its bounds or split it")
         self.nfa.edges.append((source, first, last, target, rules))
 
-    def put(self, node: Node, source: int, target: int, depth: int = 0, bits: int = 0) -> None:
+    def put(self, node: Node | Other, source: int, target: int, depth: int = 0, bits: int = 0) -> None:
         """Ways from `source` to `target` for every text of a tree.
 
         Args:
@@ -162,7 +163,7 @@ class Builder:
             return
         plain = node.least <= 1 and node.most in (None, 1)
         written = max(node.least, node.most or 0)
-        small = written * size(node.part, _UNROLLED) <= _UNROLLED
+        small = written * size(node.part, _UNROLLED) <= (_UNROLLED_TEXT if holds_text(node.part) else _UNROLLED)
         uncounted = self.unrolled is None or id(node) in self.unrolled or depth >= FIELDS
         if not plain and (small or uncounted):
             self._written_out(node, source, target, depth, bits, put)
@@ -262,6 +263,19 @@ class Builder:
             self.put(value, opened, end, depth, inner)
         self.put(node.separator, end, begin, FIELDS, BITS)
         self.nfa.jumps.append((end, target, (self.rule(Rule(Kind.REQUIRE, need=need, clear=clear, group=group)),)))
+
+
+def holds_text(node: Node) -> bool:
+    """Whether a tree has characters of many kinds somewhere."""
+    match node:
+        case Chars():
+            return sum(last - first + 1 for first, last in node.ranges) > _NARROW
+        case Sequence() | Choice():
+            return any(map(holds_text, node.parts))
+        case Repeat():
+            return holds_text(node.part)
+        case _:
+            return not isinstance(node, Text)
 
 
 def size(node: Node, enough: int) -> int:

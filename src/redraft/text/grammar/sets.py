@@ -5,14 +5,18 @@ Surrogates and marks are in none of them: texts hold no surrogates, and marks ar
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 
 Ranges = tuple[tuple[int, int], ...]
 LAST = 0x10FFFF
 ALL: Ranges = ((0, 0xD7FF), (0xE100, LAST))
+_LAST_LETTER = 0x40000
+# Between these are scripts without case.
+_CASED = range(0x2E80), range(0xA640, 0xAC00), range(0xFB00, 0x10000), range(0x10400, 0x1F200)
 
 
 def ranges(pairs: Iterable[tuple[int, int]]) -> Ranges:
@@ -77,17 +81,11 @@ def holds(one: Ranges, code_point: int) -> bool:
     return place >= 0 and one[place][1] >= code_point
 
 
-def where(test: Callable[[str], bool]) -> Ranges:
-    """Every character of which something is true; reads all of Unicode, so keep what it gives."""
-    found, start = [], None
-    for point in range(LAST + 2):
-        true = point <= LAST and test(chr(point))
-        if true and start is None:
-            start = point
-        elif not true and start is not None:
-            found.append((start, point - 1))
-            start = None
-    return ranges(found)
+@cache
+def matching(pattern: str) -> Ranges:
+    """Every letter or digit that a class of Python's `re` holds."""
+    text = "".join(map(chr, range(_LAST_LETTER)))
+    return ranges((found.start(), found.end() - 1) for found in re.finditer(f"(?:{pattern})+", text))
 
 
 @cache
@@ -110,8 +108,7 @@ def categories() -> dict[str, Ranges]:
 def _cases() -> tuple[Ranges, ...]:
     """Characters that differ in case alone, more than one each."""
     groups: dict[str, set[str]] = {}
-    for point in (point for first, last in ALL for point in range(first, last + 1)):
-        character = chr(point)
+    for character in (chr(point) for part in _CASED for point in part):
         folded = character.casefold()
         if len(folded) == 1 and folded != character:
             groups.setdefault(folded, {folded}).add(character)

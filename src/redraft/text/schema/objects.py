@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from redraft.core.errors import SchemaError
 from redraft.text.grammar.build import any_of
-from redraft.text.grammar.nodes import Both, Node
+from redraft.text.grammar.nodes import Both, Node, Sequence, Text
 from redraft.text.schema.checks import Unfit, joined
 from redraft.text.schema.flat import Flat, both, of_key, together
 from redraft.text.schema.notation import Notation
@@ -146,21 +146,11 @@ def _mapping(flat: Flat, writer: Writer) -> Node:
 
 def _pair(flat: Flat, writer: Writer) -> Node | None:
     """A key with its value; None where no key is allowed."""
-    patterns = {key: schema for key, schema in flat.get("patternProperties", {}).items() if schema is not False}
     names, at = flat.get("propertyNames", True), flat.at("propertyNames")
     if "patternProperties" in flat.keywords:
         if names is not True:
             raise SchemaError(at, "cannot be enforced beside patternProperties: put it into the pattern")
-        if len(flat.get("patternProperties")) > 1:
-            raise SchemaError(
-                flat.at("patternProperties"), "only one pattern can be enforced, for two may match one key: name the"
-                " keys in properties"
-            )  # fmt: skip
-        for pattern, schema in patterns.items():
-            inner = joined(flat.at("patternProperties"), pattern)
-            key = _content_key(pattern_node(pattern, inner), writer.notation, inner)
-            return writer.notation.pair(key, writer.value(schema, inner, flat.followed))
-        return None
+        return _pair_by_pattern(flat, writer)
     value = flat.get("additionalProperties", True)
     if value is False:
         return None
@@ -173,6 +163,32 @@ def _pair(flat: Flat, writer: Writer) -> Node | None:
         return writer.notation.pair(writer.notation.any_key, inner)
     keys = [_key(one, writer) for one in writer.unfolder.alternatives(both(names, {"type": "string"}), at)]
     return writer.notation.pair(any_of(keys), inner) if keys else None
+
+
+def _pair_by_pattern(flat: Flat, writer: Writer) -> Node | None:
+    """A key that matches a pattern with its value; None where no key is allowed."""
+    path, found, begun = flat.at("patternProperties"), list[Node](), list[str]()
+    patterns = flat.get("patternProperties")
+    for pattern, schema in patterns.items():
+        inner = joined(path, pattern)
+        texts = pattern_node(pattern, inner)
+        begins = _beginning(texts)
+        if len(patterns) > 1 and (not begins or any(b.startswith(begins) or begins.startswith(b) for b in begun)):
+            raise SchemaError(
+                path, "two patterns may match one key: begin each with ^ and a text of its own, or name the keys in"
+                " properties"
+            )  # fmt: skip
+        begun.append(begins)
+        if schema is not False:
+            key = _content_key(texts, writer.notation, inner)
+            found.append(writer.notation.pair(key, writer.value(schema, inner, flat.followed)))
+    return any_of(found) if found else None
+
+
+def _beginning(texts: Node) -> str:
+    """The text that all texts of a tree begin with, as far as it stands there."""
+    first = texts.parts[0] if isinstance(texts, Sequence) and texts.parts else texts
+    return first.text if isinstance(first, Text) else ""
 
 
 def _key(flat: Flat, writer: Writer) -> Node:

@@ -26,10 +26,15 @@ class Impossible(Recursion):
 
 
 class Unfolder:
-    """One schema's parts as alternatives; `recursion` is how often a reference is followed inside itself."""
+    """One schema's parts as alternatives.
+
+    Attributes:
+        recursion: how often a reference is followed inside itself.
+        recursed: whether one has been.
+    """
 
     def __init__(self, root: Any, recursion: int) -> None:
-        self.references, self.recursion = References(root), recursion
+        self.references, self.recursion, self.recursed = References(root), recursion, False
         # References that are being followed without a value between them.
         self._open: list[str] = []
 
@@ -84,6 +89,7 @@ class Unfolder:
         name, target = self.references.follow(schema["$ref"], schema, path)
         if len(followed) >= MOST_FOLLOWED:
             raise SchemaError(path, f"more than {MOST_FOLLOWED} references lead to each other: write out some")
+        self.recursed |= name in followed
         if followed.count(name) >= self.recursion or name in self._open:
             raise Recursion(path, "the schema asks for itself without end: make it optional, or null in anyOf")
         self._open.append(name)
@@ -102,8 +108,15 @@ class Unfolder:
 
     def _oneOf(self, schema: Any, found: list[Flat], path: str, followed: tuple[str, ...]) -> list[Flat]:
         kept: list[Flat] = []
-        for place, branch in self._each(schema["oneOf"], found, path, followed):
-            others = self._others(schema["oneOf"], place, found, path)
+        branches = self._each(schema["oneOf"], found, path, followed)
+        # All of each branch, however deep in a recursion this is asked for.
+        begun = [replace(flat, followed=()) for flat in found]
+        every = [
+            self._joined(begun, branch, f"{path}.{place}", ()) if len(schema["oneOf"]) > 1 else []
+            for place, branch in enumerate(schema["oneOf"])
+        ]
+        for place, branch in branches:
+            others = [flat for number, flats in enumerate(every) if number != place for flat in flats]
             for flat in branch:
                 alone: Flat | None = flat
                 for other in others:
@@ -116,16 +129,6 @@ class Unfolder:
                     )
                 kept.append(alone)
         return kept
-
-    def _others(self, branches: list[Any], place: int, found: list[Flat], path: str) -> list[Flat]:
-        """All of the other branches, however deep in a recursion they are asked for."""
-        begun = [replace(flat, followed=()) for flat in found]
-        return [
-            flat
-            for number, branch in enumerate(branches)
-            if number != place
-            for flat in self._joined(begun, branch, f"{path}.{number}", ())
-        ]
 
     def _each(
         self, branches: Any, found: list[Flat], path: str, followed: tuple[str, ...]

@@ -11,14 +11,17 @@ from redraft.text.grammar.nodes import Node, Text
 from redraft.text.schema.arrays import array_node
 from redraft.text.schema.checks import Unfit
 from redraft.text.schema.flat import Flat
-from redraft.text.schema.keywords import meant
+from redraft.text.schema.keywords import OF_TYPE, meant
 from redraft.text.schema.multiples import number_node
 from redraft.text.schema.notation import Notation
 from redraft.text.schema.objects import object_node
 from redraft.text.schema.strings import string_node
 from redraft.text.schema.unfold import Impossible, Recursion, Unfolder
 
-ANY_DEPTH, DEEPEST, MOST_VALUES = 2, 40, 20_000
+ANY_DEPTH, DEEPEST = 2, 40
+# Of schemas inside themselves each way to come to a part counts.
+MOST_VALUES, MOST_RECURSIVE = 20_000, 1_500
+_OF_SCALARS = sorted({*OF_TYPE["string"], *OF_TYPE["number"], "format"})
 
 
 class TooLarge(SchemaError):
@@ -35,8 +38,9 @@ class TreeWriter:
 
     def __init__(self, unfolder: Unfolder, notation: Notation) -> None:
         self.unfolder, self.notation = unfolder, notation
-        self._known: dict[Any, tuple[Any, Node]] = {}
+        self._known: dict[Any, tuple[Any, Node | Recursion]] = {}
         self._anything: dict[int, Node] = {}
+        self._scalars: dict[tuple[str, ...], Node] = {}
         self._depth = 0
         self._one_way: TreeWriter | None = None
 
@@ -60,16 +64,21 @@ class TreeWriter:
         # The schema is kept with what it came to, so that no other gets its identity.
         key = id(schema), frozenset(Counter(followed).items())
         if key not in self._known:
-            if len(self._known) >= MOST_VALUES:
+            if len(self._known) >= (MOST_RECURSIVE if self.unfolder.recursed else MOST_VALUES):
                 raise TooLarge(path, "the schema is too large: split it")
             if self._depth >= DEEPEST:
                 raise TooLarge(path, f"its values nest more than {DEEPEST} deep: flatten them")
             self._depth += 1
             try:
                 self._known[key] = schema, self._value(schema, path, followed)
+            except Recursion as error:
+                self._known[key] = schema, error
             finally:
                 self._depth -= 1
-        return self._known[key][1]
+        found = self._known[key][1]
+        if isinstance(found, Recursion):
+            raise found.with_traceback(None)
+        return found
 
     def _value(self, schema: Any, path: str, followed: tuple[str, ...]) -> Node:
         flats = self.unfolder.alternatives(schema, path, followed)
@@ -112,6 +121,13 @@ class TreeWriter:
             return object_node(flat, self)
         if kind == "array":
             return array_node(flat, self)
+        # What says the same is the same tree.
+        key = kind, *(repr(flat.get(name)) for name in _OF_SCALARS)
+        if key not in self._scalars:
+            self._scalars[key] = self._scalar(kind, flat)
+        return self._scalars[key]
+
+    def _scalar(self, kind: str, flat: Flat) -> Node:
         if kind == "string":
             return string_node(flat, self.notation)
         if kind in ("number", "integer"):
