@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
-from redraft.text.grammar.core import Core, full_table, product
+from redraft.text.grammar.core import Core, full_table, product, trimmed
 from redraft.text.grammar.determinise import AmbiguousError, determinise
 from redraft.text.grammar.nfa import SYMBOLS, Builder, Other
 from redraft.text.grammar.nodes import Both, Node, Without
+from redraft.text.grammar.reference import counted_out
+from redraft.text.grammar.registers import Kind
 from redraft.text.grammar.words import matcher, others
 
 
@@ -43,15 +45,24 @@ def compiled(node: Node, once: Mapping[int, tuple[str, ...]] | None = None) -> C
 
 
 def written_out(node: Node) -> Core:
-    """The same, in which nothing is counted."""
+    """The same, in which nothing is counted.
+
+    Raises:
+        OptionError: also where a list without repeats is among it, which is told by reading alone.
+    """
     builder = Builder(None, _embedded, {})
     builder.put(node, builder.nfa.start, builder.nfa.end)
     core = determinise(builder.nfa)
-    if any(core.steps):
-        raise OptionError(
-            "response_format: fields in any order, or items without repeats, cannot be held to two forms at once"
-        )
-    return core
+    if not any(core.steps):
+        return core
+    if any(rule.kind is Kind.OPEN for rule in core.rules):
+        raise OptionError("uniqueItems: such a list cannot be held to a second form: leave out one of the two")
+    out = counted_out(core, np.ones(len(core.rules), np.uint8))
+    # What is left has an edge for each symbol; those that all states take alike are one class.
+    table, kind = np.unique(out.next, axis=1, return_inverse=True)
+    final = np.where(out.final, 0, DEAD).astype(np.int32)
+    table = np.ascontiguousarray(table.astype(np.int32))
+    return trimmed(Core(table, np.zeros_like(table), kind.reshape(-1).astype(np.int32), out.start, final, ((),), ()))
 
 
 def without(core: Core, words: Words[str]) -> Core:
