@@ -404,7 +404,7 @@ class Marginals {
       // The exponent of a probability may be positive where its mantissa is small.
       const double marginal = exponent <= 0 ? joint * power(exponent) : std::ldexp(joint, static_cast<int>(exponent));
       // x log x of less has no digit beside anything that an entropy is compared with.
-      if (marginal > 1e-40) total -= marginal * (log_of(factor[c] / all_m, factor_e[c] - all_e) + level[c]);
+      if (marginal > 1e-22) total -= marginal * (log_of(factor[c] / all_m, factor_e[c] - all_e) + level[c]);
       const double share = m[c] * power(e[c] - top);
       all += share, mean += share * level[c];
     }
