@@ -5,6 +5,10 @@
 #pragma once
 #include "numbers.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace redraft {
 
 // A class whose top is so many nats below another's, exponentials beside that one still tell enough about: what they
@@ -16,36 +20,63 @@ constexpr float NEGLIGIBLE = 60.0f;
 constexpr int MOST = 64;
 constexpr int64_t MOST_RUN = 1024;
 
-// The compiler's own vectors: it keeps one running sum of a loop, and an addition waits for the last.
-typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t Numbers __attribute__((vector_size(64), aligned(4), may_alias));
+// Two running values each, since an addition waits for the last one: the compiler would keep one.
 constexpr int64_t LANES = 16;
 
-inline const Floats& floats(const float* at) { return *reinterpret_cast<const Floats*>(at); }
-inline const Numbers& numbers(const int32_t* at) { return *reinterpret_cast<const Numbers*>(at); }
-
-inline float total_of(const Floats& lanes) {
-  float half[LANES / 2];
-  for (int64_t i = 0; i < LANES / 2; ++i) half[i] = lanes[i] + lanes[i + LANES / 2];
-  return ((half[0] + half[4]) + (half[1] + half[5])) + ((half[2] + half[6]) + (half[3] + half[7]));
+#if defined(__AVX512F__)
+using Floats = __m512;
+using Mask = __mmask16;
+inline Floats filled(float value) { return _mm512_set1_ps(value); }
+inline Mask equal(const int32_t* of, int32_t g) {
+  return _mm512_cmpeq_epi32_mask(_mm512_loadu_si512(of), _mm512_set1_epi32(g));
 }
+inline Floats added(Floats sum, Mask mask, const float* x) {
+  return _mm512_mask_add_ps(sum, mask, sum, _mm512_loadu_ps(x));
+}
+inline Floats larger(Floats most, Mask mask, const float* x) {
+  return _mm512_mask_max_ps(most, mask, _mm512_loadu_ps(x), most);
+}
+inline float total_of(Floats first, Floats second) { return _mm512_reduce_add_ps(_mm512_add_ps(first, second)); }
+inline float most_of(Floats first, Floats second) { return _mm512_reduce_max_ps(_mm512_max_ps(first, second)); }
+#else
+typedef float Floats __attribute__((vector_size(64), aligned(4), may_alias));
+typedef int32_t Mask __attribute__((vector_size(64), aligned(4), may_alias));
+inline Floats filled(float value) { return Floats{} + value; }
+inline Mask equal(const int32_t* of, int32_t g) { return *reinterpret_cast<const Mask*>(of) == Mask{} + g; }
+inline Floats added(Floats sum, Mask mask, const float* x) {
+  return sum + (mask ? *reinterpret_cast<const Floats*>(x) : Floats{});
+}
+inline Floats larger(Floats most, Mask mask, const float* x) {
+  const Floats value = mask ? *reinterpret_cast<const Floats*>(x) : most;
+  return value > most ? value : most;
+}
+inline float total_of(Floats first, Floats second) {
+  float lanes[LANES];
+  const Floats both = first + second;
+  std::memcpy(lanes, &both, sizeof lanes);
+  for (int64_t width = LANES / 2; width > 0; width /= 2)
+    for (int64_t k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+  return lanes[0];
+}
+inline float most_of(Floats first, Floats second) {
+  float lanes[LANES];
+  const Floats both = first > second ? first : second;
+  std::memcpy(lanes, &both, sizeof lanes);
+  for (int64_t width = LANES / 2; width > 0; width /= 2)
+    for (int64_t k = 0; k < width; ++k) lanes[k] = lanes[k] > lanes[k + width] ? lanes[k] : lanes[k + width];
+  return lanes[0];
+}
+#endif
 
 // The largest value of one class.
 inline float largest_of(const float* s, const int32_t* of, int32_t g, int64_t count) {
-  const Floats nothing = Floats{} - INFINITY;
-  const Numbers wanted = Numbers{} + g;
-  Floats first = nothing, second = nothing;
+  Floats first = filled(-INFINITY), second = first;
   int64_t i = 0;
   for (; i + 2 * LANES <= count; i += 2 * LANES) {
-    const Floats a = numbers(of + i) == wanted ? floats(s + i) : nothing;
-    const Floats b = numbers(of + i + LANES) == wanted ? floats(s + i + LANES) : nothing;
-    first = a > first ? a : first, second = b > second ? b : second;
+    first = larger(first, equal(of + i, g), s + i);
+    second = larger(second, equal(of + i + LANES, g), s + i + LANES);
   }
-  first = second > first ? second : first;
-  float half[LANES / 2], most = -INFINITY;
-  for (int64_t k = 0; k < LANES / 2; ++k)
-    half[k] = first[k] > first[k + LANES / 2] ? first[k] : first[k + LANES / 2];
-  for (int64_t k = 0; k < LANES / 2; ++k) most = half[k] > most ? half[k] : most;
+  float most = most_of(first, second);
   for (; i < count; ++i)
     if (of[i] == g && s[i] > most) most = s[i];
   return most;
@@ -54,16 +85,14 @@ inline float largest_of(const float* s, const int32_t* of, int32_t g, int64_t co
 // Sums of p and w over one class.
 inline void sums_of(const float* p, const float* w, const int32_t* of, int32_t g, int64_t count, float& sum,
                     float& weighted) {
-  const Floats zero = {};
-  const Numbers wanted = Numbers{} + g;
-  Floats p0 = zero, p1 = zero, w0 = zero, w1 = zero;
+  Floats p0 = filled(0.0f), p1 = p0, w0 = p0, w1 = p0;
   int64_t i = 0;
   for (; i + 2 * LANES <= count; i += 2 * LANES) {
-    const Numbers a = numbers(of + i) == wanted, b = numbers(of + i + LANES) == wanted;
-    p0 += a ? floats(p + i) : zero, w0 += a ? floats(w + i) : zero;
-    p1 += b ? floats(p + i + LANES) : zero, w1 += b ? floats(w + i + LANES) : zero;
+    const Mask a = equal(of + i, g), b = equal(of + i + LANES, g);
+    p0 = added(p0, a, p + i), w0 = added(w0, a, w + i);
+    p1 = added(p1, b, p + i + LANES), w1 = added(w1, b, w + i + LANES);
   }
-  sum = total_of(p0 + p1), weighted = total_of(w0 + w1);
+  sum = total_of(p0, p1), weighted = total_of(w0, w1);
   for (; i < count; ++i)
     if (of[i] == g) sum += p[i], weighted += w[i];
 }
