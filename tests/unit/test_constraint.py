@@ -9,13 +9,14 @@ import pytest
 import torch
 
 import redraft
-from redraft import OptionError
+from redraft import Generation, OptionError
 from redraft.core.errors import SchemaError
 from redraft.kernels.class_scores import of_logits
 from redraft.kernels.constrained import draw
 from redraft.model.cache import KVCache
 from redraft.sampler import constrained, noise
 from redraft.sampler.noise import Stream
+from redraft.text.constraint import ConstraintFactory
 
 TOOLS = [
     {
@@ -158,6 +159,29 @@ def test_a_reply_goes_on_in_the_next_canvas(mini):
 def test_what_cannot_be_enforced_is_refused_at_once(mini, wanted, error, words):
     with pytest.raises(error, match=words):
         mini.generate(TEXT, response_format=wanted, max_new_tokens=40)
+
+
+@pytest.mark.parametrize("mode", ["diffusion", "autoregressive", "verified"])
+def test_a_rule_that_leaves_no_end_fails_its_reply_alone(mini, monkeypatch, mode):
+    def refuse(*_):
+        raise OptionError("too much to hold")
+
+    monkeypatch.setattr(ConstraintFactory, "narrowed", refuse)
+    requests = [
+        mini.prepare(TEXT, seed=0, tools=TOOLS, tool_choice="required", mode=mode),
+        mini.prepare(TEXT, seed=0, tools=None),
+    ]
+    running = mini.running()
+    for request in requests:
+        running.add(request)
+    found = {}
+    while len(found) < 2:
+        found |= {id(one): event for one, event in running.step() if isinstance(event, Generation)}
+    failed, other = (found[id(request)] for request in requests)
+    assert failed.finish_reason == "error"
+    assert "cannot be brought to an end that matches: too much to hold" in failed.error
+    assert other.finish_reason == "stop"
+    assert other.token_ids
 
 
 def test_an_enum_is_chosen_as_the_model_would():

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from redraft.core.errors import OptionError
 from redraft.core.events import Commit
 from redraft.engine.instead import calls, say_instead
 from redraft.engine.next_token import allowed_logits, causal_probabilities
 from redraft.engine.prefill import encode_pending
 from redraft.engine.sequence import Sequence
 from redraft.engine.settle import follow
+from redraft.kernels.constrained import NothingLeftError
 from redraft.kernels.head import inverse_cdf
 from redraft.model.model import DiffusionGemma
 from redraft.sampler import noise
@@ -44,7 +46,11 @@ class CausalLoop:
         if not bool(torch.isfinite(logits).all()):
             sequence.fail(f"the model's output is not finite at token {written}")
             return
-        token, log_prob = self._choose(sequence, logits, written)
+        try:
+            token, log_prob = self._choose(sequence, logits, written)
+        except (NothingLeftError, OptionError) as error:
+            sequence.fail_held(error)
+            return
         sequence.costs.encode_s += time.perf_counter() - started
         if sequence.costs.first_canvas_s is None:
             sequence.costs.first_canvas_s = time.perf_counter() - sequence.costs.started

@@ -11,6 +11,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from redraft.core.errors import OptionError
 from redraft.core.events import Commit, Draft
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_canvas
 from redraft.engine.causal import CausalLoop
@@ -21,6 +22,7 @@ from redraft.engine.sequence import Sequence
 from redraft.engine.settle import Settle
 from redraft.engine.steer import is_steered, steer, watched
 from redraft.engine.verified import verify
+from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.accept import accept, renoise
@@ -128,6 +130,8 @@ class CanvasLoop:
         launched = len(self._shape(group[0])) > 1
         step = self._launched(group, states) if launched else self._denoise(group, states, temperatures)
         for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
+            if sequence.finished:
+                continue
             if not step.finite[row]:
                 sequence.fail(f"the model's output is not finite at step {state.step}")
                 continue
@@ -141,9 +145,13 @@ class CanvasLoop:
                     yield sequence, commit
 
     def _settled(self, sequence: Sequence, state: CanvasState) -> Commit | None:
-        if sequence.options.mode == "verified":
+        if sequence.options.mode != "verified":
+            return self.settle(sequence, state)
+        try:
             return verify(self.model, sequence, state)
-        return self.settle(sequence, state)
+        except (NothingLeftError, OptionError) as error:
+            sequence.fail_held(error)
+            return None
 
     def _launched(self, group: list[Sequence], states: list[CanvasState]) -> _Step:
         """A step as one launch."""
@@ -180,7 +188,10 @@ class CanvasLoop:
             # What is no number, no constraint can make one of; it is told below.
             if is_steered(sequence, state) and bool(torch.isfinite(stats.entropy[row]).all()):
                 source = self._noise(sequence, state.number, state.length)
-                steer(self.model, hidden[row], stats, row, sequence, state, temperatures[row], source)
+                try:
+                    steer(self.model, hidden[row], stats, row, sequence, state, temperatures[row], source)
+                except (NothingLeftError, OptionError) as error:
+                    sequence.fail_held(error)
         bounds = torch.tensor([[sequence.options.entropy_bound] for sequence in group], device=device)
         accepted = accept(stats.entropy, bounds)
         fresh = torch.stack([state.noise[state.taken % NOISE_STEPS] for state in states])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from redraft.core.automaton import DEAD
 from redraft.engine.sequence import Sequence
+from redraft.kernels.constrained import NothingLeftError
 from redraft.sampler.nucleus import nucleus
 
 
@@ -29,11 +30,16 @@ def allowed_logits(sequence: Sequence, logits: Float[Tensor, "V"], state: int, r
         logits: of the next token.
         state: of the constraint's automaton.
         remaining: tokens that may still be written, the next one included.
+
+    Raises:
+        NothingLeftError: no token is left.
     """
     if sequence.constraint is None:
         return logits
     automaton = sequence.constraint.automaton
     following = np.append(automaton.following(state), DEAD)
     fits = (following != DEAD) & (automaton.shortest[following] <= remaining - 1)
+    if not fits.any():
+        raise NothingLeftError("nothing that keeps every rule can follow within what is left of the reply")
     allowed = torch.from_numpy(fits[automaton.class_of]).to(logits.device)
     return logits.masked_fill(~allowed, -torch.inf)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from redraft.core.automaton import DEAD
 from redraft.core.options import GenerationOptions
 from redraft.core.results import GenerationStats
 from redraft.engine.canvas import CanvasState
 from redraft.engine.reply import Reply
+from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import SequenceCache
 from redraft.text.constraint import Constraint
 
@@ -147,13 +149,24 @@ class Sequence:
         self.failed = reason
         self.reply.close("error")
 
+    def fail_held(self, error: Exception) -> None:
+        """Ends a reply that cannot keep what it turned out to be held to."""
+        self.fail(f"the reply cannot be brought to an end that matches: {error}")
+
     def narrow(self, token_ids: list[int]) -> bool:
-        """Narrows the constraint where these tokens, behind the committed ones, break a rule that it leaves open."""
+        """Narrows the constraint where these tokens, behind the committed ones, break a rule that it leaves open.
+
+        Raises:
+            NothingLeftError: the committed tokens cannot be followed by anything that keeps it.
+            OptionError: it needs more than may be compiled.
+        """
         narrower = self.constraint and self.constraint.narrowed(self.reply.token_ids + token_ids)
         if not narrower:
             return False
         self.constraint = narrower
         self.constraint_state = narrower.automaton.advance(narrower.automaton.start, self.reply.token_ids)
+        if self.constraint_state == DEAD:
+            raise NothingLeftError("nothing that keeps every rule can follow what is written")
         return True
 
     @property

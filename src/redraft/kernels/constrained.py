@@ -28,6 +28,10 @@ from redraft.kernels.native.call import call, expect, runs_natively
 _NOTHING = "no sequence that the automaton takes is left"
 
 
+class NothingLeftError(ValueError):
+    """No sequence is left that the automaton takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CanvasDraw:
     """One step's results of a canvas.
@@ -69,7 +73,8 @@ def draw(
         Tensors where `uniform` is.
 
     Raises:
-        ValueError: no sequence is left, or the arguments do not fit each other.
+        NothingLeftError: no sequence is left.
+        ValueError: the arguments do not fit each other.
     """
     L, device = len(scores), uniform.device
     _check(scores, automaton, state, end, uniform)
@@ -129,7 +134,7 @@ def _native(
         len(edges.begins) - 1, torch.from_numpy(end), state, uniform, argmax, sample, rest, entropy, local,
     )  # fmt: skip
     if int(argmax[0]) < 0:
-        raise ValueError(_NOTHING)
+        raise NothingLeftError(_NOTHING)
     if temperature == 0:
         return argmax, argmax, entropy, local
     return argmax, _with_broad(sample, rest, scores), entropy, local
@@ -158,7 +163,7 @@ def _reference(
     best = _best_of_classes(rows, scores)
     path = recursions.best_path(recursions.best_of_sets(best, edges), edges, state, end)
     if path is None:
-        raise ValueError(_NOTHING)
+        raise NothingLeftError(_NOTHING)
     argmax = _tokens(rows, scores, automaton, path, None)
     if temperature == 0:
         return argmax, argmax, rows.new_zeros(L), rows.new_zeros(L)
