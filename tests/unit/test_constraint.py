@@ -180,7 +180,7 @@ def test_a_rule_that_leaves_no_end_fails_its_reply_alone(mini, monkeypatch, mode
     failed, other = (found[id(request)] for request in requests)
     assert failed.finish_reason == "error"
     assert "cannot be brought to an end that matches: too much to hold" in failed.error
-    assert other.finish_reason == "stop"
+    assert other.finish_reason != "error"
     assert other.token_ids
 
 
