@@ -21,7 +21,8 @@ from pathlib import Path
 from redraft.core.errors import OptionError
 from redraft.core.files import cache_directory
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("redraft.kernels")
+_PACKAGE = Path(__file__).parents[1]
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _TIMEOUT_S = 120
 
@@ -34,7 +35,7 @@ def built(source: Path) -> ctypes.CDLL | None:
     try:
         path = cache_directory("kernels") / f"{source.stem}-{_fingerprint(source, compiler)}.so"
         if not path.exists():
-            _tell_building(source.parent)
+            _tell_building()
             _compile(compiler, source, path)
         return ctypes.CDLL(str(path))
     except (OSError, OptionError, subprocess.SubprocessError) as error:
@@ -51,8 +52,8 @@ def _tell_unbuilt(reason: str) -> None:
 
 
 @functools.cache
-def _tell_building(folder: Path) -> None:
-    count = len(list(folder.glob("*.cpp")))
+def _tell_building() -> None:
+    count = len(list(_PACKAGE.rglob("*.cpp")))
     _log.info("compiling %d C++ kernels for this CPU, once: some %d s at most", count, 2 * count)
 
 
