@@ -181,8 +181,8 @@ def test_the_prefix_cache_keeps_to_its_budget(engine):
 def test_a_request_that_fails_ends_alone(engine, monkeypatch):
     whole = engine.model.head
 
-    def spoiled(hidden, temperature, uniform, watch=None):
-        stats = whole(hidden, temperature, uniform, watch)
+    def spoiled(hidden, temperature, *rest):
+        stats = whole(hidden, temperature, *rest)
         if float(temperature[0]) == pytest.approx(0.77):
             stats.entropy.fill_(float("nan"))
         return stats

@@ -56,7 +56,7 @@ void reduce(const void* logits, int64_t kind, int64_t rows, int64_t columns, int
       rescale[n] = factor;
       const float reference = top[n];
       const uint64_t beside =
-          watched == nullptr ? 0 : watched->apart(n, s, columns, watched->see(n, s, columns), reference);
+          watched == nullptr ? 0 : watched->apart(n, s, columns, watched->see(n, s, columns, largest), reference);
       float tile_mass = 0.0f, tile_moment = 0.0f;
       for (int64_t b = 0; b < blocks; ++b) {
         const int64_t end = (b + 1) * block < columns ? (b + 1) * block : columns;

@@ -115,33 +115,35 @@ struct Watched {
     double mass[MOST] = {}, moment[MOST] = {};
   };
 
-  // Takes the explicit columns, and the largest of each class. Returns the classes that have anything to add.
-  uint64_t see(int64_t n, const float* s, int64_t count) const {
+  // Takes the explicit columns, and the largest of each class; `most` is the tile's. Returns the classes that have
+  // anything to add.
+  uint64_t see(int64_t n, const float* s, int64_t count, float most) const {
     for (int64_t x = 0; x < taken; ++x) scores[n * X + place + x] = s[columns[x]];
-    float largest[MOST];
-    for (int64_t g = 0; g < G; ++g) largest[g] = -INFINITY;
-    uint64_t inside = 0;
+    uint64_t inside = 0, found = 0;
     for (int64_t r = 0; r * run < count; ++r) inside |= present[r];
     for (uint64_t left = inside; left != 0; left &= left - 1) {
       const int32_t g = __builtin_ctzll(left);
-      largest[g] = largest_of(s, broad_of, g, count);
-    }
-    uint64_t found = 0;
-    for (int64_t g = 0; g < G; ++g) {
       const int64_t at = n * G + g;
-      if (largest[g] > top[at]) {
-        int64_t i = 0;
-        while (i + 1 < count && !(broad_of[i] == g && s[i] == largest[g])) ++i;
-        token[at] = first + i;
-        const double step = static_cast<double>(top[at]) - largest[g];
-        const double factor = mass[at] == 0.0 ? 0.0 : std::exp(step);
-        moment[at] = mass[at] == 0.0 ? 0.0 : (moment[at] + step * mass[at]) * factor;
-        mass[at] *= factor;
-        top[at] = largest[g];
+      // Where the whole tile lies below what the class has had, so does the class.
+      float largest = most;
+      if (most > top[at]) {
+        largest = largest_of(s, broad_of, g, count);
+        if (largest > top[at]) rise(at, g, s, count, largest);
       }
-      if (largest[g] > -INFINITY && top[at] - largest[g] < NEGLIGIBLE) found |= uint64_t(1) << g;
+      if (top[at] - largest < NEGLIGIBLE) found |= uint64_t(1) << g;
     }
     return found;
+  }
+
+  void rise(int64_t at, int32_t g, const float* s, int64_t count, float largest) const {
+    int64_t i = 0;
+    while (i + 1 < count && !(broad_of[i] == g && s[i] == largest)) ++i;
+    token[at] = first + i;
+    const double step = static_cast<double>(top[at]) - largest;
+    const double factor = mass[at] == 0.0 ? 0.0 : std::exp(step);
+    moment[at] = mass[at] == 0.0 ? 0.0 : (moment[at] + step * mass[at]) * factor;
+    mass[at] *= factor;
+    top[at] = largest;
   }
 
   // Those of some classes whose top is not far below `level`.
