@@ -15,7 +15,16 @@ from redraft.engine.canvas import CanvasState
 from redraft.engine.progress import advance
 from redraft.engine.sequence import Costs
 from redraft.kernels.head_stats import HeadStats
-from redraft.sampler.held_stop import AGAINST_STEPS, HeldStep, Standstill, against, as_text, free_places, text_length
+from redraft.sampler.held_stop import (
+    AGAINST_STEPS,
+    PARTLY_STEPS,
+    HeldStep,
+    Standstill,
+    against,
+    as_text,
+    free_places,
+    text_length,
+)
 from redraft.sampler.stop import new_history
 
 END, OTHER_END = 1, 5
@@ -141,9 +150,9 @@ def test_an_entropy_that_falls_with_the_temperature_is_no_progress():
 
 
 def test_where_the_model_means_most_of_it_the_text_must_stand():
-    assert first(verdicts([0.1] * 20)) == 2 * AGAINST_STEPS + 1
-    assert first(verdicts([0.1] * 20, texts=[i // 3 for i in range(20)])) is None
-    assert first(verdicts([0.0] * 20)) is None, "there is nothing that it is against"
+    assert first(verdicts([0.2] * 20)) == PARTLY_STEPS + 1
+    assert first(verdicts([0.2] * 20, texts=[i // 3 for i in range(20)])) is None
+    assert first(verdicts([0.05] * 20)) is None, "a place or two may change however late"
 
 
 @pytest.fixture(scope="module")
