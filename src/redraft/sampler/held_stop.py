@@ -116,8 +116,8 @@ class Standstill:
 
         Where it would write `AGAINST_SHARE` of the text otherwise, that is once it has not come round for
         `AGAINST_STEPS`, or at the first step at which its own canvas, left free, would have been done: it goes on from
-        that, and no longer from what it is held to. Where it means more, it may still come round: from `PARTLY_SHARE` on
-        the text, too, must have stood for `PARTLY_STEPS`; below that it is waited for.
+        that, and no longer from what it is held to. Where it would write less of it otherwise, it may still come round:
+        down to `PARTLY_SHARE` the text must have stood for `PARTLY_STEPS`, too, and below that it is waited for.
 
         Args:
             step: its results.
