@@ -20,11 +20,11 @@ from torch import Tensor
 BEHIND = -2
 # Below it, entropies of a position that has one token are rounding.
 _FORCED_NATS = 1e-12
-# After four steps mini disagrees with its calls under its tools at less than a third of their positions; with what it
-# would not write by itself, at that or more (benchmarks/constrained_stop.py).
-AGAINST_SHARE = 1 / 3
+# After some steps mini disagrees with its calls under its tools at a third of their positions at most; with what it would
+# not write by itself, mostly at half and more.
+AGAINST_SHARE = 0.4
 AGAINST_STEPS = 3
-# Of what is between a tenth and a third against it, some texts change as late as that.
+# Of what is less than that against it, some texts change as late as that.
 PARTLY_SHARE = 0.1
 PARTLY_STEPS = 12
 _PROGRESS = 0.5
