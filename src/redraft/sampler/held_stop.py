@@ -20,8 +20,8 @@ from torch import Tensor
 BEHIND = -2
 # Below it, entropies of a position that has one token are rounding.
 _FORCED_NATS = 1e-12
-# After some steps mini disagrees with its calls under its tools at a third of their positions at most; with what it would
-# not write by itself, mostly at half and more.
+# After some steps mini disagrees with its calls under its tools at a third of their positions at most; with what it
+# would not write by itself, mostly at half and more.
 AGAINST_SHARE = 0.4
 AGAINST_STEPS = 3
 # Of what is less than that against it, some texts change as late as that.
