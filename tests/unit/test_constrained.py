@@ -109,6 +109,29 @@ def test_argmax_and_entropies_are_those_of_the_joint_distribution(case):
 
 
 @pytest.mark.usefixtures("form", "parting")
+def test_a_value_is_empty_only_where_no_other_is_likelier():
+    """Of `""`, `"a"`, `"aa"`, ... with padding behind them: what stands behind a short text counts as much as a long
+    one's letters, so that neither is favoured."""
+    quote, letter, pad = range(3)
+    table = np.array([[1, DEAD, DEAD], [2, 1, DEAD], [DEAD, DEAD, 3], [DEAD, DEAD, 3]])
+    accepting = np.array([False, False, True, True])
+    automaton, end = automaton_of(table, accepting), np.where(accepting, 0.0, -np.inf)
+    rng = np.random.default_rng(3)
+    lengths = []
+    for case in range(60):
+        logits = torch.from_numpy(rng.normal(size=(6, 3)) * 2).float()
+        # In every other case the model thinks that the text has ended early, as it does where it means another.
+        logits[3:, pad] += 6.0 * (case % 2)
+        found = joint(table, accepting, torch.softmax(logits.double(), -1).numpy())
+        best = draw(logits, 1.0, automaton, 0, end, 6, torch.rand(2, 6)).argmax.tolist()
+        others = max(weight for sequence, weight in found.items() if letter in sequence)
+        empty = found[(quote, quote, pad, pad, pad, pad)]
+        assert (letter not in best) == (empty > others)
+        lengths.append(best.count(letter))
+    assert {0, 1, 4} <= set(lengths)
+
+
+@pytest.mark.usefixtures("form", "parting")
 def test_samples_have_the_joint_distributions_frequencies():
     """Chi-square with the 99.99% bound of the normal approximation."""
     rng = np.random.default_rng(5)

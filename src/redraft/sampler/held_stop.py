@@ -20,10 +20,13 @@ from torch import Tensor
 BEHIND = -2
 # Below it, entropies of a position that has one token are rounding.
 _FORCED_NATS = 1e-12
-# After four steps mini disagrees with its calls under its tools at less than a third of their positions; with what it
-# would not write by itself, at that or more (benchmarks/constrained_stop.py).
-AGAINST_SHARE = 1 / 3
+# After some steps mini disagrees with its calls under its tools at a third of their positions at most; with what it
+# would not write by itself, mostly at half and more.
+AGAINST_SHARE = 0.4
 AGAINST_STEPS = 3
+# Of what is less than that against it, some texts change as late as that.
+PARTLY_SHARE = 0.1
+PARTLY_STEPS = 12
 _PROGRESS = 0.5
 
 
@@ -113,8 +116,8 @@ class Standstill:
 
         Where it would write `AGAINST_SHARE` of the text otherwise, that is once it has not come round for
         `AGAINST_STEPS`, or at the first step at which its own canvas, left free, would have been done: it goes on from
-        that, and no longer from what it is held to. Where it means most of the text, it may still come round, however
-        late: then the text must have stood twice as long.
+        that, and no longer from what it is held to. Where it would write less of it otherwise, it may still come round:
+        down to `PARTLY_SHARE` the text must have stood for `PARTLY_STEPS`, too, and below that it is waited for.
 
         Args:
             step: its results.
@@ -127,8 +130,8 @@ class Standstill:
         if not confidence_threshold:
             return False
         if share < AGAINST_SHARE:
-            patience = max(2 * AGAINST_STEPS, stability_threshold)
-            return share > 0 and min(self.steps, self.text_steps) >= patience
+            stood = min(self.steps, self.text_steps)
+            return share >= PARTLY_SHARE and stood >= max(PARTLY_STEPS, stability_threshold)
         own_is_done = self.own_steps >= stability_threshold and float(step.own_entropy.mean()) < confidence_threshold
         return self.steps >= (1 if own_is_done else max(AGAINST_STEPS, stability_threshold))
 
