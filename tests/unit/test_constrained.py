@@ -123,7 +123,7 @@ def test_a_value_is_empty_only_where_no_other_is_likelier():
         # In every other case the model thinks that the text has ended early, as it does where it means another.
         logits[3:, pad] += 6.0 * (case % 2)
         found = joint(table, accepting, torch.softmax(logits.double(), -1).numpy())
-        best = draw(logits, 1.0, automaton, 0, end, 6, torch.rand(2, 6)).argmax.tolist()
+        best = drawn(logits, 1.0, automaton, 0, end, 6, torch.rand(2, 6)).argmax.tolist()
         others = max(weight for sequence, weight in found.items() if letter in sequence)
         empty = found[(quote, quote, pad, pad, pad, pad)]
         assert (letter not in best) == (empty > others)
