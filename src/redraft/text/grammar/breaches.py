@@ -21,6 +21,8 @@ from redraft.text.vocabulary import Vocabulary
 
 # Ways that are tried from an open end before it is taken for one that can be closed.
 MOST_TRIED = 20_000
+# Items that begin as an open one does and are barred at once; of more, one that is new is sure to be at hand.
+MOST_ALIKE = 4
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Breaches:
                 reader.read(core.act[edge], symbol)
                 state = int(core.next[edge])
             opened = bool(self.vocabulary.opens[token])
+        reader.stop()
         return reader.found(self._in_the_way(state, reader.registers))
 
     @cached_property
@@ -167,6 +170,14 @@ class _Reader:
     def found(self, more: Iterable[int] = ()) -> Found:
         return Found(frozenset({*self.broken, *more}), frozenset(self.repeated))
 
+    def stop(self) -> None:
+        """The text goes on: an item that is open must be able to become one that is not there yet."""
+        for number, opened in self.opened.items():
+            begun = text_of(self.symbols[opened:])
+            alike = {item for item in self.items.get(number, ()) if item.startswith(begun)}
+            if len(alike) <= MOST_ALIKE:
+                self.repeated |= {(number, item) for item in alike}
+
     def read(self, steps: int, symbol: int | None) -> None:
         """What happens before a symbol, or before the end."""
         for number in self.core.steps[steps]:
@@ -183,7 +194,7 @@ class _Reader:
             self.symbols.append(symbol)
 
     def _close(self, number: int) -> None:
-        item = text_of(self.symbols[self.opened[number] :])
+        item = text_of(self.symbols[self.opened.pop(number) :])
         items = self.items.setdefault(number, set())
         if item in items:
             self.repeated.add((number, item))
