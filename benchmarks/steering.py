@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from rich.table import Table
 
 from redraft.bench.machine import cpu_name, others_share
 from redraft.core.options import GenerationOptions
+from redraft.engine.load import load
 
 BOUNDS_S = {
     "one integer": 0.05,
@@ -43,7 +45,7 @@ def main() -> None:
     """Measures, and prints two tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--only", choices=("compile", "steps"))
+    parser.add_argument("--only", choices=("compile", "steps", "beside"))
     parser.add_argument("--shape", help="random weights of a published shape in the model's place, for the steps")
     parser.add_argument("--layers", type=int, help="of the shape, instead of its own")
     parser.add_argument("--dtype", default="float32")
@@ -55,15 +57,18 @@ def main() -> None:
         print(json.dumps(compiled(arguments.model, arguments.case)))
         return
     report: dict[str, Any] = {"cpu": cpu_name(), "torch": torch.__version__, "others_share": others_share()}
-    if arguments.only != "steps":
+    if arguments.only in (None, "compile"):
         report["vocabulary"], report["compile"] = vocabulary(arguments.model), []
         for name in BOUNDS_S:
             report["compile"].append(in_a_process(arguments.model, name))
         show("compiling, one thread", report["compile"])
         print(json.dumps(report["vocabulary"]))
-    if arguments.only != "compile":
+    if arguments.only in (None, "steps"):
         report["steps"] = steps(arguments)
         show("steps", report["steps"])
+    if arguments.only in (None, "beside"):
+        report["beside"] = beside(arguments)
+        show("others' time to their first canvas", [report["beside"]])
     if arguments.out:
         arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
@@ -146,7 +151,6 @@ def seconds(work: Any) -> float:
 def steps(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Milliseconds of a step, free and constrained, turn about."""
     from redraft.bench.shapes import shape_directory
-    from redraft.engine.load import load
 
     names = ["five tools", "thirty tools", "128 tools", "ten nested fields", "ten strings of 80, one of 2,000"]
     small = load(arguments.model, device="cpu", dtype=arguments.dtype, threads=1)
@@ -202,6 +206,42 @@ def step(model: Any, automaton: Any, name: str, repetitions: int) -> dict[str, A
     }
 
 
+def beside(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds to a free request's first canvas, alone and while 128 tools are compiled over and over, turn about."""
+    engine = load(arguments.model, device="cpu", dtype=arguments.dtype, threads=1)
+    factory = engine.admission.constraints
+    compiling, ended, made = threading.Event(), threading.Event(), 0
+
+    def compile_tools() -> None:
+        nonlocal made
+        while not ended.is_set():
+            if compiling.wait(0.1):
+                # Names that were never asked for, so that nothing is kept.
+                factory.of(GenerationOptions(tools=tools(128, suffix=f"_{made}")))
+                made += 1
+
+    thread = threading.Thread(target=compile_tools)
+    thread.start()
+    times: dict[str, list[float]] = {"alone": [], "beside": []}
+    for round_number in range(arguments.repetitions + 1):
+        for kind in times:
+            (compiling.set if kind == "beside" else compiling.clear)()
+            time.sleep(0.5)
+            # Twelve steps, as mini takes in the mean.
+            done = engine.generate("hello", seed=round_number, max_denoising_steps=12, confidence_threshold=0)
+            if round_number:
+                times[kind].append(done.stats.time_to_first_canvas_s)
+    ended.set()
+    thread.join()
+    ratios = np.array(times["beside"]) / np.array(times["alone"])
+    return {
+        "alone_s": statistics.median(times["alone"]),
+        "beside_s": statistics.median(times["beside"]),
+        "ratio": float(np.median(ratios)),
+        "compiled": made,
+    }
+
+
 def cases() -> dict[str, dict[str, Any]]:
     """Options of each case, by its name."""
     bounded = {f"field_{place}": {"type": "string", "maxLength": 80} for place in range(10)}
@@ -224,18 +264,18 @@ def schema(of: dict[str, Any]) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": of}}}
 
 
-def tools(count: int) -> list[dict[str, Any]]:
+def tools(count: int, suffix: str = "") -> list[dict[str, Any]]:
     """Declarations with names and arguments of their own."""
     found = []
     for number in range(count):
         name, properties, required = TOOLS[number % len(TOOLS)]
-        suffix = f"_{number // len(TOOLS)}" if number >= len(TOOLS) else ""
+        own = suffix + (f"_{number // len(TOOLS)}" if number >= len(TOOLS) else "")
         parameters = {
             "type": "object",
-            "properties": {f"{key}{suffix}": value for key, value in properties.items()},
-            "required": [f"{key}{suffix}" for key in required],
+            "properties": {f"{key}{own}": value for key, value in properties.items()},
+            "required": [f"{key}{own}" for key in required],
         }
-        found.append({"type": "function", "function": {"name": name + suffix, "parameters": parameters}})
+        found.append({"type": "function", "function": {"name": name + own, "parameters": parameters}})
     return found
 
 
