@@ -142,3 +142,11 @@ def test_any_text_is_no_tree():
 def test_response_formats_that_cannot_work(wanted, instead):
     with pytest.raises(OptionError, match=instead):
         response_node(wanted)
+
+
+def test_a_function_of_many_arguments_has_them_in_their_order():
+    properties = {f"key_{number}": {"type": "integer"} for number in range(120)}
+    tool = {"name": "Log", "parameters": {"type": "object", "properties": properties, "required": ["key_7"]}}
+    assert takes([tool], call("Log{key_3:1,key_7:2,key_119:3}"))
+    assert not takes([tool], call("Log{key_7:2,key_3:1}"))
+    assert not takes([tool], call("Log{key_3:1}"))

@@ -14,8 +14,9 @@ from redraft.text.schema import schema_node
 from redraft.text.schema.keywords import ANNOTATIONS
 from redraft.text.schema.notation import Notation, call_notation
 
-# Each required argument of a function doubles the automaton that knows which have been written.
-MOST_IN_ANY_ORDER = 4
+# Each required argument of a function doubles the automaton that knows which have been written, and of all arguments
+# no more can be told apart.
+MOST_IN_ANY_ORDER, MOST_ARGUMENTS = 4, 48
 
 
 def calls_node(
@@ -24,7 +25,8 @@ def calls_node(
     """The tree of one or more calls; of one call where `tool_choice` names a function, or unless `parallel`.
 
     The arguments of a call come in any order, as models write them in the order of the request. A function with more
-    than `MOST_IN_ANY_ORDER` required arguments has them in the order in which they are declared.
+    than `MOST_IN_ANY_ORDER` required arguments, or `MOST_ARGUMENTS` of all kinds, has them in the order in which they
+    are declared.
 
     Args:
         tools: OpenAI-style declarations, or bare functions.
@@ -108,7 +110,8 @@ def _arguments(name: str, function: _Function, notation: Notation) -> Node:
     unknown = {key for key in function.parameters if key not in plain and not str(key).startswith("x-")}
     if not properties and not unknown and not required:
         return notation.record([])
-    if unknown or len(required) > MOST_IN_ANY_ORDER or not set(required) <= set(properties):
+    many = len(required) > MOST_IN_ANY_ORDER or len(properties) > MOST_ARGUMENTS
+    if unknown or many or not set(required) <= set(properties):
         try:
             return schema_node({"type": "object", **function.parameters}, notation, name)
         except SchemaError:
