@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -159,6 +160,25 @@ def test_a_reply_goes_on_in_the_next_canvas(mini):
 def test_what_cannot_be_enforced_is_refused_at_once(mini, wanted, error, words):
     with pytest.raises(error, match=words):
         mini.generate(TEXT, response_format=wanted, max_new_tokens=40)
+
+
+def test_without_a_compiler_replies_are_the_same(mini, monkeypatch):
+    """Automata by their definitions, in every place that has a faster form."""
+    schema = {
+        "properties": {"a": {"type": "string", "maxLength": 5}, "b": {"type": "array", "items": {"type": "integer"}}}
+    }
+    asked = [
+        {"tools": TOOLS, "tool_choice": "required"},
+        {"response_format": {"type": "json_schema", "schema": {**schema, "required": ["a", "b"]}}},
+    ]
+    native = [mini.generate(TEXT, seed=1, max_denoising_steps=6, **options).token_ids for options in asked]
+    for module in ("constraint", "grammar.determinise", "grammar.breaches"):
+        monkeypatch.setattr(f"redraft.text.{module}.library", lambda name: None)
+    slow = mini.admission.constraints
+    monkeypatch.setattr(slow, "_made", OrderedDict())
+    found = [mini.generate(TEXT, seed=1, max_denoising_steps=6, **options).token_ids for options in asked]
+    assert all(constraint.language.spelling is None for constraint in slow._made.values())
+    assert found == native
 
 
 @pytest.mark.parametrize("mode", ["diffusion", "autoregressive", "verified"])

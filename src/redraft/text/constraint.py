@@ -104,8 +104,12 @@ class ConstraintFactory:
         tools = options.tools if options.tools and options.tool_choice != "none" else None
         if options.response_format is None and tools is None and options.tool_choice != "none":
             return None
-        asked = (options.response_format, tools, options.tool_choice, options.parallel_tool_calls)
-        key = (json.dumps(asked, default=repr), options.enable_thinking, thinking, spells_calls)
+        try:
+            asked = json.dumps((options.response_format, tools, options.tool_choice, options.parallel_tool_calls))
+        except (TypeError, ValueError, RecursionError):
+            # No JSON, or too deep: whoever makes the tree says what is wrong with it.
+            return self._of(options, thinking, spells_calls)
+        key = (asked, options.enable_thinking, thinking, spells_calls)
         return self._cached(key, lambda: self._of(options, thinking, spells_calls))
 
     def _of(self, options: GenerationOptions, thinking: bool, spells_calls: bool) -> Constraint | None:

@@ -28,7 +28,7 @@ SYMBOLS = BYTES + MARKS
 # Symbols that are written out one by one where a part is repeated. Text costs more: from each of its states all words
 # of a vocabulary have to be walked.
 _UNROLLED, _UNROLLED_TEXT, _NARROW = 48, 4, 16
-MOST_EDGES = 4_000_000
+MOST_EDGES = 500_000
 
 Rules = tuple[int, ...]
 
