@@ -14,8 +14,8 @@ from redraft.text.grammar.core import MOST_STATES, Core, trimmed
 from redraft.text.grammar.nfa import SYMBOLS, Nfa, Rules
 from redraft.text.native import converted, library, pointer
 
-# Edges of kernels that are looked at before it is given up: some seconds, in any form.
-MOST_WORK = 60_000_000
+# Edges of kernels that are looked at before it is given up: a second or two.
+MOST_WORK = 20_000_000
 
 # A state is its kernel: the states that the last symbol led to, in order.
 Kernel = tuple[int, ...]
