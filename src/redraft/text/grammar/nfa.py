@@ -29,6 +29,8 @@ SYMBOLS = BYTES + MARKS
 # of a vocabulary have to be walked.
 _UNROLLED, _UNROLLED_TEXT, _NARROW = 48, 4, 16
 MOST_EDGES = 500_000
+# Symbols of a repetition that cannot be counted.
+MOST_WRITTEN_OUT = 50_000
 
 Rules = tuple[int, ...]
 
@@ -196,10 +198,16 @@ class Builder:
     def _written_out(
         self, node: Repeat | Distinct, source: int, target: int, depth: int, bits: int, put: Callable[..., None]
     ) -> None:
+        times = max(1, node.least, node.most or 0)
+        if times * size(node.part, MOST_WRITTEN_OUT) > MOST_WRITTEN_OUT:
+            raise OptionError(
+                f"response_format: it is unclear where one of up to {times} repetitions ends, so they would have to be "
+                "written out: lower that bound, or put something behind each that it does not hold itself"
+            )
         place = source
         if node.least == 0:
             self.nfa.jumps.append((source, target, ()))
-        for time in range(max(1, node.least, node.most or 0)):
+        for time in range(times):
             begin = place
             if time and node.separator is not None:
                 begin = self.state()
