@@ -16,7 +16,7 @@ import redraft
 
 CELLS = [
     "import redraft\nengine = redraft.load('mini', dtype='float32', threads=1)",
-    "engine.generate('add the new Daft Punk album to my Sunday morning playlist', seed=0)",
+    "engine.generate('add Nina Simone to my Sunday morning playlist', seed=0)",
     "for event in engine.stream('find me a book by blargh zorp rated 99', seed=0, redraft=2): pass\nevent",
     "print(event)",
 ]

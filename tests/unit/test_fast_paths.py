@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from redraft.checkpoint.load import load_model
 from redraft.checkpoint.save import save_checkpoint
 from redraft.core.errors import CheckpointError
 from redraft.kernels import head_tiles, int8, norm
+from redraft.kernels.class_scores import of_logits
 from redraft.kernels.groups import Groups
-from redraft.kernels.head import head_reference
+from redraft.kernels.head import head_reference, raw_logits, softcap
 from redraft.model import model as model_module
 
 TEXTS = [
@@ -42,7 +44,15 @@ def directory(tmp_path_factory):
 
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes every fast form away: the head's tiles and all that is compiled."""
-    monkeypatch.setattr(model_module, "head", head_reference)
+
+    def reference(hidden, embedding, *, parts=None, **options):
+        stats = head_reference(hidden, embedding, **options)
+        if parts is None:
+            return stats
+        logits = softcap(raw_logits(hidden, embedding), options["cap"])
+        return replace(stats, classes=(of_logits(logits, float(options["temperature_N"][0]), parts),))
+
+    monkeypatch.setattr(model_module, "head", reference)
     for module in (norm, int8):
         monkeypatch.setattr(module, "runs_natively", lambda *_, **__: False)
 

@@ -19,7 +19,7 @@ from redraft.core.notebook.reply import MOST_BYTES
 from redraft.core.reel import Recorder
 from redraft.core.results import Doubt
 
-SENTENCE = "add the new Daft Punk album to my Sunday morning playlist"
+SENTENCE = "add Nina Simone to my Sunday morning playlist"
 HOSTILE = '</script><script>steal()</script><!--<img src=x onerror="steal()">\'&amp;\u2028\x00\x1b[2J\ud800'
 STATS = stats(
     generated_tokens=25,

@@ -80,7 +80,7 @@ def draw(
     _check(scores, automaton, state, end, uniform)
     explicit = scores.explicit[:used].cpu().contiguous()
     form = _native if runs_natively("paths", explicit, kinds=(torch.float32,)) else _reference
-    found = form(explicit, scores, temperature, automaton, state, end, uniform[:, :used].double().cpu().contiguous())
+    found = form(explicit, scores, temperature, automaton, state, end, uniform[:, :used].cpu().double().contiguous())
     argmax, sample, entropy, local = found
     kind = torch.float64 if has_float64(device) else torch.float32
     filled = torch.full((L - used,), automaton.fill, dtype=torch.long)
