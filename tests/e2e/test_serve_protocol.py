@@ -161,7 +161,7 @@ def test_a_log_that_others_may_read_is_refused(tmp_path):
     assert "others may read" in done.stderr
 
 
-UNMET = {"name": "f", "parameters": {"type": "object", "properties": {}, "required": ["a"]}}
+UNMET = {"name": "f", "parameters": {"type": "object", "properties": {}, "required": "a"}}
 CHAT = {
     "messages": [
         {"messages": [{"role": "tool", "tool_call_id": "1", "content": "x"}]},
