@@ -19,7 +19,7 @@ def test_a_canvas_draws_live_and_can_be_replayed(page):
         new MutationObserver(look).observe(document.body, all);
     """)
     settings(page, seed="0")
-    say(page, "add Nina Simone to my Sunday morning playlist")
+    say(page, "put some Miles Davis on my late night jazz playlist")
     assert page.execute_script("return seen.size") > 5, "drafts were painted while they formed"
     assert 'AddToPlaylist(artist="' in all_of(page, ".calls")[0].text
     assert "steps" in all_of(page, ".reply > .numbers")[0].text

@@ -19,7 +19,7 @@ from redraft.core.notebook.reply import MOST_BYTES
 from redraft.core.reel import Recorder
 from redraft.core.results import Doubt
 
-SENTENCE = "add Nina Simone to my Sunday morning playlist"
+SENTENCE = "put some Miles Davis on my late night jazz playlist"
 HOSTILE = '</script><script>steal()</script><!--<img src=x onerror="steal()">\'&amp;\u2028\x00\x1b[2J\ud800'
 STATS = stats(
     generated_tokens=25,
@@ -159,7 +159,7 @@ def test_without_its_script_a_reply_still_stands(written):
     """A notebook that is not trusted drops scripts and styles."""
     html = re.sub(r"<(script|style)>.*?</\1>", "", written._repr_html_(), flags=re.DOTALL)
     assert "AddToPlaylist" in html
-    assert "Sunday morning" in unescape(html)
+    assert "late night jazz" in unescape(html)
     assert f"{written.stats.denoising_steps} steps" in html
     assert "<input" not in html, "nothing is there that would do nothing"
 
