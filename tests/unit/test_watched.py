@@ -16,6 +16,7 @@ from redraft.kernels.class_scores import ClassScores, of_logits
 from redraft.kernels.constrained import draw
 from redraft.kernels.head import head, raw_logits, softcap
 from redraft.kernels.matrices.int8 import Int8Matrix
+from redraft.kernels.walk import class_scores
 
 CAP, V, D, L, S, C = 30.0, 1500, 16, 7, 5, 14
 KINDS = [torch.float32, torch.bfloat16, torch.int8]
@@ -78,7 +79,7 @@ def inputs(kind, whole: TokenAutomaton, apart: bool):
 
 def scores_of(form, hidden, embedding, temperature, parts) -> ClassScores:
     if form == "device":
-        return watched.class_scores(hidden, embedding, cap=CAP, temperature=temperature, parts=parts)
+        return class_scores(hidden, embedding, cap=CAP, temperature=temperature, parts=parts)
     stats = head(
         hidden,
         embedding,
