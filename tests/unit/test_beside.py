@@ -114,7 +114,10 @@ def test_free_and_constrained_canvases_share_a_launch(launching, alone, monkeypa
     for found, expected in zip(launching.generate_batch(requests), alone.values(), strict=True):
         same(found, expected)
     assert max(sizes[True]) == len(WANTED)
-    assert sizes[False], "once those under a constraint have ended, nothing is between"
+    assert not sizes[False]
+    both = launching.generate_batch([requests[list(WANTED).index(name)] for name in ("choice", "free")])
+    same(both[1], alone["free"])
+    assert sizes[False] == {1}, "once the one under a constraint has ended, nothing is between"
 
 
 def test_drafts_show_what_was_chosen(launching, engine):
@@ -311,9 +314,12 @@ def test_one_copy_goes_down_and_one_up(monkeypatch):
         assert ([*down], [*up], asked) == ([expected[0]], [expected[1]], [])
 
 
-def test_bytes_of_the_released_shape():
-    """A schema of two strings and an integer; five tools; as docs/log.md has it."""
-    assert step_bytes(256, 1075, 2) == (1_122_304, 5120)
+@pytest.mark.parametrize(
+    ("explicit", "broad", "down"), [(58, 0, 64_512), (1075, 2, 1_122_304), (7045, 12, 7_317_504)], ids=str
+)
+def test_bytes_at_the_released_vocabulary(explicit, broad, down):
+    """Of an integer, of two strings and an integer, and of a string of at most 12 characters, as docs/log.md has it."""
+    assert step_bytes(256, explicit, broad) == (down, 5120)
 
 
 def test_all_of_the_models_part_is_on_the_device_and_asks_it_nothing(monkeypatch):

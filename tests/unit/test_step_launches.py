@@ -135,7 +135,7 @@ def test_a_step_under_a_constraint_is_a_launch_more(tmp_path):
     find = {name: count for name, count in parts["find"].items() if name != "copy_"}
     assert find | {"advance_kernel": 1} == {name: count for name, count in whole.items() if name != "copy_"}
     assert sum(parts["walk"].values()) < 20, parts["walk"]
-    assert sum(parts["broad walk"].values()) > 500, "which is why it is captured"
+    assert 500 < sum(parts["broad walk"].values()) < 800, "which is why it is captured"
 
 
 def spilling(kernels):

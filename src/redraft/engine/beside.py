@@ -28,7 +28,7 @@ from redraft.model.model import DiffusionGemma
 from redraft.sampler.held_stop import HeldStep
 
 # Automata whose statistics have a place, and those of them that may keep a graph with the tiles of its walk.
-KEPT, CAPTURED = 32, 4
+KEPT, CAPTURED = 32, 2
 # A capture costs three walks and a collection of garbage: it is made for an automaton that was asked for so often.
 WORTH = 16
 HOST = torch.device("cpu")

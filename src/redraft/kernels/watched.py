@@ -22,8 +22,11 @@ from redraft.kernels.class_scores import BroadScores, ClassScores, first_above
 from redraft.kernels.native.call import expect
 from redraft.kernels.transfer import moved
 
-# Columns of a run, at most; of a tile where a device walks the vocabulary for the classes alone.
-RUN, COLUMNS = 512, 8192
+# Columns of a run, at most; of a tile where a device walks the vocabulary for the classes alone: of 256 rows and two
+# classes, some 150 MB at a time, in eight times some eighty launches.
+RUN, COLUMNS = 512, 32768
+# Nats, of which float32 has no exponential.
+_NOTHING = -1e3
 
 # N rows, X explicit tokens, G broad classes, J runs, T tiles, C columns of a tile, P draws
 
@@ -83,14 +86,15 @@ class Watch:
         self.top[:, group] = top
         # -inf - -inf where no score is a number yet.
         step = (before - top).nan_to_num(0.0, neginf=-torch.inf)
-        old = self.mass[:, group]
+        old, kind = self.mass[:, group], self.mass.dtype
         moment = torch.where(old > 0, (self.moment[:, group] + step * old) * step.exp(), 0.0)
-        below = (scores - top[:, None]).to(self.mass.dtype)
+        # Far below the exponential is 0, and what it is multiplied with a number.
+        below = (scores - top[:, None]).clamp_(min=_NOTHING)
         weights = below.exp()
-        self.mass[:, group] = torch.where(old > 0, old * step.exp(), 0.0) + weights.sum(-1)
-        self.moment[:, group] = moment + torch.where(weights > 0, weights * below, 0.0).sum(-1)
+        self.mass[:, group] = torch.where(old > 0, old * step.exp(), 0.0) + weights.sum(-1, dtype=kind)
+        self.moment[:, group] = moment + (weights * below).sum(-1, dtype=kind)
         self.reference[:, group, first // self.columns] = top
-        self.sums[:, group].index_add_(1, (columns + first) // self.run, weights.float())
+        self.sums[:, group].index_add_(1, (columns + first) // self.run, weights)
 
     def clear(self) -> None:
         """Before another pass. What the pass writes whole is left."""
