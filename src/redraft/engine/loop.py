@@ -54,7 +54,7 @@ class CanvasLoop:
     With `exact`, every forward carries one sequence: its rows meet the same matrix shapes alone or in company, so its
     tokens are the same bit for bit. On a CPU, where cost is linear in rows, that costs little. Without it the rows of
     all sequences run as one batch, those of canvases of one length; with `graphs`, a step of those that need nothing of
-    the host is one launch.
+    the host is one launch, and so is the model's part of those under a constraint.
     """
 
     def __init__(

@@ -61,11 +61,12 @@ class Walk:
         watch = self._watch
         watch.clear()
         if not len(self.parts.broad):
-            watch.scores.copy_(self._scaled(F.linear(self.hidden, self._rows(self._ids))))
+            weight, scale = self._rows(self._ids)
+            watch.scores.copy_(self._scaled(F.linear(self.hidden, weight), scale))
             return
         for first in range(0, self._vocabulary, watch.columns):
-            tile = self._rows(slice(first, first + watch.columns))
-            watch.see(self._scaled(F.linear(self.hidden, tile)), first)
+            weight, scale = self._rows(slice(first, first + watch.columns))
+            watch.see(self._scaled(F.linear(self.hidden, weight), scale), first)
 
     def statistics(self) -> tuple[Tensor, ...]:
         """Of the last run; see `Watch`."""
@@ -81,24 +82,27 @@ class Walk:
         """The scores of the last run."""
         return self.told(*moved(self.statistics(), torch.device("cpu")))
 
-    def _scaled(self, logits: Tensor) -> Tensor:
-        return torch.tanh(logits.float() / self._cap) * self._factor
+    def _scaled(self, product: Tensor, scale: Tensor | None) -> Tensor:
+        x = product.float()
+        x = x / self._cap if scale is None else x * (scale / self._cap)
+        return torch.tanh(x) * self._factor
 
     @torch.no_grad()
     def _columns(self, rows: Tensor, columns: Tensor) -> Tensor:
         columns = columns.clamp(max=self._vocabulary - 1)
-        parts = [
-            torch.bmm(self._rows(part), self.hidden[of][:, :, None])[:, :, 0]
-            for part, of in zip(columns.split(32), rows.split(32), strict=True)
-        ]
-        return self._scaled(torch.cat(parts))
+        found: list[Tensor] = []
+        for part, of in zip(columns.split(32), rows.split(32), strict=True):
+            weight, scale = self._rows(part)
+            found.append(self._scaled(torch.bmm(weight, self.hidden[of][:, :, None])[:, :, 0], scale))
+        return torch.cat(found)
 
-    def _rows(self, index: Tensor | slice) -> Tensor:
+    def _rows(self, index: Tensor | slice) -> tuple[Tensor, Tensor | None]:
+        """Rows of the embedding as they are multiplied, and what scales the products: integers of 8 bits are exact in
+        whatever dtype, and scaling them before would be a pass over all of them."""
         embedding = self._embedding
         if isinstance(embedding, Int8Matrix):
-            part = Int8Matrix(data=embedding.data[index], scale=embedding.scale[index])
-            return part.dequantised(self.hidden.dtype)
-        return embedding[index]
+            return embedding.data[index].to(self.hidden.dtype), embedding.scale[index]
+        return embedding[index], None
 
 
 def class_scores(
