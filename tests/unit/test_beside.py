@@ -120,6 +120,19 @@ def test_free_and_constrained_canvases_share_a_launch(launching, alone, monkeypa
     assert sizes[False] == {1}, "once the one under a constraint has ended, nothing is between"
 
 
+def test_canvases_that_take_turns_do_not_disturb_each_other(launching, alone):
+    """Each is a batch of one, so all have the same row, one after the other."""
+    names = ("choice", "tools", "perhaps tools", "free")
+    streams, ended = {name: launching.stream(TEXT, seed=7, **WANTED[name]) for name in names}, {}
+    while len(ended) < len(names):
+        for name in names:
+            if name not in ended and isinstance(event := next(streams[name]), redraft.Generation):
+                ended[name] = event
+    assert len(launching._loop.graphs._graphs) == 2, "one for those under a constraint, one for the other"
+    for name in names:
+        same(ended[name], alone[name])
+
+
 def test_drafts_show_what_was_chosen(launching, engine):
     def drafts(loop):
         engine._loop = loop

@@ -22,8 +22,8 @@ from redraft.kernels.class_scores import BroadScores, ClassScores, first_above
 from redraft.kernels.native.call import expect
 from redraft.kernels.transfer import moved
 
-# Columns of a run, at most; of a tile where a device walks the vocabulary for the classes alone: of 256 rows and two
-# classes, some 150 MB at a time, in eight times some eighty launches.
+# Columns of a run, at most; of a tile where a device walks the vocabulary for the classes alone: of 256 rows at the
+# released shape some 350 MB at a time, an int8 embedding's tile included, in eight times some eighty launches.
 RUN, COLUMNS = 512, 32768
 # Nats, of which float32 has no exponential.
 _NOTHING = -1e3
