@@ -159,12 +159,6 @@ def test_several_canvases_and_a_plateau(launching, engine):
     )
 
 
-def test_what_is_steered_goes_beside_it(launching):
-    whole = launching.generate(TEXTS[0], seed=0, tool_choice="required")
-    assert whole.tool_calls
-    assert not launching._loop.graphs._graphs
-
-
 def test_a_row_that_is_not_finite_fails_alone(launching, alone, monkeypatch):
     step = StepGraph.step
 

@@ -45,6 +45,9 @@ def main(task, backend, name, form, batch, shape="full"):
     if task == "count":
         print(json.dumps(seen.counts))
         return
+    if task == "held":
+        print(json.dumps(held_counts(model, target, int(batch))))
+        return
     # By the modules themselves, whose kernels are others.
     encode = EncodeGraph(model, length=length, capacity=1024)
     with recording(target) as also, model.by_modules():
@@ -57,6 +60,33 @@ def main(task, backend, name, form, batch, shape="full"):
             done.add(key)
             found[f"{kernel.fn.__name__} {len(done)}"] = resources(launched, target)
     print(json.dumps({"limit": TARGETS[target][0], "kernels": found}))
+
+
+def held_counts(model, target, batch):
+    """Of the parts of a step under a constraint, by name, but that a walk of the vocabulary is made twice: without a
+    broad class, and with two."""
+    import numpy as np
+
+    from offline import recording
+    from redraft.core.automaton import Parts
+    from redraft.engine.graph import StepGraph
+
+    length, vocabulary = model.config.canvas_length, model.config.vocab_size
+    step = StepGraph(model, batch_size=batch, length=length, capacity=1024, threshold=1, held=True)
+    class_of = np.where(np.arange(vocabulary) % 9 < 8, np.arange(vocabulary) % 9 % 2, 2).astype(np.int32)
+    class_of[class_of == 2] = np.where(np.arange((class_of == 2).sum()) < 1000, 2, -1)
+    explicit = Parts.of(np.where(class_of == 2, 0, -1).astype(np.int32), np.array([], np.int64), 1)
+    works = {"find": step.find, "end": step.end}
+    for name, parts in {"walk": explicit, "broad walk": Parts.of(class_of, np.array([0, 1]), 3)}.items():
+        walk = model.walk(parts, step.hidden[0])
+        walk.run()
+        works[name] = walk.run
+    counts = {}
+    for name, work in works.items():
+        with recording(target) as seen:
+            work()
+        counts[name] = seen.counts
+    return counts
 
 
 def config_of(shape):
@@ -96,6 +126,16 @@ def test_a_step_is_few_launches(form, batch, tmp_path):
     assert counts["advance_kernel"] == counts["draws_kernel"] == counts["begin_kernel"] == 1
     # Fifteen of a layer, where its modules take forty.
     assert sum(counts.values()) <= 15 * layers + 40, counts
+
+
+def test_a_step_under_a_constraint_is_a_launch_more(tmp_path):
+    """What the model does is the same, captured; the end is told by itself."""
+    whole, parts = (said(task, "cuda", "90", "int4", "1", cache=tmp_path) for task in ("count", "held"))
+    assert parts["end"] == {"advance_kernel": 1}
+    find = {name: count for name, count in parts["find"].items() if name != "copy_"}
+    assert find | {"advance_kernel": 1} == {name: count for name, count in whole.items() if name != "copy_"}
+    assert sum(parts["walk"].values()) < 20, parts["walk"]
+    assert 500 < sum(parts["broad walk"].values()) < 800, "which is why it is captured"
 
 
 def spilling(kernels):

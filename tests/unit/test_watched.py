@@ -16,6 +16,7 @@ from redraft.kernels.class_scores import ClassScores, of_logits
 from redraft.kernels.constrained import draw
 from redraft.kernels.head import head, raw_logits, softcap
 from redraft.kernels.matrices.int8 import Int8Matrix
+from redraft.kernels.walk import Walk, class_scores
 
 CAP, V, D, L, S, C = 30.0, 1500, 16, 7, 5, 14
 KINDS = [torch.float32, torch.bfloat16, torch.int8]
@@ -78,7 +79,7 @@ def inputs(kind, whole: TokenAutomaton, apart: bool):
 
 def scores_of(form, hidden, embedding, temperature, parts) -> ClassScores:
     if form == "device":
-        return watched.class_scores(hidden, embedding, cap=CAP, temperature=temperature, parts=parts)
+        return class_scores(hidden, embedding, cap=CAP, temperature=temperature, parts=parts)
     stats = head(
         hidden,
         embedding,
@@ -222,3 +223,27 @@ def test_a_reply_is_the_same_however_its_classes_are_summed(monkeypatch):
         got = engine.generate("play jazz", **options)
         assert list(json.loads(got.text)) == ["song"]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("least", [150, 10**6], ids=["broad", "explicit"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_walk_runs_again_at_its_addresses(monkeypatch, kind, least):
+    monkeypatch.setattr("redraft.core.automaton.BROAD_LEAST", least)
+    parts = automaton().parts
+    assert len(parts.broad) == (3 if least == 150 else 0)
+    hidden, embedding = inputs(kind, automaton(), apart=False)
+    walk = Walk(embedding, cap=CAP, parts=parts, hidden=hidden.clone())
+    places = [statistic.data_ptr() for statistic in (walk.statistics()[0], walk.statistics()[2])]
+    for temperature, scale in ((0.7, 1.0), (0.0, -2.0), (0.4, 0.5)):
+        walk.hidden.copy_(hidden * scale)
+        walk.heat(temperature)
+        walk.run()
+        got, expected = walk.result(), of_logits(logits_of("device", walk.hidden, embedding), temperature, parts)
+        noise = NOISE[kind] / (temperature or 1.0)
+        close = {"atol": noise, "rtol": 1e-5}
+        torch.testing.assert_close(
+            got.explicit.double() * got.scale, expected.explicit.double() * expected.scale, **close
+        )
+        for name in ("best", "log_mass", "level"):
+            torch.testing.assert_close(getattr(got.broad, name), getattr(expected.broad, name), **close)
+    assert [statistic.data_ptr() for statistic in (walk.statistics()[0], walk.statistics()[2])] == places

@@ -58,6 +58,8 @@ class CanvasState:
         stale: steps since then.
         held: what the last step under a constraint said beside its results; None without one.
         standstill: how long the model has not come round to the constraint.
+
+    While a graph moves it, what is the model's lies in the graph; what a constraint has said lies on the host.
     """
 
     number: int

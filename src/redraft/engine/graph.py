@@ -11,10 +11,11 @@ from torch import Tensor
 
 from redraft.engine.canvas import NOISE_STEPS
 from redraft.engine.launch import Launch
+from redraft.kernels.head_stats import HeadStats
 from redraft.model.cache import SequenceCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
-from redraft.sampler.advance import Canvases
+from redraft.sampler.advance import Canvases, Found
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise, D hidden
 
@@ -41,9 +42,28 @@ class StepGraph:
 
     The host reads a verdict of three numbers a canvas after each step. Reading it a step late would hide a copy of some
     microseconds, and cost every canvas a step.
+
+    Where the graph is `held`, somebody beside it has the last word on some rows: the launch ends behind the head, with
+    `hidden` and `found` at fixed addresses, and what comes after it is told by itself once they have been written.
+
+    Attributes:
+        cache: what the canvases see of their prefixes.
+        canvases: what a step reads and writes.
+        soft: what the next step is conditioned on.
+        hidden: of the last step; None where the graph is not held.
+        found: what the head has found in it; None likewise.
     """
 
-    def __init__(self, model: DiffusionGemma, *, batch_size: int, length: int, capacity: int, threshold: int) -> None:
+    def __init__(
+        self,
+        model: DiffusionGemma,
+        *,
+        batch_size: int,
+        length: int,
+        capacity: int,
+        threshold: int,
+        held: bool = False,
+    ) -> None:
         """`threshold` is H, the stability threshold; see `CanvasCache` for `capacity`."""
         B, L, device = batch_size, length, model.device
         self._model = model
@@ -53,7 +73,9 @@ class StepGraph:
         self.soft: Float[Tensor, "B L D"] = torch.zeros(
             B, L, model.config.hidden_size, dtype=model.dtype, device=device
         )
-        self._launch = Launch(self._step, device, model.without_branches)
+        self.hidden: Float[Tensor, "B L D"] | None = torch.zeros_like(self.soft) if held else None
+        self.found = Found.empty(B, L, device) if held else None
+        self._launch = Launch(self._find if held else self._step, device, model.without_branches)
 
     def place(
         self,
@@ -97,6 +119,19 @@ class StepGraph:
     def step(self) -> list[Verdict]:
         """Moves every canvas by one step."""
         self._launch()
+        return self.verdicts()
+
+    def find(self) -> None:
+        """The first part of a step of a held graph: all that is the model's."""
+        self._launch()
+
+    def end(self) -> None:
+        """The second part: moves every canvas by what `found` says now."""
+        assert self.found is not None
+        self.canvases.advance(self.found)
+
+    def verdicts(self) -> list[Verdict]:
+        """Of the last step; the host waits for it."""
         settled, finite, mean_entropy = self.canvases.verdict.tolist()
         return [
             Verdict(settled=bool(s), finite=bool(f), mean_entropy=m)
@@ -104,12 +139,25 @@ class StepGraph:
         ]
 
     def _step(self) -> None:
+        _, stats = self._forward()
+        self.canvases.advance(stats)
+        self.soft.copy_(stats.soft_embedding)
+
+    def _find(self) -> None:
+        assert self.hidden is not None
+        assert self.found is not None
+        hidden, stats = self._forward()
+        self.hidden.copy_(hidden)
+        self.found.argmax.copy_(stats.argmax)
+        self.found.sample.copy_(stats.sample)
+        self.found.entropy.copy_(stats.entropy)
+        self.soft.copy_(stats.soft_embedding)
+
+    def _forward(self) -> tuple[Float[Tensor, "B L D"], HeadStats]:
         hidden = self._model.denoise_with(
             self.canvases.tokens, self.cache.lengths, DenoiseStatic(self.cache), self.soft
         )  # fmt: skip
-        stats = self._model.head(hidden, *self.canvases.draws())
-        self.canvases.advance(stats)
-        self.soft.copy_(stats.soft_embedding)
+        return hidden, self._model.head(hidden, *self.canvases.draws())
 
 
 class EncodeGraph:

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.engine.beside import Beside, Choice
 from redraft.engine.canvas import NOISE_STEPS, CanvasState
 from redraft.engine.graph import EncodeGraph, StepGraph, Verdict
 from redraft.engine.launch import can_capture
 from redraft.engine.sequence import Sequence
-from redraft.engine.steer import is_steered
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, room_for
@@ -38,11 +38,13 @@ class Moved:
         graph: which moved them.
         rows: where each of them is in it.
         verdicts: of each of them.
+        choices: of each of those that are under a constraint.
     """
 
     graph: StepGraph
     rows: list[int]
     verdicts: list[Verdict]
+    choices: list[Choice | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ class _Shape:
     length: int
     threshold: int
     capacity: int
+    held: bool = False
 
 
 @dataclass(kw_only=True)
@@ -67,7 +70,9 @@ class _Seats:
         state, graph = self.taken[row], self.graph
         if state is not None:
             state.tokens, state.soft = graph.canvases.tokens[row].clone(), graph.soft[row].clone()
-            state.history = graph.canvases.history[:, row : row + 1].clone()
+            if state.held is None:
+                # Of a text under a constraint, the canvas keeps its own.
+                state.history = graph.canvases.history[:, row : row + 1].clone()
             self.taken[row] = None
             graph.clear(row)
 
@@ -83,24 +88,41 @@ class Graphs:
         self._graphs: OrderedDict[_Shape, _Seats] = OrderedDict()
         self._bytes: dict[_Shape, int] = {}
         self._encoder: EncodeGraph | None = None
+        self._beside = Beside(model)
 
     @staticmethod
     def takes(sequence: Sequence, state: CanvasState) -> bool:
-        """Whether a step of this canvas needs nothing of the host: no steering, and a length that stays."""
-        return not (is_steered(sequence, state) or sequence.options.adaptive_canvas)
+        """Whether the model's part of this canvas's step can be a launch: nothing is pinned or barred, and its length
+        stays."""
+        return state.pinned is None and state.barred is None and not sequence.options.adaptive_canvas
 
-    def step(self, group: Rows[Sequence], states: Rows[CanvasState]) -> Moved:
-        """Moves canvases of one length and one stability threshold by one step."""
+    def step(self, group: Rows[Sequence], states: Rows[CanvasState], temperatures: Rows[float]) -> Moved:
+        """Moves canvases of one length and one stability threshold by one step.
+
+        Of those under a constraint, the step's end is the host's: their verdicts leave open whether they are settled.
+        """
         shape = _Shape(
             rows=rows_for(len(group)) if can_capture(self._model.device) else len(group),
             length=states[0].length,
             threshold=len(states[0].history),
             capacity=room_for(max(sequence.cache.length for sequence in group)),
+            held=any(sequence.constraint is not None for sequence in group),
         )
         seats = self._seats(shape)
         rows = self._seat(seats, group, states)
-        verdicts = seats.graph.step()
-        return Moved(graph=seats.graph, rows=rows, verdicts=[verdicts[row] for row in rows])
+        graph = seats.graph
+        if not shape.held:
+            verdicts = graph.step()
+            return Moved(
+                graph=graph, rows=rows, verdicts=[verdicts[row] for row in rows], choices=[None] * len(rows)
+            )  # fmt: skip
+        graph.find()
+        choices = [
+            None if sequence.constraint is None else self._beside.choose(graph, row, sequence, state, degree)
+            for row, sequence, state, degree in zip(rows, group, states, temperatures, strict=True)
+        ]
+        graph.end()
+        return Moved(graph=graph, rows=rows, verdicts=_verdicts(graph, rows, choices), choices=choices)
 
     def encode(self, token_ids: Int[Tensor, "1 T"], sequence: SequenceCache) -> Float[Tensor, "1 T D"]:
         """As the model's `encode`, of one sequence. Canvases of the usual length that follow something are launched:
@@ -124,6 +146,7 @@ class Graphs:
                 length=shape.length,
                 capacity=shape.capacity,
                 threshold=shape.threshold,
+                held=shape.held,
             )
             self._graphs[shape] = _Seats(graph=graph, taken=[None] * shape.rows)
         self._graphs.move_to_end(shape)
@@ -174,6 +197,17 @@ class Graphs:
                 _feed(seats.graph, row, sequence, state)
             rows.append(row)
         return rows
+
+
+def _verdicts(graph: StepGraph, rows: list[int], choices: list[Choice | None]) -> list[Verdict]:
+    """Of each canvas; the device is asked only of those whose choice is not on the host."""
+    told = graph.verdicts() if None in choices else []
+    return [
+        told[row]
+        if choice is None
+        else Verdict(settled=False, finite=choice.is_finite, mean_entropy=float(choice.entropy.mean()))
+        for row, choice in zip(rows, choices, strict=True)
+    ]
 
 
 def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) -> None:

@@ -17,7 +17,7 @@ from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_can
 from redraft.engine.causal import CausalLoop
 from redraft.engine.graphs import Graphs
 from redraft.engine.prefill import encode_pending
-from redraft.engine.progress import advance, count
+from redraft.engine.progress import advance, count, take
 from redraft.engine.sequence import Sequence
 from redraft.engine.settle import Settle
 from redraft.engine.steer import is_steered, steer, watched
@@ -54,7 +54,7 @@ class CanvasLoop:
     With `exact`, every forward carries one sequence: its rows meet the same matrix shapes alone or in company, so its
     tokens are the same bit for bit. On a CPU, where cost is linear in rows, that costs little. Without it the rows of
     all sequences run as one batch, those of canvases of one length; with `graphs`, a step of those that need nothing of
-    the host is one launch.
+    the host is one launch, and so is the model's part of those under a constraint.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class CanvasLoop:
             for sequence, state in zip(group, states, strict=True)
         ]
         launched = len(self._shape(group[0])) > 1
-        step = self._launched(group, states) if launched else self._denoise(group, states, temperatures)
+        step = self._launched(group, states, temperatures) if launched else self._denoise(group, states, temperatures)
         for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
             if sequence.finished:
                 continue
@@ -153,13 +153,16 @@ class CanvasLoop:
             sequence.fail_held(error)
             return None
 
-    def _launched(self, group: list[Sequence], states: list[CanvasState]) -> _Step:
-        """A step as one launch."""
+    def _launched(self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]) -> _Step:
+        """A step whose model's part is one launch, and whose end is in it but where there is a constraint."""
         assert self.graphs is not None
-        moved = self.graphs.step(group, states)
+        moved = self.graphs.step(group, states, temperatures)
         found = moved.graph.canvases
 
         def move(row: int) -> bool:
+            choice = moved.choices[row]
+            if choice is not None:
+                return take(group[row], states[row], choice.argmax, choice.entropy)
             # The graph's next step writes over its own.
             states[row].argmax = found.argmax[moved.rows[row]].clone()
             verdict = moved.verdicts[row]

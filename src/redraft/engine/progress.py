@@ -23,20 +23,27 @@ CANDIDATES = 4
 
 def advance(sequence: Sequence, state: CanvasState, stats: HeadStats, canvas: Tensor, row: int) -> bool:
     """Takes a row of the step's results into its canvas; returns whether the canvas is done."""
-    options = sequence.options
-    argmax, entropy = stats.argmax[row : row + 1], stats.entropy[row : row + 1]
-    if state.held is None:
-        sure, text, stands = _of_free(entropy, state), argmax, False
-    else:
-        sure, text, stands = _held(sequence, state, state.held, argmax[0])
-    settled = stands or bool(stable_and_confident(state.history, text, sure, options.confidence_threshold))
-    state.history = remember(state.history, text)
     before = state.argmax
-    state.argmax, state.tokens, state.soft = argmax[0], canvas[row], stats.soft_embedding[row]
-    done = count(sequence, state, settled=settled, mean_entropy=lambda: float(entropy.mean()))
-    if options.adaptive_canvas and not settled:
-        _shorten(sequence, state, before, entropy[0])
+    state.tokens, state.soft = canvas[row], stats.soft_embedding[row]
+    done = take(sequence, state, stats.argmax[row], stats.entropy[row])
+    if sequence.options.adaptive_canvas and not state.settled:
+        _shorten(sequence, state, before, stats.entropy[row])
     return done
+
+
+def take(sequence: Sequence, state: CanvasState, argmax: Tensor, entropy: Tensor) -> bool:
+    """Takes [L] what would be committed and its [L] nats into a canvas; returns whether it is done.
+
+    Under a constraint, what the step has `held` lies where they do.
+    """
+    if state.held is None:
+        sure, text, stands = _of_free(entropy[None], state), argmax[None], False
+    else:
+        sure, text, stands = _held(sequence, state, state.held, argmax)
+    history = state.history.to(text.device)
+    settled = stands or bool(stable_and_confident(history, text, sure, sequence.options.confidence_threshold))
+    state.history, state.argmax = remember(history, text), argmax
+    return count(sequence, state, settled=settled, mean_entropy=lambda: float(entropy.mean()))
 
 
 def count(sequence: Sequence, state: CanvasState, *, settled: bool, mean_entropy: Callable[[], float]) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from redraft.core.automaton import Parts
@@ -109,18 +112,52 @@ def _constrained(
     temperature: float,
     source: CanvasNoise,
 ) -> CanvasDraw:
-    """A draw under the constraint, which is narrowed until the argmax breaks none of its rules."""
+    """A draw under the constraint, by scores of the head's own pass where it has made them."""
+    uniform, given = draws(state, source), [scores]
+
+    def asked(parts: Parts) -> ClassScores:
+        found = given.pop() if given else None
+        if found is None:
+            degree = torch.tensor([temperature], device=hidden.device)
+            found = model.head(hidden[None], degree, uniform[:1], [parts]).classes[0]
+            assert found is not None
+        return found
+
+    return constrain(asked, sequence, state, temperature, uniform)
+
+
+def draws(state: CanvasState, source: CanvasNoise) -> Float[Tensor, "2 L"]:
+    """The draws of a canvas's step, of the edge and of the token on it."""
     place = state.taken % NOISE_STEPS
     if state.within is None or place == 0:
         state.within = source.within(state.steps - place)
-    uniform = torch.stack([state.uniform[place], state.within[place]])
+    return torch.stack([state.uniform[place], state.within[place]])
+
+
+def constrain(
+    asked: Callable[[Parts], ClassScores],
+    sequence: Sequence,
+    state: CanvasState,
+    temperature: float,
+    uniform: Float[Tensor, "2 L"],
+) -> CanvasDraw:
+    """A draw under the constraint, which is narrowed until the argmax breaks none of its rules.
+
+    Args:
+        asked: the scores of an automaton's classes.
+        sequence: the request.
+        state: its canvas.
+        temperature: of this step.
+        uniform: see `draws`; results lie where it does.
+
+    Raises:
+        NothingLeftError: no sequence is left that the automaton takes.
+        OptionError: a narrower constraint needs more than may be compiled.
+    """
     while True:
         assert sequence.constraint is not None
         automaton = sequence.constraint.automaton
-        if scores is None:
-            degree = torch.tensor([temperature], device=hidden.device)
-            scores = model.head(hidden[None], degree, uniform[:1], [automaton.parts]).classes[0]
-            assert scores is not None
+        scores = asked(automaton.parts)
         if state.barred is not None:
             scores = scores.barred(sorted(sequence.reply.end_ids), state.barred)
         if state.pinned is not None:
@@ -129,4 +166,3 @@ def _constrained(
         drawn = draw(scores, temperature, automaton, sequence.constraint_state, end, used, uniform)
         if not sequence.narrow(drawn.argmax.tolist()):
             return drawn
-        scores = None

@@ -22,7 +22,7 @@ from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
 from redraft.kernels.int8 import integer_mm
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.triton.fallback import attempt, on_gpu
-from redraft.kernels.watched import class_scores
+from redraft.kernels.walk import class_scores
 
 MAX_TILE_BYTES = 64 * 2**20
 # Tokens whose sum is made on a device without float64.

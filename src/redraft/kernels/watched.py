@@ -13,18 +13,20 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.core.automaton import Parts
 from redraft.kernels.accelerator import has_float64
 from redraft.kernels.class_scores import BroadScores, ClassScores, first_above
-from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.native.call import expect
+from redraft.kernels.transfer import moved
 
-# Columns of a run, at most; of a tile where a device walks the vocabulary for the classes alone.
-RUN, COLUMNS = 512, 8192
+# Columns of a run, at most; of a tile where a device walks the vocabulary for the classes alone: of 256 rows at the
+# released shape some 350 MB at a time, an int8 embedding's tile included, in eight times some eighty launches.
+RUN, COLUMNS = 512, 32768
+# Nats, of which float32 has no exponential.
+_NOTHING = -1e3
 
 # N rows, X explicit tokens, G broad classes, J runs, T tiles, C columns of a tile, P draws
 
@@ -84,32 +86,59 @@ class Watch:
         self.top[:, group] = top
         # -inf - -inf where no score is a number yet.
         step = (before - top).nan_to_num(0.0, neginf=-torch.inf)
-        old = self.mass[:, group]
+        old, kind = self.mass[:, group], self.mass.dtype
         moment = torch.where(old > 0, (self.moment[:, group] + step * old) * step.exp(), 0.0)
-        below = (scores - top[:, None]).to(self.mass.dtype)
+        # Far below the exponential is 0, and what it is multiplied with a number.
+        below = (scores - top[:, None]).clamp_(min=_NOTHING)
         weights = below.exp()
-        self.mass[:, group] = torch.where(old > 0, old * step.exp(), 0.0) + weights.sum(-1)
-        self.moment[:, group] = moment + torch.where(weights > 0, weights * below, 0.0).sum(-1)
+        self.mass[:, group] = torch.where(old > 0, old * step.exp(), 0.0) + weights.sum(-1, dtype=kind)
+        self.moment[:, group] = moment + (weights * below).sum(-1, dtype=kind)
         self.reference[:, group, first // self.columns] = top
-        self.sums[:, group].index_add_(1, (columns + first) // self.run, weights.float())
+        self.sums[:, group].index_add_(1, (columns + first) // self.run, weights)
+
+    def clear(self) -> None:
+        """Before another pass. What the pass writes whole is left."""
+        self.top.fill_(-torch.inf)
+        self.token.zero_()
+        self.mass.zero_()
+        self.moment.zero_()
+        self.sums.zero_()
+        self.reference.fill_(-torch.inf)
 
     def result(self, scaled_columns: ScaledColumns) -> ClassScores:
-        """What the tiles have said."""
-        top = self.top.double() if has_float64(self.top.device) else self.top
-        found = torch.stack([top, top + self.mass.log(), top + self.moment / self.mass]).cpu().double()
-        best, log_mass, level = found
+        """What the tiles have said, on the host but for the explicit scores."""
+        broad, token = self._broad()
+        return self.told(self.scores, broad.cpu(), token.cpu(), scaled_columns)
+
+    def statistics(self) -> tuple[Float[Tensor, "L X"], Float[Tensor, "3 L G"], Int[Tensor, "L G"]]:
+        """What `told` is to be given, where it lies."""
+        return self.scores, *self._broad()
+
+    def told(
+        self,
+        explicit: Float[Tensor, "L X"],
+        broad: Float[Tensor, "3 L G"],
+        token: Int[Tensor, "L G"],
+        scaled_columns: ScaledColumns,
+    ) -> ClassScores:
+        """The scores, of statistics that have been brought to the host."""
+        best, log_mass, level = broad.double()
         return ClassScores(
             parts=self.parts,
-            explicit=self.scores,
+            explicit=explicit,
             scale=1.0,
             broad=BroadScores(
                 best=best,
-                token=self.token.cpu(),
+                token=token,
                 log_mass=log_mass,
                 level=level,
                 draw=lambda places, groups, uniform: self._draw(places, groups, uniform, scaled_columns),
             ),
         )
+
+    def _broad(self) -> tuple[Float[Tensor, "3 L G"], Int[Tensor, "L G"]]:
+        top = self.top.double() if has_float64(self.top.device) else self.top
+        return torch.stack([top, top + self.mass.log(), top + self.moment / self.mass]), self.token
 
     def _draw(
         self, places: Int[Tensor, "P"], groups: Int[Tensor, "P"], uniform: Float[Tensor, "P"], scaled: ScaledColumns
@@ -117,7 +146,9 @@ class Watch:
         """Inverse CDF over the runs, then inside one run, in float64: on the host where the device has none."""
         device = self.sums.device
         host = device if has_float64(device) else torch.device("cpu")
-        rows, of = places.to(device), groups.to(device)
+        given = [places, groups, uniform.double()] if host == device else [places, groups]
+        rows, of, *draws = moved(given, device)
+        uniform = draws[0] if draws else uniform
         top = self.top[rows, of].to(host).double()
         shift = (self.reference[rows, of].to(host).double() - top[:, None]).exp()
         per_tile = self.columns // self.run
@@ -165,52 +196,5 @@ class _Tables:
     @functools.cached_property
     def columns(self) -> list[list[Int[Tensor, "C"]]]:
         """By tile, the columns of each broad class in it: what torch operations gather."""
-        groups = range(len(self._parts.broad))
-        return [[torch.nonzero(tile == group)[:, 0] for group in groups] for tile in self.broad_of.split(self._width)]
-
-
-def class_scores(
-    hidden: Float[Tensor, "N D"],
-    embedding: Float[Tensor, "V D"] | Int8Matrix,
-    *,
-    cap: float,
-    temperature: float,
-    parts: Parts,
-) -> ClassScores:
-    """The scores by themselves, in torch operations on any device; a tile of logits exists at a time.
-
-    What leaves the device: the explicit scores, four numbers a broad class and position, and a token for each draw
-    inside a broad class.
-
-    Args:
-        hidden: of each position.
-        embedding: of the vocabulary.
-        cap: of the logits.
-        temperature: of all positions; 0 leaves them unscaled.
-        parts: of the automaton.
-    """
-    weight = embedding.data if isinstance(embedding, Int8Matrix) else embedding
-    V, inverse = len(weight), 1.0 / temperature if temperature else 1.0
-    watch = Watch(parts, len(hidden), V, min(COLUMNS, -(-V // RUN) * RUN), hidden.device)
-
-    def scaled(logits: Tensor) -> Tensor:
-        return torch.tanh(logits.float() / cap) * (cap * inverse)
-
-    def columns_of(rows: Tensor, columns: Tensor) -> Tensor:
-        columns = columns.clamp(max=V - 1)
-        parts = [
-            torch.bmm(_rows(embedding, part, hidden.dtype), hidden[of][:, :, None])[:, :, 0]
-            for part, of in zip(columns.split(32), rows.split(32), strict=True)
-        ]
-        return scaled(torch.cat(parts))
-
-    for first in range(0, V, watch.columns):
-        tile = _rows(embedding, slice(first, first + watch.columns), hidden.dtype)
-        watch.see(scaled(F.linear(hidden, tile)), first)
-    return watch.result(columns_of)
-
-
-def _rows(embedding: Tensor | Int8Matrix, index: Tensor | slice, dtype: torch.dtype) -> Tensor:
-    if isinstance(embedding, Int8Matrix):
-        return Int8Matrix(data=embedding.data[index], scale=embedding.scale[index]).dequantised(dtype)
-    return embedding[index]
+        groups, tiles = range(len(self._parts.broad)), torch.from_numpy(self._parts.broad_of).split(self._width)
+        return [[torch.nonzero(tile == group)[:, 0].to(self._device) for group in groups] for tile in tiles]

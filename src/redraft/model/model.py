@@ -16,6 +16,7 @@ from redraft.kernels.head import head, raw_logits, softcap
 from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import attempt
+from redraft.kernels.walk import Walk
 from redraft.model.attend import Denoise, Encode
 from redraft.model.attention import Attend
 from redraft.model.backbone import Backbone
@@ -223,6 +224,10 @@ class DiffusionGemma(nn.Module):
                 [self._head(hidden[row], temperature[row], uniform[row], watch[row.start]) for row in rows]
             )
         return self._head(hidden, temperature, uniform, None)
+
+    def walk(self, parts: Parts, hidden: Float[Tensor, "N D"]) -> Walk:
+        """What scores an automaton's classes behind a head that did not, of whatever `hidden` holds when it runs."""
+        return Walk(self.embedding, cap=self.config.final_logit_softcapping, parts=parts, hidden=hidden)
 
     def _head(self, hidden: Tensor, temperature: Tensor, uniform: Tensor, parts: Parts | None) -> HeadStats:
         B, L, D = hidden.shape

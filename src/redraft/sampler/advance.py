@@ -20,6 +20,26 @@ _MAX_LENGTH = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """What the end of a step reads of the head's results, at fixed addresses.
+
+    Attributes:
+        argmax, sample: token ids.
+        entropy: nats.
+    """
+
+    argmax: Int[Tensor, "B L"]
+    sample: Int[Tensor, "B L"]
+    entropy: Float[Tensor, "B L"]
+
+    @classmethod
+    def empty(cls, batch_size: int, length: int, device: torch.device) -> Found:
+        """Of a step that is still to come."""
+        argmax, sample = torch.zeros(2, batch_size, length, dtype=torch.long, device=device)
+        return cls(argmax=argmax, sample=sample, entropy=torch.zeros(batch_size, length, device=device))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Canvases:
     """Canvases at fixed addresses, with all that the end of a step reads and writes.
 
@@ -78,7 +98,7 @@ class Canvases:
 
         return attempt("draws", fast, reference) if on_gpu(self.place) else reference()
 
-    def advance(self, stats: HeadStats) -> None:
+    def advance(self, stats: HeadStats | Found) -> None:
         """Ends a step that found these statistics."""
         if not on_gpu(self.place) or self.tokens.shape[1] > _MAX_LENGTH:
             self._advance(stats)
@@ -95,7 +115,7 @@ class Canvases:
 
         attempt("advance", fast, lambda: self._advance(stats))
 
-    def _advance(self, stats: HeadStats) -> None:
+    def _advance(self, stats: HeadStats | Found) -> None:
         accepted = accept(stats.entropy, self.bound)
         fresh = self.noise[self.place, torch.arange(len(self.place), device=self.place.device)]
         settled = stable_and_confident(self.history, stats.argmax, stats.entropy, self.confidence)
