@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from grammar_matches import matches, some_texts
 from redraft.core.errors import OptionError
-from redraft.text.grammar.compile import _embedded, compiled
+from redraft.text.grammar.compile import compiled, embedded
 from redraft.text.grammar.determinise import AmbiguousError, determinise, determinise_reference
 from redraft.text.grammar.nfa import Builder
 from redraft.text.grammar.nodes import AnyOrder, Both, Chars, Choice, Repeat, Sequence, Text, Without
@@ -69,7 +69,7 @@ def test_an_automaton_takes_the_texts_of_its_tree(tree, strangers, seed):
 @settings(max_examples=200, deadline=None)
 def test_both_forms_make_the_same_automaton(tree):
     try:
-        builder = Builder(frozenset(), _embedded, {})
+        builder = Builder(frozenset(), embedded, {})
         builder.put(tree, builder.nfa.start, builder.nfa.end)
     except OptionError:
         return

@@ -86,9 +86,10 @@ def test_references_lead_into_the_parameters():
     assert not takes([{"name": "f", "parameters": parameters}], call("f{c:3}"))
 
 
-def test_values_that_cannot_be_held_may_be_any_unless_strict():
+def test_values_that_cannot_be_held_are_of_their_type_at_least_unless_strict():
     parameters = {"properties": {"c": {"type": "array", "contains": {"const": 1}}}}
-    assert takes([{"name": "f", "parameters": parameters}], call('f{c:<|"|>x<|"|>}'))
+    assert takes([{"name": "f", "parameters": parameters}], call('f{c:[2,<|"|>x<|"|>]}'))
+    assert not takes([{"name": "f", "parameters": parameters}], call('f{c:<|"|>x<|"|>}'))
     with pytest.raises(SchemaError, match=r"^schema: f\.c\.contains: .*prefixItems") as caught:
         calls_node([{"name": "f", "parameters": parameters, "strict": True}], "required", MARKS)
     assert caught.value.option == "tools"

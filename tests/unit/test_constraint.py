@@ -83,7 +83,7 @@ def declared(**properties):
 def test_of_a_function_that_is_not_strict_what_cannot_be_enforced_is_free(mini):
     odd = declared(when={"type": "string", "format": "week"})
     got = mini.generate(TEXT, seed=0, tools=[odd], tool_choice="required", mode="autoregressive", max_new_tokens=40)
-    assert list(got.tool_calls[0].arguments) == ["when"]
+    assert isinstance(got.tool_calls[0].arguments["when"], str), "its type can be held"
     with pytest.raises(SchemaError, match="Log.when.format"):
         mini.generate(TEXT, tools=[{**odd, "strict": True}])
 
@@ -160,6 +160,31 @@ def test_a_reply_goes_on_in_the_next_canvas(mini):
 def test_what_cannot_be_enforced_is_refused_at_once(mini, wanted, error, words):
     with pytest.raises(error, match=words):
         mini.generate(TEXT, response_format=wanted, max_new_tokens=40)
+
+
+def test_items_without_repeats(mini):
+    """Strings of bounded length among them: what is counted in an item is not counted of the list."""
+    for items, least in (({"type": "string", "maxLength": 2}, 10), ({"type": "integer"}, 4)):
+        schema = {"type": "array", "items": items, "minItems": least, "uniqueItems": True}
+        got = mini.generate("name tags", seed=0, response_format={"type": "json_schema", "schema": schema})
+        found = json.loads(got.text)
+        assert len(found) == len(set(found)) >= least
+        assert all(len(item) <= 2 for item in found if isinstance(item, str))
+
+
+def test_a_call_that_fills_its_budget_has_stopped_well(mini):
+    tools = [declared(scores={"type": "object", "additionalProperties": {"type": "integer"}})]
+    options = {"tools": tools, "tool_choice": "required", "mode": "autoregressive", "max_new_tokens": 60}
+    found = [mini.generate("log it", seed=seed, **options) for seed in range(4)]
+    assert {got.finish_reason for got in found} == {"tool_calls"}
+    assert any(got.stats.generated_tokens == 60 for got in found), "one of them fills it"
+
+
+def test_what_holds_a_text_with_holes_is_the_text(mini):
+    with pytest.raises(OptionError, match="response_format: a text with holes"):
+        mini.infill("a[[...]]", response_format={"type": "choice", "choices": ["ab"]})
+    with pytest.raises(OptionError, match="tools: a text with holes"):
+        mini.infill("a[[...]]", tools=TOOLS)
 
 
 def test_without_a_compiler_replies_are_the_same(mini, monkeypatch):

@@ -206,3 +206,10 @@ def test_recursion_that_grows_too_fast_is_followed_less_deep():
 def test_what_is_too_much_is_refused_quickly(schema):
     with pytest.raises(SchemaError):
         schema_node(schema)
+
+
+def test_an_enum_is_filtered_by_what_its_pattern_writes():
+    """Blanks of Unicode are none for ECMA's \\S, in an enum as elsewhere."""
+    node = schema_node({"type": "string", "pattern": r"^\S$", "enum": ["\u00a0", "\u2003", "\ufeff", "z", "zz"]})
+    assert matches(node, '"z"')
+    assert not any(matches(node, f'"{text}"') for text in ("\u00a0", "\u2003", "\ufeff", "zz"))

@@ -12,7 +12,7 @@ from redraft.core.changes import GenerationChanges
 from redraft.core.checks import shown
 from redraft.core.draft import Draft
 from redraft.core.engine import Engine, Prompt, Request, Running
-from redraft.core.errors import InputError, PromptError
+from redraft.core.errors import InputError, OptionError, PromptError
 from redraft.core.events import Event
 from redraft.core.options import GenerationOptions
 from redraft.core.reel import Recorder
@@ -189,6 +189,10 @@ class LocalEngine(Engine):
     ) -> PreparedRequest:
         if self.tokenizer is None:
             raise PromptError("holes need a tokenizer, and this model's directory has none")
+        given = {**(options.given if isinstance(options, GenerationOptions) else {}), **changes}
+        for name in ("response_format", "tools"):
+            if given.get(name):
+                raise OptionError(f"{name}: a text with holes is held to what stands around them: leave it out")
         tree = tree_of(pieces, lengths, self.admission.constraints.marked)
         prepared = PreparedRequest(self.admission(prompt, options, changes, held_to=tree))
         prepared.sequence.pieces = pieces

@@ -189,5 +189,9 @@ def follow(sequence: Sequence, token_ids: list[int]) -> None:
         return
     automaton = sequence.constraint.automaton
     sequence.constraint_state = automaton.advance(automaton.start, sequence.reply.token_ids)
-    if sequence.reply.finish == "length" and automaton.is_complete(sequence.constraint_state):
+    if sequence.reply.finish != "length":
+        return
+    # Behind a call that had to be made, more calls may follow; that there is no room for them cuts nothing off.
+    called = sequence.strict and sequence.options.tools is not None and automaton.accepting[sequence.constraint_state]
+    if called or automaton.is_complete(sequence.constraint_state):
         sequence.reply.finish = "stop"

@@ -137,4 +137,8 @@ def _value(schema: Any, path: str, function: _Function, notation: Notation) -> N
     except SchemaError:
         if function.strict:
             raise
+    # What can be held of it by itself is its type.
+    try:
+        return schema_node({"type": schema["type"]}, notation, path)
+    except (SchemaError, KeyError, TypeError):
         return schema_node(True, notation, path)

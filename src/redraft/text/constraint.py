@@ -155,7 +155,7 @@ class ConstraintFactory:
         bars_calls: bool,
         words: tuple[str, ...],
         barred: frozenset[str] = frozenset(),
-        once: frozenset[tuple[int, str]] = frozenset(),
+        once: tuple[tuple[int, str], ...] = (),
     ) -> Language:
         core = Language.core_of(node, bars_calls, barred, once)
         spelling = spelled(core, self.vocabulary) if self._natively else None
@@ -167,7 +167,7 @@ class ConstraintFactory:
         found = language.breaches(self.vocabulary, tuple(self.end_ids)).of(token_ids)
         held = constraint.held | language.places(found.rules)
         barred = language.barred | self._spelled_words(language.words, token_ids)
-        once = language.once | found.repeated
+        once = (*language.once, *sorted(found.repeated - set(language.once)))
         if (held, barred, once) == (constraint.held, language.barred, language.once):
             return None
         if (barred, once) != (language.barred, language.once):

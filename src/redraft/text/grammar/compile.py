@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from redraft.core.automaton import DEAD
 from redraft.core.errors import OptionError
-from redraft.text.grammar.core import Core, full_table, product, trimmed
+from redraft.text.grammar.core import Core, full_table, paired, product, trimmed
 from redraft.text.grammar.determinise import AmbiguousError, determinise
 from redraft.text.grammar.nfa import SYMBOLS, Builder, Other
 from redraft.text.grammar.nodes import Both, Node, Without
 from redraft.text.grammar.reference import counted_out
 from redraft.text.grammar.registers import Kind
-from redraft.text.grammar.words import matcher, others
+from redraft.text.grammar.words import matcher, spelling_one_of
 
 
 def compiled(node: Node, once: Mapping[int, tuple[str, ...]] | None = None) -> Core:
@@ -31,17 +31,29 @@ def compiled(node: Node, once: Mapping[int, tuple[str, ...]] | None = None) -> C
     Raises:
         OptionError: no text matches, or it becomes too large.
     """
+    return _made(node, Builder(None, embedded, once or {}), 0, 0)
+
+
+def _made(node: Node, around: Builder, depth: int, bits: int) -> Core:
+    """The automaton of a part, with fields and bits of its own; `around` counts its lists and groups."""
     unrolled: set[int] = set()
     while True:
-        builder = Builder(frozenset(unrolled), _embedded, once or {})
-        builder.put(node, builder.nfa.start, builder.nfa.end)
+        builder = Builder(frozenset(unrolled), embedded, around.once)
+        builder.groups, builder.lists = around.groups, around.lists
+        builder.put(node, builder.nfa.start, builder.nfa.end, depth, bits)
         try:
-            return determinise(builder.nfa)
+            core = determinise(builder.nfa)
         except AmbiguousError as error:
             counted = {builder.nfa.counted[rule] for rule in error.rules if rule in builder.nfa.counted}
             if counted <= unrolled:
-                raise OptionError("response_format: fields in any order need keys that tell them apart") from None
+                raise OptionError(
+                    "response_format: two ways to read a text have different fields or items: give fields in any order "
+                    "names of their own, and lists without repeats items that end clearly"
+                ) from None
             unrolled |= counted
+        else:
+            around.groups, around.lists = builder.groups, builder.lists
+            return core
 
 
 def written_out(node: Node) -> Core:
@@ -50,7 +62,7 @@ def written_out(node: Node) -> Core:
     Raises:
         OptionError: also where a list without repeats is among it, which is told by reading alone.
     """
-    builder = Builder(None, _embedded, {})
+    builder = Builder(None, embedded, {})
     builder.put(node, builder.nfa.start, builder.nfa.end)
     core = determinise(builder.nfa)
     if not any(core.steps):
@@ -70,24 +82,30 @@ def without(core: Core, words: Words[str]) -> Core:
     return product(core, matcher(words))
 
 
-class _Embedded:
-    """An automaton as a part of another."""
-
-    def __init__(self, core: Core) -> None:
-        self.core = core
-
-    def __call__(self, builder: Builder, source: int, target: int) -> None:
-        core = self.core
-        states = [builder.state() for _ in range(len(core.next))]
-        numbers = [builder.rule(rule) for rule in core.rules]
-        steps = [tuple(numbers[rule] for rule in rules) for rules in core.steps]
-        builder.nfa.jumps.append((source, states[core.start], ()))
-        for kind, first, last in _runs(core.kind):
-            for state in np.flatnonzero(core.next[:, kind] != DEAD).tolist():
-                following = states[core.next[state, kind]]
-                builder.edge(states[state], first, last, following, steps[core.act[state, kind]])
-        for state in np.flatnonzero(core.final != DEAD).tolist():
-            builder.nfa.jumps.append((states[state], target, steps[core.final[state]]))
+def embedded(builder: Builder, node: Both | Without | Other, source: int, target: int, depth: int, bits: int) -> None:
+    """Puts a part that is made by itself into an automaton."""
+    behind: list[tuple[int, ...]] | None = None
+    if isinstance(node, Without):
+        core = without(_made(node.part, builder, depth, bits), node.words)
+    elif isinstance(node, Other):
+        table, word_of = spelling_one_of(node.texts)
+        left_out = np.isin(word_of, np.arange(len(node.counted), len(node.texts)))
+        core, other_state = paired(_made(node.part, builder, depth, bits), table, ~left_out)
+        behind = [() if word < 0 else node.counted[word : word + 1] for word in word_of[other_state].tolist()]
+    else:
+        other = written_out(node.other)
+        core = product(written_out(node.one), _from_zero(other), _ends_from_zero(other))
+    states = [builder.state() for _ in range(len(core.next))]
+    numbers = [builder.rule(rule) for rule in core.rules]
+    steps = [tuple(numbers[rule] for rule in rules) for rules in core.steps]
+    builder.nfa.jumps.append((source, states[core.start], ()))
+    for kind, first, last in _runs(core.kind):
+        for state in np.flatnonzero(core.next[:, kind] != DEAD).tolist():
+            following = states[core.next[state, kind]]
+            builder.edge(states[state], first, last, following, steps[core.act[state, kind]])
+    for state in np.flatnonzero(core.final != DEAD).tolist():
+        rules = steps[core.final[state]] + (() if behind is None else behind[state])
+        builder.nfa.jumps.append((states[state], target, rules))
 
 
 def _runs(kind: NDArray[np.int32]) -> list[tuple[int, int, int]]:
@@ -95,15 +113,6 @@ def _runs(kind: NDArray[np.int32]) -> list[tuple[int, int, int]]:
     starts = np.flatnonzero(np.r_[True, np.diff(kind) != 0])
     ends = np.r_[starts[1:], SYMBOLS] - 1
     return [(int(kind[first]), int(first), int(last)) for first, last in zip(starts, ends, strict=True)]
-
-
-def _embedded(node: Both | Without | Other) -> _Embedded:
-    if isinstance(node, Without):
-        return _Embedded(without(compiled(node.part), node.words))
-    if isinstance(node, Other):
-        return _Embedded(product(compiled(node.part), *others(node.texts)))
-    other = written_out(node.other)
-    return _Embedded(product(written_out(node.one), _from_zero(other), _ends_from_zero(other)))
 
 
 def _from_zero(core: Core) -> NDArray[np.int32]:

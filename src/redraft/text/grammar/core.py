@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +40,27 @@ class Core:
     steps: tuple[Rules, ...]
     rules: tuple[Rule, ...]
 
+    def takes(self, symbols: Iterable[int]) -> bool:
+        """Whether a text is one of its own, whatever is counted."""
+        state = self.start
+        for symbol in symbols:
+            state = int(self.next[state, self.kind[symbol]])
+            if state == DEAD:
+                return False
+        return bool(self.final[state] != DEAD)
+
 
 def product(core: Core, table: NDArray[np.int32], final: NDArray[np.bool_] | None = None) -> Core:
-    """The texts of an automaton on which a second one never dies; only pairs that are reached.
+    """The texts of an automaton on which a second one never dies. See `paired`."""
+    return paired(core, table, final)[0]
+
+
+def paired(
+    core: Core, table: NDArray[np.int32], final: NDArray[np.bool_] | None = None
+) -> tuple[Core, NDArray[np.int64]]:
+    """(the texts of an automaton on which a second one never dies, the second one's state in each of its states).
+
+    Only pairs that are reached are states.
 
     Args:
         core: it may count.
@@ -78,7 +97,8 @@ def product(core: Core, table: NDArray[np.int32], final: NDArray[np.bool_] | Non
         ends = np.where(final[both % M], ends, DEAD)
     numbered = np.where(pair == DEAD, DEAD, number[pair]).astype(np.int32)
     classes = kind.reshape(-1).astype(np.int32)
-    return trimmed(Core(numbered, np.concatenate(acts), classes, 0, ends.astype(np.int32), core.steps, core.rules))
+    found = Core(numbered, np.concatenate(acts), classes, 0, ends.astype(np.int32), core.steps, core.rules)
+    return trimmed(found), both % M
 
 
 def trimmed(core: Core) -> Core:

@@ -29,7 +29,7 @@ class Language:
         bars_calls: whether text before the first mark may spell no call.
         words: what ordinary tokens may not spell.
         barred: those of them that `core` bars.
-        once: (list, item) of lists without repeats that `core` counts.
+        once: (list, item) of lists without repeats that `core` counts, in the order in which they were met.
         core: over bytes and marks.
         spelling: over a vocabulary; None where there is no compiler.
     """
@@ -38,7 +38,7 @@ class Language:
     bars_calls: bool
     words: tuple[str, ...]
     barred: frozenset[str]
-    once: frozenset[tuple[int, str]]
+    once: tuple[tuple[int, str], ...]
     core: Core
     spelling: Spelling | None = field(repr=False)
 
@@ -48,7 +48,7 @@ class Language:
     ) -> Core:
         """The automaton of a tree with this much held."""
         lists: dict[int, tuple[str, ...]] = {}
-        for number, item in sorted(once):
+        for number, item in once:
             lists[number] = (*lists.get(number, ()), item)
         core = compiled(node, lists)
         if bars_calls:

@@ -22,24 +22,35 @@ from redraft.text.grammar.nodes import (
     Without,
 )
 from redraft.text.grammar.registers import BITS, FIELDS, Kind, Rule
+from redraft.text.grammar.sizes import holds_text, size
 
 BYTES = 256
 SYMBOLS = BYTES + MARKS
 # Symbols that are written out one by one where a part is repeated. Text costs more: from each of its states all words
 # of a vocabulary have to be walked.
-_UNROLLED, _UNROLLED_TEXT, _NARROW = 48, 4, 16
+_UNROLLED, _UNROLLED_TEXT = 48, 4
 MOST_EDGES = 500_000
 # Symbols of a repetition that cannot be counted.
 MOST_WRITTEN_OUT = 50_000
+# Items of a list without repeats that may stand there once; each doubles the automaton. Others that stood there twice
+# may not stand there at all.
+MOST_COUNTED = 4
 
 Rules = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Other:
-    """The texts of a part but these."""
+    """A part of which some texts are counted, and some left out.
+
+    Attributes:
+        part: it.
+        counted: what the first texts do at their end, the number of a rule each.
+        texts: those, and behind them the ones that are left out.
+    """
 
     part: Node
+    counted: tuple[int, ...]
     texts: tuple[str, ...]
 
 
@@ -64,8 +75,8 @@ class Nfa:
     end: int = 1
 
 
-# A part that is an automaton already: puts its edges between two states.
-Embed = Callable[["Builder", int, int], None]
+# Puts a part that is made by itself between two states, with the fields and bits that are in use around it.
+Embed = Callable[["Builder", "Both | Without | Other", int, int, int, int], None]
 
 
 class Builder:
@@ -74,7 +85,7 @@ class Builder:
     def __init__(
         self,
         unrolled: frozenset[int] | None,
-        embedded: Callable[[Both | Without | Other], Embed],
+        embedded: Embed,
         once: Mapping[int, tuple[str, ...]],
     ) -> None:
         """`unrolled` are repetitions (their `id`) to be written out, None all of them; `embedded` makes the automata
@@ -132,7 +143,7 @@ class Builder:
         elif isinstance(node, AnyOrder):
             self._any_order(node, source, target, depth, bits)
         else:
-            self.embedded(node)(self, source, target)
+            self.embedded(self, node, source, target, depth, bits)
 
     def _text(self, text: str, source: int, target: int) -> None:
         symbols: list[int] = []
@@ -229,9 +240,10 @@ class Builder:
         """A repeat whose items are told apart where they are read; those that were met twice are counted."""
         number, self.lists = self.lists, self.lists + 1
         texts = self.once.get(number, ())
-        if bits + len(texts) > BITS:
-            raise OptionError(f"uniqueItems: more than {BITS} different items stood there twice")
-        clear = ((1 << len(texts)) - 1) << bits
+        counted = texts[:MOST_COUNTED]
+        if bits + len(counted) > BITS:
+            raise OptionError("uniqueItems: lists without repeats nest too deeply")
+        clear = ((1 << len(counted)) - 1) << bits
         opened = (self.rule(Rule(Kind.OPEN, group=number)),)
         closed = (self.rule(Rule(Kind.CLOSE, group=number)),)
         left = self.rule(Rule(Kind.LEAVE, group=number)), self.rule(Rule(Kind.REQUIRE, clear=clear, always=True))
@@ -239,16 +251,15 @@ class Builder:
         def put(begin: int, end: int, depth: int, bits: int) -> None:
             inside, behind = self.state(), self.state()
             self.nfa.jumps += [(begin, inside, opened), (behind, end, closed)]
-            lists = self.lists
-            self.put(Other(node.part, texts) if texts else node.part, inside, behind, depth, bits + len(texts))
-            self.lists = lists
-            for place, text in enumerate(texts):
-                met = self.state()
-                self._text(text, inside, met)
-                rule = self.rule(Rule(Kind.SET, bits + place, group=~number, always=True))
-                self.nfa.jumps.append((met, behind, (rule,)))
+            # However often the part is written, the lists in it are the same.
+            self.lists = first
+            rules = tuple(
+                self.rule(Rule(Kind.SET, bits + place, group=~number, always=True)) for place in range(len(counted))
+            )
+            part = Other(node.part, rules, texts) if texts else node.part
+            self.put(part, inside, behind, depth, bits + len(counted))
 
-        leaving = self.state()
+        leaving, first = self.state(), self.lists
         self._repeat(node, source, leaving, depth, bits, put)
         self.nfa.jumps.append((leaving, target, left))
 
@@ -271,35 +282,3 @@ class Builder:
             self.put(value, opened, end, depth, inner)
         self.put(node.separator, end, begin, FIELDS, BITS)
         self.nfa.jumps.append((end, target, (self.rule(Rule(Kind.REQUIRE, need=need, clear=clear, group=group)),)))
-
-
-def holds_text(node: Node) -> bool:
-    """Whether a tree has characters of many kinds somewhere."""
-    match node:
-        case Chars():
-            return sum(last - first + 1 for first, last in node.ranges) > _NARROW
-        case Sequence() | Choice():
-            return any(map(holds_text, node.parts))
-        case Repeat():
-            return holds_text(node.part)
-        case _:
-            return not isinstance(node, Text)
-
-
-def size(node: Node, enough: int) -> int:
-    """Symbols that a tree takes at least, counted until there are more than `enough`."""
-    if isinstance(node, Text):
-        return len(node.text)
-    if isinstance(node, Chars):
-        return 1 if node.ranges and node.ranges[-1][1] < 0x80 else 8
-    if isinstance(node, Repeat):
-        times = max(1, node.least, node.most or 0)
-        return times * size(node.part, enough)
-    if isinstance(node, Sequence | Choice):
-        total = 0
-        for part in node.parts:
-            total += size(part, enough)
-            if total > enough:
-                break
-        return total
-    return enough + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,14 +56,14 @@ def matcher(words: Iterable[str]) -> NDArray[np.int32]:
     return table
 
 
-def others(texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """([M, 512] from state 0, [M] where a text may end) of every text but these."""
-    spelled = {symbols(text) for text in texts}
-    begun = sorted({text[:n] for text in spelled for n in range(len(text) + 1)})
+def spelling_one_of(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """([M, 512] from state 0, [M] which of the texts stands there as a whole, -1 for none); it never dies."""
+    whole = {symbols(text): place for place, text in enumerate(texts)}
+    begun = sorted({text[:n] for text in whole for n in range(len(text) + 1)})
     number = {text: place for place, text in enumerate(begun)}
     # The last state is where a text is none of them any more.
     table = np.full((len(begun) + 1, SYMBOLS), len(begun), np.int32)
     for text, place in number.items():
         if text:
             table[number[text[:-1]], text[-1]] = place
-    return table, np.array([*(text not in spelled for text in begun), True])
+    return table, np.array([*(whole.get(text, -1) for text in begun), -1])

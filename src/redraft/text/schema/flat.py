@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cache
 from math import lcm
 from typing import Any
 
-from redraft.core.errors import SchemaError
+from redraft.core.errors import OptionError, SchemaError
+from redraft.text.grammar.anchored import PatternError
+from redraft.text.grammar.compile import written_out
+from redraft.text.grammar.core import Core
+from redraft.text.grammar.regex import anywhere
+from redraft.text.grammar.words import symbols
 from redraft.text.schema.checks import among, joined
 
 _HIGHEST = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"}
@@ -172,17 +177,21 @@ def of_key(flat: Flat, key: str) -> Any:
 
 
 def searched(pattern: str, path: str) -> Callable[[str], bool]:
-    """Whether a pattern of ECMA 262 matches somewhere in a text.
+    """Whether a pattern of ECMA 262 matches somewhere in a text, read as it is where it is written.
 
     Raises:
-        SchemaError: Python cannot read it.
+        SchemaError: it cannot be read, or takes too much.
     """
     try:
-        # There is no end before a last line's end in ECMA.
-        compiled = re.compile(re.sub(r"(?<!\\)\$$", r"\\Z", pattern), re.ASCII)
-    except (re.error, RecursionError, OverflowError) as error:
+        core = _searching(pattern)
+    except (PatternError, OptionError) as error:
         raise SchemaError(path, f"{pattern!r:.60} cannot be searched for ({error}): write it simpler") from None
-    return lambda text: compiled.search(text) is not None
+    return lambda text: core.takes(symbols(text))
+
+
+@cache
+def _searching(pattern: str) -> Core:
+    return written_out(anywhere(pattern))
 
 
 def _closed(one: Flat, other: Flat) -> None:
