@@ -111,7 +111,10 @@ def test_many_clients(workers):
         assert threads < 64, f"{threads} threads are left"
         print(f"\n{COUNT} requests, {CLIENTS} clients, {workers} workers: resident {resident} MB, {threads} threads")
         assert resident[1] < (1.05 if FULL else 1.15) * resident[0]
-        long = {"response_format": {"type": "regex", "pattern": "[a-z ]{150}"}, "max_tokens": 400}
+        # Nothing stops before its last step, so that all of them are there at once.
+        whole = {**requests[0].get("diffusion", {}), "confidence_threshold": 0}
+        pattern = {"type": "regex", "pattern": "[a-z ]{150}"}
+        long = {"response_format": pattern, "max_tokens": 400, "diffusion": whole}
         with ThreadPoolExecutor(8) as pool:
             last = [pool.submit(one, port, {**requests[0], **long}, None) for _ in range(8)]
             wait_until(lambda: b"redraft_queue 8.0" in ask(port, "GET", "/metrics")[1], 20)
