@@ -19,7 +19,9 @@ from taken import takes
 ALPHABET = "abé漢"
 leaves = st.one_of(
     st.text(ALPHABET, min_size=1, max_size=3).map(Text),
-    st.sampled_from([Chars(((0x61, 0x62),)), Chars(((0x61, 0x61), (0xE0, 0x6F22))), Chars(((0x62, 0x10FFFF),))]),
+    st.sampled_from(
+        [Chars(((0x61, 0x62),)), Chars(((0x61, 0x61), (0xE0, 0x6F22))), Chars(((0x62, 0xD7FF), (0xE100, 0x10FFFF)))]
+    ),
 )
 
 
