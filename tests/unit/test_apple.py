@@ -52,7 +52,7 @@ def here():
 
 
 # Minutes under the pretended device; the others take the same ways.
-LONG = ("verified", "verified, drawn", "adaptive canvas", "redrafted")
+LONG = ("verified", "verified, drawn", "adaptive canvas", "redrafted", "judged", "begun")
 
 
 @pytest.mark.parametrize("mode", [pytest.param(m, marks=pytest.mark.full if m in LONG else ()) for m in MODES])
