@@ -46,14 +46,18 @@ def _made(node: Node, around: Builder, depth: int, bits: int) -> Core:
         except AmbiguousError as error:
             counted = {builder.nfa.counted[rule] for rule in error.rules if rule in builder.nfa.counted}
             if counted <= unrolled:
-                raise OptionError(
-                    "response_format: two ways to read a text have different fields or items: give fields in any order "
-                    "names of their own, and lists without repeats items that end clearly"
-                ) from None
+                raise _unclear() from None
             unrolled |= counted
         else:
             around.groups, around.lists = builder.groups, builder.lists
             return core
+
+
+def _unclear() -> OptionError:
+    return OptionError(
+        "response_format: two ways to read a text have different fields or items: give fields in any order names of "
+        "their own, and lists without repeats items that end clearly"
+    )
 
 
 def written_out(node: Node) -> Core:
@@ -64,7 +68,10 @@ def written_out(node: Node) -> Core:
     """
     builder = Builder(None, embedded, {})
     builder.put(node, builder.nfa.start, builder.nfa.end)
-    core = determinise(builder.nfa)
+    try:
+        core = determinise(builder.nfa)
+    except AmbiguousError:
+        raise _unclear() from None
     if not any(core.steps):
         return core
     if any(rule.kind is Kind.OPEN for rule in core.rules):
