@@ -17,6 +17,7 @@ from redraft.core.options import GenerationOptions
 from redraft.text.bytes_of_tokens import marks_of
 from redraft.text.call_pattern import calls_node
 from redraft.text.grammar import nodes
+from redraft.text.grammar.build import ANY
 from redraft.text.grammar.expansion import expanded
 from redraft.text.grammar.language import Language
 from redraft.text.grammar.nodes import Choice, Node, Repeat, Text
@@ -30,7 +31,7 @@ from redraft.text.tokenizer import Tokenizer
 from redraft.text.vocabulary import Vocabulary, vocabulary_of
 
 MARKED = (CALL_OPEN, CALL_CLOSE, QUOTE, CHANNEL_OPEN, CHANNEL_CLOSE)
-FREE_TEXT = Repeat(nodes.Chars(((0, 0xD7FF), (nodes.FIRST_MARK + nodes.MARKS, 0x10FFFF))))
+FREE_TEXT = Repeat(ANY)
 # Automata that are kept: at a vocabulary of 262,144 tokens, one takes some 4 MB.
 CACHED = 32
 _T = TypeVar("_T")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from redraft.core.automaton import DEAD, TokenAutomaton
 from redraft.core.errors import OptionError
 from redraft.text.bytes_of_tokens import TokenBytes
+from redraft.text.grammar.core import distances
 from redraft.text.grammar.nfa import BYTES
 from redraft.text.grammar.nodes import FIRST_MARK
 
@@ -107,7 +108,7 @@ def _closed(
         class_of[pad_id] = C + 1
     class_of[end_ids] = C
     accepting = np.append(accepting, True)
-    shortest = _distances(table, accepting)
+    shortest = distances(table, accepting)
     if shortest[0] == np.iinfo(np.int32).max:
         raise OptionError("response_format: this model's vocabulary cannot spell any text that matches")
     # States from which no token sequence ends are as good as dead.
@@ -125,22 +126,6 @@ def _closed(
         shortest=shortest,
         fill=fill,
     )
-
-
-def _distances(table: NDArray[np.int32], accepting: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Tokens from each state to the nearest accepting one."""
-    far = np.iinfo(np.int32).max
-    source, kind = np.nonzero(table != DEAD)
-    target = table[source, kind]
-    distance = np.where(accepting, 0, far).astype(np.int32)
-    steps = 0
-    while True:
-        reached = source[distance[target] == steps]
-        reached = reached[distance[reached] == far]
-        if not len(reached):
-            return distance
-        steps += 1
-        distance[reached] = steps
 
 
 class _Walker:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redraft.core.automaton import DEAD
-from redraft.text.grammar.core import Core
+from redraft.text.grammar.core import Core, distances
 from redraft.text.grammar.expansion import rule_table
 from redraft.text.grammar.registers import Kind, Registers, Rule, applied
 from redraft.text.grammar.words import text_of
@@ -70,7 +70,7 @@ class Breaches:
     @cached_property
     def distances(self) -> NDArray[np.int32]:
         """[S] symbols from each state to an end, whatever is counted."""
-        return _distances(self.core)
+        return distances(self.core.next, self.core.final != DEAD)
 
     def _reference(self, token_ids: Sequence[int]) -> Found:
         core, (inside, at_start) = self.core, self._texts
@@ -146,8 +146,7 @@ class Breaches:
     @cached_property
     def _arrays(self) -> tuple[NDArray | int, ...]:
         core = self.core
-        begin = np.cumsum([0, *map(len, core.steps)], dtype=np.int64)
-        flat = np.array([rule for rules in core.steps for rule in rules], np.int32)
+        begin, flat = core.packed_steps()
         enabled, ends = np.ones(len(core.rules), np.uint8), np.array(self.end_ids, np.int64)
         return (
             core.next, core.act, core.kind, *core.next.shape, core.start, core.final, self.distances,
@@ -223,18 +222,3 @@ def _edges(core: Core, state: int) -> Iterator[tuple[int, int]]:
     """(state, steps) behind each class of symbols, each once."""
     pairs = zip(core.next[state].tolist(), core.act[state].tolist(), strict=True)
     yield from dict.fromkeys(pair for pair in pairs if pair[0] != DEAD)
-
-
-def _distances(core: Core) -> NDArray[np.int32]:
-    source, column = np.nonzero(core.next != DEAD)
-    target = core.next[source, column]
-    far = np.iinfo(np.int32).max
-    distance = np.where(core.final != DEAD, 0, far).astype(np.int32)
-    steps = 0
-    while True:
-        near = source[distance[target] == steps]
-        near = near[distance[near] == far]
-        if not len(near):
-            return distance
-        steps += 1
-        distance[near] = steps

@@ -40,6 +40,11 @@ class Core:
     steps: tuple[Rules, ...]
     rules: tuple[Rule, ...]
 
+    def packed_steps(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(where each of `steps` begins, and the end of the last; all of them, one behind the other)."""
+        flat = np.array([rule for rules in self.steps for rule in rules], np.int32)
+        return np.cumsum([0, *map(len, self.steps)], dtype=np.int64), flat
+
     def takes(self, symbols: Iterable[int]) -> bool:
         """Whether a text is one of its own, whatever is counted."""
         state = self.start
@@ -48,6 +53,22 @@ class Core:
             if state == DEAD:
                 return False
         return bool(self.final[state] != DEAD)
+
+
+def distances(table: NDArray[np.int32], ends: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """[S] edges from each state of a table [S, C] to the nearest end; the largest int32 where there is none."""
+    far = np.iinfo(np.int32).max
+    source, column = np.nonzero(table != DEAD)
+    target = table[source, column]
+    distance = np.where(ends, 0, far).astype(np.int32)
+    steps = 0
+    while True:
+        near = source[distance[target] == steps]
+        near = near[distance[near] == far]
+        if not len(near):
+            return distance
+        steps += 1
+        distance[near] = steps
 
 
 def product(core: Core, table: NDArray[np.int32], final: NDArray[np.bool_] | None = None) -> Core:

@@ -55,8 +55,7 @@ def spelled(core: Core, vocabulary: Vocabulary) -> Spelling:
     native = library("spell")
     assert native is not None, "the choice of form comes before"
     trees = vocabulary.trees
-    flat = np.array([rule for rules in core.steps for rule in rules], np.int32)
-    step_begin = np.cumsum([0, *map(len, core.steps)], dtype=np.int64)
+    step_begin, flat = core.packed_steps()
     opened = [np.r_[0, np.cumsum(vocabulary.opens[tree.order])].astype(np.int32) for tree in trees]
     counts = np.array([len(tree.symbol) for tree in trees], np.int64)
     sizes = np.zeros(7, np.int64)

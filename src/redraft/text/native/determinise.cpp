@@ -3,32 +3,15 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <unordered_map>
 #include <vector>
 
+#include "sequences.h"
+
+using namespace redraft;
+
 namespace {
 
-using Ints = std::vector<int32_t>;
-
-struct Hash {
-  size_t operator()(const Ints& values) const {
-    uint64_t h = 0xCBF29CE484222325ull;
-    for (int32_t v : values) h = (h ^ static_cast<uint32_t>(v)) * 0x9E3779B97F4A7C15ull, h ^= h >> 29;
-    return h;
-  }
-};
-
-// Sequences by number, equal ones once.
-struct Interned {
-  std::unordered_map<Ints, int32_t, Hash> number;
-  std::vector<const Ints*> values;
-  int32_t of(const Ints& value) {
-    const auto [found, fresh] = number.emplace(value, static_cast<int32_t>(values.size()));
-    if (fresh) values.push_back(&found->first);
-    return found->second;
-  }
-};
 
 struct Way {
   int32_t first, last, target, rules;
@@ -159,11 +142,6 @@ void determinise(Builder& b, int64_t states, int64_t E, int64_t J, int32_t start
     out.flat.insert(out.flat.end(), sequence->begin(), sequence->end());
   }
   out.begin.push_back(static_cast<int64_t>(out.flat.size()));
-}
-
-template <class T>
-void copied(const std::vector<T>& from, T* to) {
-  if (!from.empty()) std::memcpy(to, from.data(), from.size() * sizeof(T));
 }
 
 }  // namespace

@@ -7,21 +7,13 @@
 #include <vector>
 
 #include "rules.h"
+#include "sequences.h"
 
 using namespace redraft;
 
 namespace {
 
-using Ints = std::vector<int32_t>;
 constexpr int32_t FAR = INT32_MAX;
-
-struct Hash {
-  size_t operator()(const Ints& values) const {
-    uint64_t h = 0xCBF29CE484222325ull;
-    for (int32_t v : values) h = (h ^ static_cast<uint32_t>(v)) * 0x9E3779B97F4A7C15ull, h ^= h >> 29;
-    return h;
-  }
-};
 
 struct Edge {
   int32_t source, target, kind;

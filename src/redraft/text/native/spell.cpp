@@ -6,30 +6,15 @@
 #include <unordered_map>
 #include <vector>
 
+#include "sequences.h"
+
+using namespace redraft;
+
 namespace {
 
-using Ints = std::vector<int32_t>;
 constexpr int DEEPEST = 511;  // Nodes of a tree are no deeper.
 constexpr size_t NEAR = 64;   // States that a neighbourhood is looked for among.
 constexpr int WIDE = 16;      // Symbols that lead a state to itself, where text goes on in it.
-
-struct Hash {
-  size_t operator()(const Ints& values) const {
-    uint64_t h = 0xCBF29CE484222325ull;
-    for (int32_t v : values) h = (h ^ static_cast<uint32_t>(v)) * 0x9E3779B97F4A7C15ull, h ^= h >> 29;
-    return h;
-  }
-};
-
-struct Interned {
-  std::unordered_map<Ints, int32_t, Hash> number;
-  std::vector<const Ints*> values;
-  int32_t of(Ints&& value) {
-    const auto [found, fresh] = number.emplace(std::move(value), static_cast<int32_t>(values.size()));
-    if (fresh) values.push_back(&found->first);
-    return found->second;
-  }
-};
 
 // Numbers of 64-bit keys, in open addressing.
 struct Numbers {
@@ -398,11 +383,6 @@ struct Walker {
     out.step_begin.push_back(static_cast<int64_t>(out.steps.size()));
   }
 };
-
-template <class T>
-void copied(const std::vector<T>& from, T* to) {
-  if (!from.empty()) std::memcpy(to, from.data(), from.size() * sizeof(T));
-}
 
 }  // namespace
 
