@@ -21,16 +21,17 @@ MAY_IMPORT = {
     "model": {"core", "kernels"},
     "placement": {"core", "kernels", "model"},
     "checkpoint": {"core", "kernels", "model", "placement"},
-    "engine": {"core", "kernels", "model", "placement", "checkpoint", "sampler", "text"},
-    "eval": {"core", "text"},
+    "decide": {"core", "text"},
+    "engine": {"core", "kernels", "model", "placement", "checkpoint", "sampler", "text", "decide"},
+    "eval": {"core", "text", "decide"},
     "bench": {"core", "kernels", "engine", "model", "placement", "checkpoint", "text"},
     "audit": {"core", "engine", "text"},
     "train": {"core", "kernels", "sampler", "model", "placement", "checkpoint", "text"},
-    "data": {"core", "text", "train"},
-    "server": {"core", "text"},
-    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "data", "server", "checkpoint"},
+    "data": {"core", "text", "train", "decide"},
+    "server": {"core", "text", "decide"},
+    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "data", "server", "checkpoint", "decide"},
 }
-WITHOUT_TORCH = {"core", "text", "server", "eval"}
+WITHOUT_TORCH = {"core", "text", "server", "eval", "decide"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -6,6 +6,7 @@ RedraftError
 │   ├── OptionError             an option has a value that cannot work         (also a ValueError)
 │   │   └── SchemaError         a JSON schema beyond what can be enforced; carries the path of the keyword
 │   ├── UnknownOptionError      an option that does not exist                  (also a TypeError)
+│   ├── QuestionError           a typed question that cannot be asked; carries the field
 │   ├── PromptError             an empty prompt, a message that is none
 │   │   └── ContextLengthError  prompt longer than the context; carries both lengths
 │   ├── ModelNotFoundError      no such directory, bundled model or cached Hub id
@@ -45,6 +46,19 @@ class SchemaError(OptionError):
 
 class UnknownOptionError(InputError, TypeError):
     """An option that does not exist."""
+
+
+class QuestionError(InputError, ValueError):
+    """A typed question that cannot be asked.
+
+    Attributes:
+        field: of the question, such as "instructions" or "choices".
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field, self.reason = field, reason
+        super().__init__(f"{field} {reason}")
 
 
 class PromptError(InputError):

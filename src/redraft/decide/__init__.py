@@ -1,0 +1,1 @@
+"""Typed questions answered by reading what the model would write, once: prompts, slots, options, doubt, calibration."""
