@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Unpack
 
 from redraft.core.changes import GenerationChanges
 from redraft.core.checks import shown
+from redraft.core.decisions import Decisions
 from redraft.core.errors import OptionError
 from redraft.core.events import Event
 from redraft.core.options import GenerationOptions
+from redraft.core.questions import DecideOptions
+from redraft.core.reads import Read, Reading
 from redraft.core.results import Generation, ModelInfo
 
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
@@ -192,6 +195,56 @@ class Engine(Protocol):
         Raises:
             InputError: a span that is none, or options that cannot work.
         """
+        ...
+
+    def decide(
+        self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any
+    ) -> Decisions:
+        """Typed questions about a state, each answered with a probability for each of its options.
+
+        Nothing is generated: the probabilities are read from one denoising step of a canvas that is never committed,
+        or from the causal mode's next token.
+
+        Args:
+            state: text, a conversation (OpenAI-style messages) or any JSON value.
+            questions: one or a list of `Question`s (`redraft.predicate`, `choice`, `score` make them), or what a client
+                of OpenAI's (a list) or System One's API (a map by name) would send.
+            options: see `DecideOptions`.
+            changes: options by name, which override those.
+
+        Raises:
+            InputError: a state, an option or a number of questions that cannot work. A single question that cannot be
+                asked is a `Refusal` among the answers.
+            GenerationError: it failed while it ran.
+        """
+        ...
+
+    def decide_many(
+        self, states: Iterable[Any], questions: Any, options: DecideOptions | None = None, **changes: Any
+    ) -> Iterator[Decisions]:
+        """The same questions about several states, which share what is encoded of the questions.
+
+        Args, raises: as in `decide`.
+        """
+        ...
+
+    def deciding(
+        self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any
+    ) -> Generator[list[Read], list[Reading], Decisions]:
+        """`decide` as a conversation with whoever runs its reads: yields lists of them, is sent their readings."""
+        ...
+
+    def read(self, reads: Sequence[Read]) -> list[Reading]:
+        """What the model would write, at the places that are asked for; nothing of it is kept.
+
+        Raises:
+            InputError: a read that cannot work.
+            GenerationError: one failed while it ran.
+        """
+        ...
+
+    def prepare_reads(self, reads: Sequence[Read]) -> Prepared:
+        """What can be checked of a `read` before it runs; running, its last and only event is a `Readings`."""
         ...
 
     def prepare(
