@@ -8,7 +8,7 @@ from typing import Any
 
 from redraft.core.decisions import Answer, Decisions, Refusal
 from redraft.core.errors import ContextLengthError, InputError, PromptError, QuestionError
-from redraft.core.questions import Question
+from redraft.core.questions import DecideOptions, Question
 from redraft.decide.given import questions_of
 from redraft.decide.state import State, as_text, state_of
 from redraft.server.decision_input import state_of_input
@@ -42,12 +42,16 @@ def asked(body: AnyBody) -> tuple[Any, list[Question | Refusal]]:
     return state, questions
 
 
-def options_of(body: AnyBody) -> dict[str, Any]:
-    """What changes the engine's defaults."""
+def options_of(body: AnyBody) -> DecideOptions:
+    """How the questions are to be found out.
+
+    Raises:
+        OptionError: a value that cannot work.
+    """
     given = {} if body.decide is None else body.decide.model_dump(exclude_unset=True)
     # To look at no question again is a wish; elsewhere null is none.
     found = {name: value for name, value in given.items() if value is not None or name == "gate_nats"}
-    return found if body.joint is None else {**found, "joint": body.joint}
+    return DecideOptions(**(found if body.joint is None else {**found, "joint": body.joint}))
 
 
 def reply(body: AnyBody, model: str, request_id: str, decisions: Decisions) -> dict[str, Any]:

@@ -53,7 +53,7 @@ async def _decided(server: Server, decider: Decider, body: AnyBody, request_id: 
     state, questions = await decider.work(partial(asked, body))
 
     def begin() -> Rounds:
-        return server.engine.deciding(state, questions, **options_of(body))
+        return server.engine.deciding(state, questions, options_of(body))
 
     log = server.log
     if log is not None:
