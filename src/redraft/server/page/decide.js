@@ -130,6 +130,7 @@ export const install = () => {
   });
   find("decide-halt").addEventListener("click", stop);
   onModel(({ redraft }) => {
+    find("decide-about").textContent = redraft.about ?? "";
     for (const id of ["state", "ask-questions"]) find(id).disabled = !redraft.has_chat_template || Boolean(running);
   });
 };
