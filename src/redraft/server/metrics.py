@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from redraft.core.decisions import Decisions, Refusal
-from redraft.core.events import Event
+from redraft.core.events import News
 from redraft.core.reads import Readings
 from redraft.core.results import Generation
 from redraft.server.jobs import Job
@@ -65,7 +65,7 @@ class Metrics:
         self._cached.inc(stats.cached_tokens)
         self._decided.observe(stats.total_s)
 
-    def seen(self, job: Job, event: Event) -> None:
+    def seen(self, job: Job, event: News) -> None:
         """Counts a result."""
         if isinstance(event, Readings) and event.finish_reason != "stop":
             # One such ends the whole request.

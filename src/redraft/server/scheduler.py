@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from redraft.core.engine import Engine, Prepared, Running
-from redraft.core.events import Event, Final
+from redraft.core.events import Final, News
 from redraft.server.errors import ApiError
 from redraft.server.jobs import Job, Moved, lost
 from redraft.server.preparation import Preparation
@@ -26,7 +26,7 @@ class Scheduler:
     """Places for requests, their preparation, a queue before them, and the engine's thread behind them."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, on_event: Callable[[Job, Event], None] = lambda job, event: None
+        self, engine: Engine, settings: Settings, on_event: Callable[[Job, News], None] = lambda job, event: None
     ) -> None:
         """`on_event` sees every event, in the event loop's thread."""
         self.engine, self.settings, self._on_event = engine, settings, on_event
@@ -177,7 +177,7 @@ class Scheduler:
             try:
                 self._admit(running)
                 self._late(running)
-                events: list[tuple[Job, Event]] = [(self._jobs[one], event) for one, event in running.step()]
+                events: list[tuple[Job, News]] = [(self._jobs[one], event) for one, event in running.step()]
                 self._moved.see(running.moved)
             except Exception:
                 # What cannot be laid at the door of one request; those under way are lost, the next ones are not.
@@ -219,7 +219,7 @@ class Scheduler:
                 job.late = True
                 self._cancel(running, job)
 
-    def _deliver(self, events: list[tuple[Job, Event]]) -> None:
+    def _deliver(self, events: list[tuple[Job, News]]) -> None:
         if not events:
             return
         assert self._loop is not None
@@ -232,7 +232,7 @@ class Scheduler:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(hand_over)
 
-    def _hand_over(self, job: Job, event: Event) -> None:
+    def _hand_over(self, job: Job, event: News) -> None:
         if job.ended:
             return
         if isinstance(event, Final):
