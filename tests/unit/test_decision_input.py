@@ -49,7 +49,9 @@ def test_a_conversation_with_calls():
     )
     assert [message["role"] for message in messages] == ["developer", "user", "assistant", "tool", "tool", "assistant"]
     assert messages[2]["content"] == "I look."
-    calls = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in messages[2]["tool_calls"]]
+    calls = [
+        (call["id"], call["function"]["name"], call["function"]["arguments"]) for call in messages[2]["tool_calls"]
+    ]
     assert calls == [("c1", "weather", {"city": "Oslo"}), ("c2", "os.shell", {"input": "ls"})]
     assert [(message["tool_call_id"], message["content"]) for message in messages[3:5]] == [
         ("c2", "a.txt"),
@@ -67,7 +69,11 @@ def test_a_conversation_with_calls():
         ([{"role": "tool", "content": "x"}], "input.0.role", "must be user"),
         ([{"role": "user", "content": "x", "tool_calls": []}], "input.0.tool_calls", "no such field"),
         ([{"type": "reasoning"}], "input.0.type", "must be one of message"),
-        ([user(text("x"), {"type": "input_image", "image_url": "data:"})], "input.0.content.1", "images are not read yet"),
+        (
+            [user(text("x"), {"type": "input_image", "image_url": "data:"})],
+            "input.0.content.1",
+            "images are not read yet",
+        ),
         ([user({"type": "input_file", "file_id": "f"})], "input.0.content.0", "files are not read yet"),
         ([user({"type": "input_audio"})], "input.0.content.0", "sounds are not"),
         ([user({"type": "text", "text": "x"})], "input.0.content.0", "input_text or input_json"),

@@ -196,9 +196,29 @@ def test_the_format_without_refusals(client, engine):
     told = client.post("/v1/systemone", json=system_one()).json()
     assert told["answers"]["wet"] == {"type": "noul", "noul": 0.5}
     assert told["redraft"]["answers"]["wet"]["code"] == "abstained"
-    bad = {**MAPPED, "box": {"type": "box", "instructions": "The dog"}}
-    answer = client.post("/v1/systemone", json=system_one(bad))
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "questions.box")
+    unsaid = {name: {"type": MAPPED[name]["type"], "criteria": MAPPED[name]["criteria"]} for name in MAPPED}
+    assert client.post("/v1/systemone", json=system_one(unsaid)).status_code == 200
+    assert [question.instructions for question in engine.seen[-1][1]] == [
+        "Is this so?", "Which of these is it?", "Which of these levels is it?"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("box", {"type": "box", "instructions": "The dog"}),
+        ("type", "noul"),
+        ("", MAPPED["wet"]),
+        ("x", {**MAPPED["wet"], "name": "y"}),
+        ("x", {**MAPPED["much"], "criteria": ["one"]}),
+        ("x", {**MAPPED["wet"], "type": ["noul"]}),
+        ("x", {**MAPPED["wet"], "instructions": ""}),
+        ("x", None),
+    ],
+)
+def test_a_bad_question_of_the_format_without_refusals_is_named(client, name, question):
+    answer = client.post("/v1/systemone", json=system_one({**MAPPED, name: question}))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"questions.{name}"), answer.text
 
 
 def test_options_states_and_models(client, engine):
@@ -213,7 +233,11 @@ def test_options_states_and_models(client, engine):
     assert client.post("/v1/decisions", json=openai(PREDICATE, cache_salt="d", **taken)).status_code == 200
     taken = {"priority": 0, "request_id": "x", "chat_template_kwargs": {"enable_thinking": False}, "images": []}
     assert client.post("/v1/systemone", json=system_one(**taken)).status_code == 200
-    for body in (openai(PREDICATE) | {"model": "gpt-6-luna"}, system_one(model="other"), openai(PREDICATE, model="jev-latest")):
+    for body in (
+        openai(PREDICATE) | {"model": "gpt-6-luna"},
+        system_one(model="other"),
+        openai(PREDICATE, model="jev-latest"),
+    ):
         answer = client.post("/v1/decisions", json=body)
         assert (answer.status_code, answer.json()["error"]["param"]) == (404, "model")
     body = system_one()

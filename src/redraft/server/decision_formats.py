@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from redraft.core.checks import shown
 from redraft.core.decisions import Answer, Decisions, Refusal
 from redraft.core.errors import ContextLengthError, InputError, PromptError, QuestionError
 from redraft.core.questions import DecideOptions, Question
@@ -17,6 +18,9 @@ from redraft.server.errors import ApiError
 
 # What Jev's clients send where nobody has named a model.
 ANY_MODEL = "jev-latest"
+
+# What is asked where a question of System One has criteria alone.
+_UNSAID = {"noul": "Is this so?", "choice": "Which of these is it?", "score": "Which of these levels is it?"}
 
 AnyBody = DecisionsRequest | SystemOneRequest
 
@@ -30,16 +34,29 @@ def asked(body: AnyBody) -> tuple[Any, list[Question | Refusal]]:
     """
     if isinstance(body, DecisionsRequest):
         return state_of_input(body.input), questions_of(body.questions)
-    questions = questions_of(body.questions)
+    questions = questions_of({name: _spelled_out(name, each) for name, each in body.questions.items()})
     for name, question in zip(body.questions, questions, strict=True):
         if isinstance(question, Refusal):
-            raise _unasked(name, question)
+            raise _unasked(name, question.reason)
     state = state_of(body.state)
     if body.instructions:
         before = {"role": "system", "content": as_text(body.instructions, "instructions")}
         said = state.messages or ({"role": "user", "content": state.text},)
         state = State(messages=(before, *said))
     return state, questions
+
+
+def _spelled_out(name: str, question: Any) -> dict[str, Any]:
+    """A question with what this format may leave out, its levels as text."""
+    if not isinstance(question, dict):
+        raise _unasked(name, f"must be an object, got {shown(question)}")
+    kind, found = question.get("type"), dict(question)
+    if found.get("instructions") is None and isinstance(kind, str) and kind in _UNSAID:
+        found["instructions"] = _UNSAID[kind]
+    levels = found.get("criteria")
+    if kind == "score" and isinstance(levels, list):
+        found["criteria"] = [as_text(level, "criteria") for level in levels]
+    return found
 
 
 def options_of(body: AnyBody) -> DecideOptions:
@@ -116,7 +133,7 @@ def _of_system_one(name: str, given: Mapping[str, Any], answer: Answer | Refusal
     """An abstained question is answered with what the answer would be: this format has no other word for it."""
     if isinstance(answer, Refusal):
         if answer.answer is None:
-            raise _unasked(name, answer)
+            raise _unasked(name, answer.reason)
         answer = answer.answer
     kind, shares = answer.question.kind, answer.probabilities
     if kind == "predicate":
@@ -132,6 +149,6 @@ def _of_system_one(name: str, given: Mapping[str, Any], answer: Answer | Refusal
     }  # fmt: skip
 
 
-def _unasked(name: str, refusal: Refusal) -> ApiError:
+def _unasked(name: str, reason: str) -> ApiError:
     where = f"questions.{name}"[:200]
-    return ApiError(400, f"{where}: {refusal.reason}", param=where, code=refusal.code)
+    return ApiError(400, f"{where}: {reason}", param=where, code="invalid_question")

@@ -21,7 +21,7 @@ _JSON = {"anyOf": [_TEXT, {"type": "object"}, {"type": "array"}]}
 def _typed(kind: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"type": {"const": kind}, **properties},
+        "properties": {"type": {"const": kind}, "form": {"enum": ["auto", "label", "text"]}, **properties},
         "required": ["type", *required],
         "additionalProperties": False,
     }
@@ -46,11 +46,12 @@ _QUESTION = {
 }
 _MEANT = {"anyOf": [*_JSON["anyOf"], {"type": "null"}]}
 _CRITERIA = {"type": "object", "additionalProperties": _MEANT, "minProperties": 2, "maxProperties": MOST_OPTIONS}
+# A question is checked where it is read, by itself: these say what it may hold, and turn nothing away.
 _LEVELS = {"type": "array", "items": _JSON, "minItems": 2, "maxItems": MOST_LEVELS}
 _BOTH = {"type": "object", "properties": {"true": _MEANT, "false": _MEANT}, "additionalProperties": False}
 _MAPPED = {
     "oneOf": [
-        _typed("noul", ("instructions",), instructions=_JSON, criteria=_BOTH),
+        _typed("noul", instructions=_JSON, criteria=_BOTH),
         _typed("choice", ("criteria",), instructions=_JSON, criteria=_CRITERIA),
         _typed("score", ("criteria",), instructions=_JSON, criteria=_LEVELS),
     ]

@@ -6,6 +6,9 @@ const NAMED = { true: "yes", false: "no" };
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
+// Of a share that may be next to nothing, which is then what one wants to know.
+const fine = (share) => (share > 0 && share < 0.001 ? `${(100 * share).toPrecision(1)} %` : percent(share));
+
 const name = (value) => (typeof value === "boolean" ? NAMED[value] : value);
 
 const line = ({ value, probability }, isLikeliest) => {
@@ -21,7 +24,7 @@ const several = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 const read = ({ type, score, probabilities, label_mass, entropy_nats, draws, spread, stages, calibrated }) => [
   ...(type === "score" ? [`level ${score.toFixed(2)} of 0 to ${probabilities.length - 1}`] : []),
-  `labels hold ${percent(label_mass)} of the vocabulary`,
+  `labels hold ${fine(label_mass)} of the vocabulary`,
   `entropy ${entropy_nats.toFixed(3)} nats`,
   ...(draws ? [`${several(draws, "draw")}${draws > 1 ? `, apart by ${percent(spread)}` : ""}`] : []),
   ...(stages.length ? [stages.join(", then ")] : []),
