@@ -55,7 +55,10 @@ def _spelled_out(name: str, question: Any) -> dict[str, Any]:
         found["instructions"] = _UNSAID[kind]
     levels = found.get("criteria")
     if kind == "score" and isinstance(levels, list):
-        found["criteria"] = [as_text(level, "criteria") for level in levels]
+        try:
+            found["criteria"] = [as_text(x, "criteria") if isinstance(x, dict | list) else x for x in levels]
+        except QuestionError as error:
+            raise _unasked(name, str(error)) from None
     return found
 
 
