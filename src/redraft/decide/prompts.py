@@ -1,7 +1,7 @@
 """How questions are put to the model: the wording that a calibration is bound to, and that a model is tuned on.
 
-Each question is a block of lines; the state stands before the blocks, or behind them. Alone, a question is answered with
-a label and nothing else; with others, with a line for each: its number, a colon and its label.
+Each question is a block of lines; the state stands before the blocks, or behind them. Alone, a question is answered
+with a label and nothing else; with others, with a line for each: its number, a colon and its label.
 """
 
 from __future__ import annotations
