@@ -97,7 +97,7 @@ def several(engine):
     reads = [canvas_read(engine, text) for text in texts]
     reads += [canvas_read(engine, prompt=(*state, *engine.encode(text)), kept=kept) for text in texts]
     reads += [CausalRead(prompt=(*state, 5), kept=kept, token_ids=(519,), continuations=((7, 8, 9), (10,)))]
-    return reads + [canvas_read(engine, canvas=(NOISE,) * 48, slots=())]
+    return [*reads, canvas_read(engine, canvas=(NOISE,) * 48, slots=())]
 
 
 def test_a_read_is_the_same_alone_and_in_company(engine):
