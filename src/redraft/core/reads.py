@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """Reads: one look at what the model would write, of which nothing is kept. `decide/` asks, `engine/` answers."""
+=======
+"""Reads: one look at what the model would write, of which nothing is kept; `decide/` asks, `engine/` answers."""
+>>>>>>> 8a72362731694423a952084c4b8eb7cf2009ce29
 
 from __future__ import annotations
 
@@ -30,10 +34,11 @@ class Texts:
     sequences that spell it and end there, of the product of the canvas's own probabilities.
 
     Attributes:
-        automaton: takes every option, and whatever follows it.
+        automaton: takes every option; what stands behind one it does not say.
         whole: of each option, the automaton's states in which it is whole.
-        end_ids: tokens that may stand behind it, end-of-turn first.
-        fill_ids: tokens that may stand behind those.
+        end_ids: tokens that may stand behind it, end-of-turn first; none where it is but what a reply begins with:
+            anything may follow then, and no edge leads on from where it is whole.
+        fill_ids: tokens that may stand behind those, up to the canvas's end.
     """
 
     automaton: TokenAutomaton
