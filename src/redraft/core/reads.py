@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Reads: one look at what the model would write, of which nothing is kept. `decide/` asks, `engine/` answers."""
-=======
-"""Reads: one look at what the model would write, of which nothing is kept; `decide/` asks, `engine/` answers."""
->>>>>>> 8a72362731694423a952084c4b8eb7cf2009ce29
 
 from __future__ import annotations
 
