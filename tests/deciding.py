@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import redraft
-from redraft.core.decisions import Decisions
+from redraft.core.decisions import Answer, Decisions
 from redraft.core.questions import DecideOptions, Question
 from redraft.core.reads import CanvasRead, CausalRead, DrawReading, Read, Reading, SlotReading
 from redraft.decide.known import Known
@@ -120,16 +121,55 @@ class Driver:
 def decided(
     driver: Driver,
     questions: Question | Sequence[Any],
-    state: Any = "The cat sat.",
+    about: Any = "The cat sat.",
     *,
     of: Known | None = None,
     **options: Any,
 ) -> Decisions:
-    """Questions, asked of a driver."""
+    """Questions about a state, asked of a driver."""
     listed = [questions] if isinstance(questions, Question) else list(questions)
-    return driver(decide(of or known(), state, listed, DecideOptions(**options)))
+    return driver(decide(of or known(), about, listed, DecideOptions(**options)))
 
 
 def text(ids: Sequence[int]) -> str:
     """Ids as they read."""
     return tokenizer().decode(ids)
+
+
+def surely(read: Read, draw: int, slot: int) -> tuple[float, ...]:
+    count = options_of(read, slot)
+    return (0.995, *[0.005 / (count - 1)] * (count - 1))
+
+
+def torn(read: Read, draw: int, slot: int) -> tuple[float, ...]:
+    count = options_of(read, slot)
+    return (1 / count,) * count
+
+
+def options_of(read: Read, slot: int) -> int:
+    if isinstance(read, CausalRead):
+        return len(read.continuations or read.token_ids)
+    return len(read.slots[slot].token_ids)
+
+
+def by_listing(of_texts: Mapping[str, float], of_letters: str = ""):
+    """Options weigh what their text says, wherever it is listed; or, without, what their letter says."""
+
+    def shares(read: Read, draw: int, slot: int) -> tuple[float, ...]:
+        ids = read.token_ids if isinstance(read, CausalRead) else read.slots[slot].token_ids
+        blocks = re.split(r"Question(?: \d+)?: ", text(read.prompt))[1:]
+        listed = dict(re.findall(r"^([A-Z]): (\w+)", blocks[slot], re.M))
+        letters = [text([token]).strip() for token in ids]
+        found = [of_texts[listed[x]] if of_texts else 1.0 + 9 * (x == of_letters) for x in letters]
+        return tuple(weight / sum(found) for weight in found)
+
+    return shares
+
+
+def prompt(content: str) -> tuple[int, ...]:
+    return tuple(tokenizer().encode(f"<bos><|turn>user\n{content}<turn|>\n<|turn>model\n"))
+
+
+def answers(decisions: Decisions) -> list[Answer]:
+    assert all(isinstance(answer, Answer) for answer in decisions.answers), decisions.answers
+    return list(decisions.answers)
