@@ -53,7 +53,9 @@ def test_questions_on_one_canvas_token_for_token():
         "Write a line for each question: its number, a colon and its answer."
     )
     lines = tokenizer().encode("1: A\n2: A\n3: 0")
-    assert read.canvas == tuple(-1 if n in (2, 6, 10) else x for n, x in enumerate(lines)) + (5, 0, 0, 0, 0)
+    for slot in (2, 6, 10):
+        lines[slot] = -1
+    assert read.canvas == (*lines, 5, 0, 0, 0, 0)
     assert [answer.value for answer in answers(found)] == [True, "cat", "not"]
     assert found["pet"] is found[1]
     assert (found.stats.reads, found.stats.canvas_reads, found.stats.reread) == (1, 1, 0)
