@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -111,5 +111,5 @@ class Prompts:
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
     """What both begin with."""
-    same: Callable[[tuple[int, int]], bool] = lambda pair: pair[0] == pair[1]  # noqa: E731
-    return tuple(token for token, _ in takewhile(same, zip(one, other, strict=False)))
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return tuple(token for token, _ in pairs)
