@@ -48,12 +48,12 @@ def test_openai_s_list():
 def test_system_one_s_map():
     found = questions_of({
         "spam": {"type": "noul", "instructions": "Is it spam?", "criteria": {"true": "unwanted", "false": None}},
-        "type": {"type": "choice", "instructions": {"ask": "which"}, "criteria": {"a": "1st", "b": None, "c": {"d": 1}}},
+        "type": {"type": "choice", "instructions": {"q": "which"}, "criteria": {"a": "1st", "b": None, "c": {"d": 1}}},
         "how": {"type": "score", "instructions": ["How", "much?"], "criteria": ["low", "high"]},
     })  # fmt: skip
     assert found == [
         predicate("Is it spam?", name="spam", true="unwanted"),
-        choice('{"ask": "which"}', {"a": "1st", "b": None, "c": '{"d": 1}'}, name="type"),
+        choice('{"q": "which"}', {"a": "1st", "b": None, "c": '{"d": 1}'}, name="type"),
         score('["How", "much?"]', ["low", "high"], name="how"),
     ]
 
