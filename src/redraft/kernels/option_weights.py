@@ -1,0 +1,3 @@
+class OptionWeights:
+    def __init__(self, texts, length):
+        raise NotImplementedError
