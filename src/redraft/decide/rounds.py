@@ -39,23 +39,18 @@ def decide(
         questions: typed questions; a refusal stays what it is, in its place.
         options: how.
 
-    Yields:
-        Reads, to be answered by their readings in the same order.
+    Returns:
+        A conversation: it yields lists of reads, is sent their readings in the same order, and returns the decisions.
+        A state beyond the context raises a `ContextLengthError` there, a reading that is no number a `GenerationError`.
 
     Raises:
         InputError: a state, an option or a number of questions that cannot work.
-        GenerationError: a reading that is no number.
     """
     if not 1 <= len(questions) <= MOST_QUESTIONS:
         raise QuestionError("questions", f"must be 1 to {MOST_QUESTIONS}, got {len(questions)}")
     if options.calibration is not None:
         check(options.calibration, known, options)
-    started = time.perf_counter()
-    rounds = _Rounds(known, state, questions, options)
-    yield from rounds.first()
-    yield from rounds.draws()
-    yield from rounds.second_reader()
-    return rounds.decisions(started)
+    return _Rounds(known, state, questions, options).run()
 
 
 class _Rounds:
@@ -72,6 +67,14 @@ class _Rounds:
         self.found = {number: Evidence() for number in self.questions}
         self.costs = ReadCosts()
         self.looked_again: set[int] = set()
+
+    def run(self) -> Generator[list[Read], list[Reading], Decisions]:
+        """All rounds."""
+        started = time.perf_counter()
+        yield from self.first()
+        yield from self.draws()
+        yield from self.second_reader()
+        return self.decisions(started)
 
     def first(self) -> Conversation:
         """The first look at each."""

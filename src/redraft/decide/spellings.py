@@ -10,17 +10,17 @@ from redraft.core.questions import Question
 from redraft.core.reads import Texts
 from redraft.decide.known import Known
 from redraft.decide.prompts import text_of
+from redraft.decide.texts import texts_of
 
 Continuations = tuple[tuple[int, ...], ...]
 
 
 class Spellings:
-    """What a model's tokens make of options' texts; what was made once is not made again."""
+    """What a model's tokens make of options' texts."""
 
     def __init__(self, known: Known) -> None:
         self._known = known
         self._continuations: dict[tuple[tuple[str, ...], bool], Continuations] = {}
-        self._texts: dict[tuple[tuple[str, ...], bool], Texts] = {}
 
     def continuations(self, question: Question) -> Continuations:
         """Each option as tokens, with the end of the turn unless more may follow.
@@ -40,15 +40,9 @@ class Spellings:
         Raises:
             QuestionError: as `continuations`.
         """
-        key = written(question)
-        found = self._texts.get(key)
-        if found is None:
-            self.continuations(question)
-            from redraft.decide.texts import texts_of
-
-            options, open_end = key
-            found = self._texts[key] = texts_of(self._known, options, open_end=open_end)
-        return found
+        self.continuations(question)
+        options, open_end = written(question)
+        return texts_of(self._known, options, open_end=open_end)
 
     def _spelled(self, options: tuple[str, ...], open_end: bool) -> Continuations:
         for one, other in pairwise(sorted(options)):
