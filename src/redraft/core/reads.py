@@ -1,4 +1,4 @@
-"""Reads: one look at what the model would write, of which nothing is kept. What `decide/` asks and `engine/` answers."""
+"""Reads: one look at what the model would write, of which nothing is kept. `decide/` asks, `engine/` answers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ class Texts:
     sequences that spell it and end there, of the product of the canvas's own probabilities.
 
     Attributes:
-        automaton: takes every option, and whatever follows it.
+        automaton: takes every option; what stands behind one it does not say.
         whole: of each option, the automaton's states in which it is whole.
-        end_ids: tokens that may stand behind it, end-of-turn first.
-        fill_ids: tokens that may stand behind those.
+        end_ids: tokens that may stand behind it, end-of-turn first; none where it is but what a reply begins with:
+            anything may follow then, and no edge leads on from where it is whole.
+        fill_ids: tokens that may stand behind those, up to the canvas's end.
     """
 
     automaton: TokenAutomaton

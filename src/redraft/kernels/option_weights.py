@@ -1,3 +1,116 @@
+"""What each of several options weighs over a whole canvas, by its own text, all its spellings in tokens summed.
+
+Positions are independent in the model's eyes, so a sequence of tokens weighs the product of its probabilities, and an
+option the sum over the sequences that spell it: a forward pass over the automaton that all options share. Of the
+log-probabilities only what the automaton's classes weigh is kept, so that they may come in pieces.
+
+Source: the forward recursion (Rabiner 1989).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from redraft.core.reads import Texts
+from redraft.kernels.recursions import LOG_ZERO, log_sum
+
+# L positions, S states, C classes, K sets of classes, X tokens of any class, O options, V vocabulary
+
+
 class OptionWeights:
-    def __init__(self, texts, length):
-        raise NotImplementedError
+    """The options of one canvas, fed with its log-probabilities."""
+
+    def __init__(self, texts: Texts, length: int) -> None:
+        """Of a canvas of `length` positions."""
+        self._texts, self._length = texts, length
+        automaton = texts.automaton
+        ids = np.flatnonzero(automaton.class_of >= 0)
+        ids = ids[np.argsort(automaton.class_of[ids], kind="stable")]
+        self._first = np.flatnonzero(np.r_[True, np.diff(automaton.class_of[ids]) != 0])
+        # Behind the tokens of the classes, those that end a reply and those that fill its canvas.
+        self._ids = torch.from_numpy(np.r_[ids, texts.end_ids, texts.fill_ids].astype(np.int64))
+        self._explicit = len(ids)
+        self._weights = np.full((length, len(automaton.edges.begins) - 1), LOG_ZERO)
+        self._end, self._fill = np.full((2, length), LOG_ZERO)
+        self._seen = np.zeros(length, np.bool_)
+
+    def add(self, first_row: int, log_probs: Float[Tensor, "R V"]) -> None:
+        """Log-probabilities of some positions, from `first_row` on, over the whole vocabulary.
+
+        Raises:
+            ValueError: they are of another vocabulary, or lie outside the canvas.
+        """
+        R, V = log_probs.shape
+        edges, count = self._texts.automaton.edges, len(self._texts.end_ids)
+        if len(self._texts.automaton.class_of) != V:
+            raise ValueError(f"{V} log-probabilities for options over {len(self._texts.automaton.class_of)} tokens")
+        if not 0 <= first_row <= first_row + R <= self._length:
+            raise ValueError(f"positions {first_row} to {first_row + R} of a canvas of {self._length}")
+        scores = log_probs[:, self._ids.to(log_probs.device)].cpu().double().numpy()
+        rows = slice(first_row, first_row + R)
+        mass = _runs(scores[:, : self._explicit], self._first)
+        self._weights[rows] = _runs(mass[:, edges.member], edges.begins[:-1])
+        ends, fills = np.split(scores[:, self._explicit :], [count], axis=1)
+        if count:
+            self._end[rows] = np.logaddexp.reduce(ends, axis=1)
+            self._fill[rows] = np.logaddexp.reduce(fills, axis=1)
+        self._seen[rows] = True
+
+    def result(self) -> tuple[tuple[float, ...], float]:
+        """(log weight of each option in nats, log-probability at the first position of all that any begins with).
+
+        Raises:
+            ValueError: positions are missing.
+        """
+        if not self._seen.all():
+            raise ValueError(f"{int((~self._seen).sum())} positions of the canvas are missing")
+        automaton, edges = self._texts.automaton, self._texts.automaton.edges
+        opening = np.logaddexp.reduce(self._weights[0, edges.kinds[edges.source == automaton.start]], initial=LOG_ZERO)
+        reached = _forward(self._weights, self._texts)
+        tail = self._tail()[:, None]
+        found = tuple(_total(reached[:, list(states)] + tail) for states in self._texts.whole)
+        return found, float(opening)
+
+    def _tail(self) -> NDArray[np.float64]:
+        """[L + 1] log weight of what may stand behind an option, from each position on."""
+        if not self._texts.end_ids:
+            return np.zeros(self._length + 1)
+        filled = np.r_[np.cumsum(self._fill[::-1])[::-1], 0.0]
+        return np.r_[self._end + filled[1:], 0.0]
+
+
+def option_weights(log_probs: Float[Tensor, "L V"], texts: Texts) -> tuple[tuple[float, ...], float]:
+    """The same of a whole canvas's log-probabilities at once; see `OptionWeights.result`."""
+    weights = OptionWeights(texts, len(log_probs))
+    weights.add(0, log_probs)
+    return weights.result()
+
+
+def _forward(weights: NDArray[np.float64], texts: Texts) -> NDArray[np.float64]:
+    """[L + 1, S] log weight of everything that leads from the start to each state before each position."""
+    edges, L = texts.automaton.edges, len(weights)
+    order = np.argsort(edges.target, kind="stable")
+    source, kinds, target = edges.source[order], edges.kinds[order], edges.target[order]
+    found = np.full((L + 1, texts.automaton.num_states), LOG_ZERO)
+    found[0, texts.automaton.start] = 0.0
+    for i in range(L):
+        # Few states are reached at a time: a text of n bytes is over after n tokens.
+        live = np.flatnonzero(found[i, source] > LOG_ZERO)
+        if not len(live):
+            break
+        behind = target[live]
+        first = np.flatnonzero(np.r_[True, np.diff(behind) != 0])
+        found[i + 1, behind[first]] = _runs(found[i, source[live]] + weights[i, kinds[live]], first)
+    return found
+
+
+def _runs(values: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
+    return log_sum(values, first, np.diff(np.r_[first, values.shape[-1]]))
+
+
+def _total(values: NDArray[np.float64]) -> float:
+    return float(np.logaddexp.reduce(values, axis=None, initial=LOG_ZERO))
