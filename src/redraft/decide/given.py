@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Questions as clients write them: OpenAI's list of objects, System One's map of names to them, or ours."""
 
 from __future__ import annotations
@@ -173,7 +172,3 @@ def _description(value: Any, place: str) -> str | None:
     if value is not None and not isinstance(value, str | Mapping | list | tuple):
         raise QuestionError(place, f"hold a description that is neither text nor JSON: {shown(value)}")
     return as_text(value, place) if value else None
-=======
-def questions_of(value):
-    raise NotImplementedError
->>>>>>> 907507d5728e49ea7ad97417c997ea9d0fdc2b9b
