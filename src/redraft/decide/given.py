@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """Questions as clients write them: OpenAI's list of objects, System One's map of names to them, or ours."""
 
 from __future__ import annotations
@@ -58,8 +57,13 @@ def _asked(name: Any, value: Any) -> Question | Refusal:
             raise QuestionError("name", "stands before the question already")
         return _question(own, value)
     except QuestionError as error:
-        called = own if isinstance(own, str) else None
+        called = own if isinstance(own, str) and _is_text(own) else None
         return Refusal(question=None, name=called, code="invalid_question", reason=str(error))
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written again: half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _question(name: Any, value: Any) -> Question:
@@ -173,7 +177,3 @@ def _description(value: Any, place: str) -> str | None:
     if value is not None and not isinstance(value, str | Mapping | list | tuple):
         raise QuestionError(place, f"hold a description that is neither text nor JSON: {shown(value)}")
     return as_text(value, place) if value else None
-=======
-def questions_of(value):
-    raise NotImplementedError
->>>>>>> 907507d5728e49ea7ad97417c997ea9d0fdc2b9b
