@@ -18,7 +18,7 @@ from redraft.engine.admission import Admission
 from redraft.engine.read import ReadList, checked, peak_bytes
 from redraft.engine.running import PreparedReads
 from redraft.model.cache import SequenceCache
-from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN
+from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE
 
 Rounds = Generator[list[Read], list[Reading], Decisions]
 
@@ -58,8 +58,8 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
         missing = "tokenizer" if tokenizer is None else "chat template"
         raise PromptError(f"questions need words, and this model's directory has no {missing}")
     resolved = admission.resolved(GenerationOptions(enable_thinking=False), {})
-    close = next((token for token in model.config.eos_token_ids if token in ends), min(ends))
-    pad = model.config.pad_token_id
+    fill = next((token for token in model.config.eos_token_ids if token in ends), min(ends))
+    close = tokenizer.id_of(TURN_CLOSE)
     thinks = options.empty_thought
     if thinks is None:
         thinks = admission.template.knows_thoughts and tokenizer.id_of(CHANNEL_OPEN) is not None
@@ -67,9 +67,9 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
         tokenize=lambda messages: admission.prompt_ids(messages, resolved),
         encode=admission.encoded,
         constraints=lambda: admission.constraints,
-        end_id=tokenizer.id_of("<turn|>") or close,
+        end_id=fill if close is None else close,
         end_ids=tuple(sorted(ends)),
-        pad_id=close if pad is None else pad,
+        pad_id=fill,
         canvas_length=model.config.canvas_length if model.config.has_canvas else 0,
         max_context=admission.max_context,
         vocab_size=model.config.vocab_size,
