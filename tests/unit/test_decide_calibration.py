@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from deciding import known
-from redraft.core.decisions import Answer, Calibration
+from redraft.core.calibration import Calibration
+from redraft.core.decisions import Answer
 from redraft.core.errors import DataError, OptionError
 from redraft.core.questions import DecideOptions, Option, Question, choice, score
 from redraft.decide import calibration_file
