@@ -48,7 +48,7 @@ def known(**changes: Any) -> Known:
     whole = Known(
         tokenize=tokenize,
         encode=tokenizer().encode,
-        constraints=lambda: ConstraintFactory(tokenizer(), (5,), 0, 4096),
+        constraints=lambda: ConstraintFactory(tokenizer(), (5,), 0, 1, 4096),
         end_id=5,
         end_ids=(5, 1),
         pad_id=0,
