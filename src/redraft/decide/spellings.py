@@ -8,6 +8,7 @@ from redraft.core.checks import shown
 from redraft.core.errors import QuestionError
 from redraft.core.questions import Question
 from redraft.core.reads import Texts
+from redraft.decide.beginnings import ways_to_begin
 from redraft.decide.known import Known
 from redraft.decide.prompts import text_of
 from redraft.decide.texts import texts_of
@@ -23,7 +24,7 @@ class Spellings:
         self._continuations: dict[tuple[tuple[str, ...], bool], Continuations] = {}
 
     def continuations(self, question: Question) -> Continuations:
-        """Each option as tokens, with the end of the turn unless more may follow.
+        """Each option as its tokenizer writes it, with the end of the turn unless more may follow.
 
         Raises:
             QuestionError: two are one text, or what follows one may be another, or a marker stands in one.
@@ -33,6 +34,20 @@ class Spellings:
         if found is None:
             found = self._continuations[key] = self._spelled(*key)
         return found
+
+    def ways(self, question: Question) -> tuple[Continuations, tuple[int, ...]]:
+        """What the causal mode weighs: sequences of tokens, and of each the number of its option.
+
+        Raises:
+            QuestionError: as `continuations`.
+        """
+        continuations = self.continuations(question)
+        if question.form != "reply":
+            return continuations, tuple(range(len(continuations)))
+        vocabulary, ends = self._known.constraints().vocabulary, self._known.end_ids
+        ways = [ways_to_begin(vocabulary, ids, ends) for ids in continuations]
+        options = tuple(option for option, found in enumerate(ways) for _ in found)
+        return tuple(way for found in ways for way in found), options
 
     def texts(self, question: Question) -> Texts:
         """What a canvas is read with.
