@@ -191,33 +191,42 @@ class ReadLoop:
         if not read.continuations:
             return DrawReading(slots=slots)
         first = row.log_probs[len(read.token_ids) :]
-        rest = [0.0] * len(first)
-        longer = [number for number, continuation in enumerate(read.continuations) if len(continuation) > 1]
-        for begin in range(0, len(longer), FORKS):
-            numbers = longer[begin : begin + FORKS]
-            behind = self._behind(one, [read.continuations[number] for number in numbers])
-            for number, log_prob in zip(numbers, behind, strict=True):
-                rest[number] = log_prob
-        total = tuple(a + b for a, b in zip(first, rest, strict=True))
-        return DrawReading(slots=slots, log_weights=total)
+        total = list(first)
+        ends: dict[tuple[int, ...], list[int]] = {}
+        for number, continuation in enumerate(read.continuations):
+            if len(continuation) > 1:
+                ends.setdefault(continuation[:-1], []).append(number)
+        alike = list(ends.items())
+        for begin in range(0, len(alike), FORKS):
+            part = alike[begin : begin + FORKS]
+            last = [tuple(read.continuations[number][-1] for number in numbers) for _, numbers in part]
+            behind = self._behind(one, [beginning for beginning, _ in part], last)
+            for (_, numbers), log_probs in zip(part, behind, strict=True):
+                for number, log_prob in zip(numbers, log_probs, strict=True):
+                    total[number] += log_prob
+        return DrawReading(slots=slots, log_weights=tuple(total))
 
-    def _behind(self, one: OneRead, continuations: list[tuple[int, ...]]) -> list[float]:
-        """The log-probability of each text behind its first token."""
-        lengths = [len(continuation) - 1 for continuation in continuations]
+    def _behind(
+        self, one: OneRead, beginnings: list[tuple[int, ...]], last: list[tuple[int, ...]]
+    ) -> list[list[float]]:
+        """Of each beginning, the log-probabilities of the tokens that may be its last, with what stands behind the
+        beginning's first token."""
+        lengths = [len(beginning) for beginning in beginnings]
         ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long, device=self.model.device)
-        for row, continuation in enumerate(continuations):
-            ids[row, : lengths[row]] = torch.tensor(continuation[:-1], device=ids.device)
+        for row, beginning in enumerate(beginnings):
+            ids[row, : lengths[row]] = torch.tensor(beginning, device=ids.device)
         hidden = self.model.encode(ids, KVCache(one.cache.fork() for _ in lengths), lengths)
         one.forwards += 1
         one.positions += sum(lengths)
-        totals = []
-        for row, continuation in enumerate(continuations):
-            total = 0.0
+        found: list[list[float]] = []
+        for row, beginning in enumerate(beginnings):
+            wanted = [*((token,) for token in beginning[1:]), last[row]]
+            rows: list[Row] = []
             for first, tile in log_prob_tiles(hidden[row, : lengths[row]], self.model.logits):
-                wanted = [(token,) for token in continuation[1 + first : 1 + first + len(tile)]]
-                total += sum(found.log_probs[0] for found in rows_of(tile, wanted))
-            totals.append(total)
-        return totals
+                rows += rows_of(tile, wanted[first : first + len(tile)])
+            within = sum(each.log_probs[0] for each in rows[:-1])
+            found.append([within + log_prob for log_prob in rows[-1].log_probs])
+        return found
 
 
 def _slot(row: Row) -> SlotReading:
