@@ -146,9 +146,7 @@ def test_a_reply_has_no_labels():
 
 def test_the_cheaper_reader_runs_fewer_positions():
     assert cheaper(16, 1, ()) == "causal"
-    apart = [(option, 2, 3) for option in range(8)]
-    assert cheaper(16, 1, apart[:7]) == "causal"  # 14 positions against 16
-    assert cheaper(16, 1, apart) == "canvas"  # as many
-    assert cheaper(16, 2, apart) == "causal"
-    assert cheaper(16, 1, [(1, 2, option) for option in range(100)]) == "causal"  # two positions for all
-    assert cheaper(16, 1, [(option,) for option in range(100)]) == "causal"
+    assert cheaper(16, 1, [(1, 2, 3)] * 7) == "causal"  # 14 positions against 16
+    assert cheaper(16, 1, [(1, 2, 3)] * 8) == "canvas"  # as many
+    assert cheaper(16, 2, [(1, 2, 3)] * 8) == "causal"
+    assert cheaper(16, 1, [(1,)] * 100) == "causal"

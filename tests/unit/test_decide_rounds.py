@@ -200,23 +200,23 @@ def test_what_a_reply_begins_with():
     names = ("PlayMusic", "GetWeather", "SearchCreativeWork")
     calls = tuple(Option(value=name, reply=f"<|tool_call>call:{name}{{") for name in names)
     question = Question(kind="choice", instructions="", options=calls, form="reply")
-
-    def shares(read: Read, draw: int, slot: int) -> list[float]:
-        assert isinstance(read, CausalRead)
-        weather = [text(way).startswith(calls[1].reply or "") for way in read.continuations]
-        assert 1 < sum(weather) < len(weather) - 1
-        return [0.9 / sum(weather) if each else 0.1 / (len(weather) - sum(weather)) for each in weather]
-
-    driver = Driver(shares, mass=0.5)
+    driver = Driver(lambda *_: (0.05, 0.9, 0.05), mass=0.5)
     answer, *_ = answers(decided(driver, question, reader="causal", gate_nats=None))
     (read,) = driver.reads
     assert isinstance(read, CausalRead)
     assert read.prompt == prompt("The cat sat.")
     assert read.kept == (len(read.prompt) - 1,)
-    assert answer.value == "GetWeather"
-    assert answer.confidence == pytest.approx(0.9)
+    assert read.continuations == tuple(tuple(tokenizer().encode(option.reply or "")) for option in calls)
+    # mini writes a call's name and its first argument as one token: whatever goes on beyond the option counts.
+    assert read.endings is not None
+    for way, endings, call in zip(read.continuations, read.endings, calls, strict=True):
+        assert len(endings) == len(way)
+        assert way[-1] in endings[-1]
+        ended = [text((*way[:place], token)) for place, tokens in enumerate(endings) for token in tokens]
+        assert len(ended) > 1
+        assert all(written.replace(" call", "call").startswith(call.reply or "") for written in ended)
+    assert (answer.value, answer.confidence) == ("GetWeather", pytest.approx(0.9))
     assert answer.label_mass == pytest.approx(0.5)
-    assert text(read.token_ids) == "<|tool_call>"
 
 
 def test_a_reply_on_a_canvas_is_noise_alone():

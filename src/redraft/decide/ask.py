@@ -66,7 +66,7 @@ class Ask:
         continuations = self.spellings.continuations(question)
         if max(map(len, continuations)) > self.known.canvas_length:
             return "causal"
-        return cheaper(len(self._worded(question).ids), passes, self.spellings.ways(question)[0])
+        return cheaper(len(self._worded(question).ids), passes, continuations)
 
     def alone(
         self,
@@ -96,11 +96,16 @@ class Ask:
             prompt = self._fitting(lambda: self._prompt(put), len(canvas.ids))
             texts = self.spellings.texts(question) if by_text else None
             return Look(read=self._read(prompt, canvas, draws, texts), asked=(number,))
-        continuations, options = self.spellings.ways(question) if by_text else ((), ())
+        continuations = self.spellings.continuations(question) if by_text else ()
         prompt = self._fitting(lambda: self._prompt(put), max(map(len, continuations), default=1))
         tokens = tuple(sorted({each[0] for each in continuations})) if by_text else self.labels.tokens(put)
-        read = CausalRead(prompt=prompt.ids, kept=prompt.kept, token_ids=tokens, continuations=continuations)
-        return Look(read=read, asked=(number,), options=options)
+        endings = None
+        if (open_ended := self.spellings.endings(question)) is not None:
+            tokens, endings = open_ended
+        read = CausalRead(
+            prompt=prompt.ids, kept=prompt.kept, token_ids=tokens, continuations=continuations, endings=endings
+        )
+        return Look(read=read, asked=(number,))
 
     def jointly(self, puts: Sequence[tuple[int, Put]], draws: Sequence[int]) -> tuple[list[Look], list[int]]:
         """Looks at questions on as few canvases as hold them, each of as many questions as the others.

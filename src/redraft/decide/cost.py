@@ -12,8 +12,8 @@ def cheaper(width: int, draws: int, continuations: Sequence[Sequence[int]]) -> L
     Both encode the prompt, but for what is kept of it, so that what stands behind it decides:
 
     - the canvas runs its width once a draw (and a denoising step);
-    - the causal mode runs what continuations begin with, once for all that begin alike: each but for its last token,
-      behind which nothing is asked. Of one token the prompt's own end already tells: a label costs nothing.
+    - the causal mode runs each continuation but for its last token, which nothing is asked behind, and but for its
+      first, which the prompt's own end already tells. A label costs nothing.
 
     So a question by label is read by the causal mode, options by their own text mostly by the canvas, and where both
     cost the same, by the canvas. Several questions on one canvas (`joint`) are always the canvas's: the causal mode
@@ -24,5 +24,5 @@ def cheaper(width: int, draws: int, continuations: Sequence[Sequence[int]]) -> L
         draws: canvases, times denoising steps.
         continuations: options as tokens; none of a question by label.
     """
-    causal = sum(map(len, {tuple(continuation[:-1]) for continuation in continuations}))
+    causal = sum(max(len(continuation) - 1, 0) for continuation in continuations)
     return "causal" if causal < width * draws else "canvas"

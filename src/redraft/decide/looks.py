@@ -28,17 +28,10 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A read, and what it is about.
-
-    Attributes:
-        read: what is read.
-        asked: numbers of the questions, in the order of the slots.
-        options: of each continuation, the number of the option that it is one way to write.
-    """
+    """A read, and the numbers of the questions that it is about, in the order of its slots."""
 
     read: Read
     asked: tuple[int, ...]
-    options: tuple[int, ...] = ()
 
     @property
     def reader(self) -> ReaderName:
@@ -52,20 +45,7 @@ class Look:
             GenerationError: it is no number.
         """
         for place, number in enumerate(self.asked):
-            yield number, [self._drawn(draw, place) for draw in reading.draws]
-
-    def _drawn(self, draw: DrawReading, place: int) -> Draw:
-        if not draw.log_weights:
-            return Draw(probabilities=softmax(draw.slots[place].log_probs), mass=_mass(draw.slots[place].log_probs))
-        probabilities = softmax(draw.log_weights)
-        if self.options:
-            shares = [0.0] * (max(self.options) + 1)
-            for option, share in zip(self.options, probabilities, strict=True):
-                shares[option] += share
-            probabilities = tuple(shares)
-        # By their own text: a canvas sums up what any option may begin with, the causal mode lists it.
-        opening = draw.slots[0].log_probs if draw.opening_nats is None else (draw.opening_nats,)
-        return Draw(probabilities=probabilities, mass=_mass(opening))
+            yield number, [_drawn(draw, place) for draw in reading.draws]
 
 
 def softmax(weights: Sequence[float]) -> tuple[float, ...]:
@@ -78,6 +58,14 @@ def softmax(weights: Sequence[float]) -> tuple[float, ...]:
     shares = [math.exp(weight - most) for weight in weights]
     total = math.fsum(shares)
     return tuple(share / total for share in shares)
+
+
+def _drawn(draw: DrawReading, place: int) -> Draw:
+    if not draw.log_weights:
+        return Draw(probabilities=softmax(draw.slots[place].log_probs), mass=_mass(draw.slots[place].log_probs))
+    # By their own text: a canvas sums up what any option may begin with, the causal mode lists it.
+    opening = draw.slots[0].log_probs if draw.opening_nats is None else (draw.opening_nats,)
+    return Draw(probabilities=softmax(draw.log_weights), mass=_mass(opening))
 
 
 def _mass(log_probs: Sequence[float]) -> float:

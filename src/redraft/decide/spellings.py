@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
+
+from redraft.core.automaton import DEAD
 from redraft.core.checks import shown
 from redraft.core.errors import QuestionError
 from redraft.core.questions import Question
 from redraft.core.reads import Texts
-from redraft.decide.beginnings import ways_to_begin
 from redraft.decide.known import Known
 from redraft.decide.prompts import text_of
 from redraft.decide.texts import texts_of
@@ -24,7 +26,7 @@ class Spellings:
         self._continuations: dict[tuple[tuple[str, ...], bool], Continuations] = {}
 
     def continuations(self, question: Question) -> Continuations:
-        """Each option as its tokenizer writes it, with the end of the turn unless more may follow.
+        """Each option as tokens, with the end of the turn unless more may follow.
 
         Raises:
             QuestionError: two are one text, or what follows one may be another, or a marker stands in one.
@@ -35,20 +37,6 @@ class Spellings:
             found = self._continuations[key] = self._spelled(*key)
         return found
 
-    def ways(self, question: Question) -> tuple[Continuations, tuple[int, ...]]:
-        """What the causal mode weighs: sequences of tokens, and of each the number of its option.
-
-        Raises:
-            QuestionError: as `continuations`.
-        """
-        continuations = self.continuations(question)
-        if question.form != "reply":
-            return continuations, tuple(range(len(continuations)))
-        vocabulary, ends = self._known.constraints().vocabulary, self._known.end_ids
-        ways = [ways_to_begin(vocabulary, ids, ends) for ids in continuations]
-        options = tuple(option for option, found in enumerate(ways) for _ in found)
-        return tuple(way for found in ways for way in found), options
-
     def texts(self, question: Question) -> Texts:
         """What a canvas is read with.
 
@@ -58,6 +46,30 @@ class Spellings:
         self.continuations(question)
         options, open_end = written(question)
         return texts_of(self._known, options, open_end=open_end)
+
+    def endings(self, question: Question) -> tuple[tuple[int, ...], tuple[tuple[tuple[int, ...], ...], ...]] | None:
+        """(tokens that any option may begin with; of each option, for each place of its continuation, the tokens with
+        which it is whole there, though they go on beyond it), where more may follow an option; else None.
+
+        Source: "token healing" of constrained decoding, summed instead of chosen.
+        """
+        if question.form != "reply":
+            return None
+        texts = self.texts(question)
+        automaton = texts.automaton
+        found = []
+        for whole, continuation in zip(texts.whole, self.continuations(question), strict=True):
+            state, places = automaton.start, []
+            for token in continuation:
+                ends = np.zeros(automaton.num_classes + 1, np.bool_)
+                if state != DEAD:
+                    ends[:-1] = np.isin(automaton.following(state), whole)
+                    state = automaton.advance(state, [token])
+                # A token that no state takes has class -1, the last entry.
+                places.append(tuple(np.flatnonzero(ends[automaton.class_of]).tolist()))
+            found.append(tuple(places))
+        begins = np.append(automaton.following(automaton.start) != DEAD, False)
+        return tuple(np.flatnonzero(begins[automaton.class_of]).tolist()), tuple(found)
 
     def _spelled(self, options: tuple[str, ...], open_end: bool) -> Continuations:
         for one, other in pairwise(sorted(options)):
