@@ -144,7 +144,7 @@ class DecideOptions:
         width: positions of a canvas; None: as few as hold the answer, in sixteens.
         seed: of the noise; None: a function of the prompt, so that a question asked again has the same answer.
         empty_thought: whether an empty thought stands before the answer, as larger models write one; None: where the
-            model's files say so, else where its tokenizer knows thoughts.
+            model's chat template knows thoughts.
         calibration: what `redraft decide calibrate` has found out about this model and these questions.
     """
 

@@ -1,4 +1,4 @@
-"""Reads: one look at what the model would write, of which nothing is kept; `decide/` asks, `engine/` answers."""
+"""Reads: one look at what the model would write, of which nothing is kept. `decide/` asks, `engine/` answers."""
 
 from __future__ import annotations
 

@@ -149,6 +149,10 @@ class Sequence:
         self.failed = reason
         self.reply.close("error")
 
+    def cancel(self) -> None:
+        """Ends the reply where it is, unless it has ended."""
+        self.reply.close("cancelled")
+
     def fail_held(self, error: Exception) -> None:
         """Ends a reply that cannot keep what it turned out to be held to."""
         self.fail(f"the reply cannot be brought to an end that matches: {error}")

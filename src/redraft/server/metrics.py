@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from redraft.core.events import Event
+from redraft.core.events import News
 from redraft.core.results import Generation
 from redraft.server.scheduler import Job, Scheduler
 
@@ -35,7 +35,7 @@ class Metrics:
         self._cached = Counter("redraft_cached_tokens", "Those of them that were encoded before.", registry=registry)
         self._tokens = Counter("redraft_generated_tokens", "Tokens that users got.", registry=registry)
 
-    def seen(self, job: Job, event: Event) -> None:
+    def seen(self, job: Job, event: News) -> None:
         """Counts a result."""
         if not isinstance(event, Generation):
             return

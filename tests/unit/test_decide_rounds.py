@@ -1,0 +1,247 @@
+"""Rounds: what is read of questions about a state, and what comes of the readings."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from deciding import Driver, answers, decided, known, prompt, surely, text, tokenizer, torn
+from redraft.core.decisions import Answer, Refusal
+from redraft.core.errors import ContextLengthError, OptionError, QuestionError
+from redraft.core.questions import Option, Question, choice, predicate, score
+from redraft.core.reads import CanvasRead, CausalRead, Read
+
+CAT = predicate("Is it a cat?", name="cat")
+PET = choice("Which pet?", ["cat", "dog", "cow"], name="pet")
+MOOD = score("How glad?", ["not", "some", "very"])
+SURE = (0.99, 0.01)
+TORN = (0.6, 0.4)
+
+
+def test_a_question_by_itself_token_for_token():
+    driver = Driver(surely)
+    decided(driver, CAT, reader="canvas")
+    (read,) = driver.reads
+    assert isinstance(read, CanvasRead)
+    assert read.prompt == prompt("The cat sat.\n\nQuestion: Is it a cat?\nA: yes\nB: no\nAnswer with one letter.")
+    assert read.canvas == (-1, 5, *[0] * 14)
+    assert (read.draws, read.steps, read.texts) == ((0,), 1, None)
+    assert [slot.position for slot in read.slots] == [0]
+    assert read.slots[0].token_ids == tuple(tokenizer().encode("A") + tokenizer().encode("B"))
+
+
+def test_an_empty_thought_stands_behind_the_prompt():
+    driver = Driver(surely)
+    decided(driver, [CAT, PET], of=known(thought=(10, 547, 11)), joint=True)
+    decided(driver, CAT, of=known(thought=(10, 547, 11)), reader="causal")
+    assert [read.prompt[-3:] for read in driver.reads] == [(10, 547, 11)] * 2
+    assert driver.reads[1].prompt[:-3] == prompt(
+        "The cat sat.\n\nQuestion: Is it a cat?\nA: yes\nB: no\nAnswer with one letter."
+    )
+
+
+def test_questions_on_one_canvas_token_for_token():
+    driver = Driver(surely)
+    found = decided(driver, [CAT, PET, MOOD], joint=True)
+    (read,) = driver.reads
+    assert isinstance(read, CanvasRead)
+    assert read.prompt == prompt(
+        "The cat sat.\n\nQuestion 1: Is it a cat?\nA: yes\nB: no\nAnswer with one letter.\n\n"
+        "Question 2: Which pet?\nA: cat\nB: dog\nC: cow\nAnswer with one letter.\n\n"
+        "Question 3: How glad?\n0: not\n1: some\n2: very\nAnswer with one number.\n\n"
+        "Write a line for each question: its number, a colon and its answer."
+    )
+    lines = tokenizer().encode("1: A\n2: A\n3: 0")
+    for slot in (2, 6, 10):
+        lines[slot] = -1
+    assert read.canvas == (*lines, 5, 0, 0, 0, 0)
+    assert [answer.value for answer in answers(found)] == [True, "cat", "not"]
+    assert found["pet"] is found[1]
+    assert (found.stats.reads, found.stats.canvas_reads, found.stats.reread) == (1, 1, 0)
+
+
+def test_costs_are_added_up():
+    driver = Driver(torn)
+    stats = decided(driver, CAT, reader="canvas").stats
+    # One draw, further ones in two orders, the causal mode.
+    length = len(driver.reads[0].prompt)
+    assert (stats.reads, stats.canvas_reads, stats.causal_reads, stats.reread) == (4, 3, 1, 1)
+    assert (stats.prompt_tokens, stats.cached_tokens, stats.forwards) == (4 * length, 12, 7)
+    assert stats.positions == 4 * (length - 3) + 4 * 16
+
+
+def test_what_is_kept_follows_from_the_state_alone():
+    driver = Driver(surely)
+    for questions, joint in (([CAT], False), ([PET], False), ([CAT, PET], False), ([MOOD, PET, CAT], True)):
+        decided(driver, questions, joint=joint)
+    assert {read.kept for read in driver.reads} == {driver.reads[0].kept}
+    for read in driver.reads:
+        assert text(read.prompt[: read.kept[0]]) == "<bos><|turn>user\nThe cat sat.\n\nQuestion"
+
+
+def test_of_a_conversation_its_turns_are_kept():
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    driver = Driver(surely)
+    decided(driver, [CAT, PET], turns)
+    for read in driver.reads:
+        begun = "<bos><|turn>user\nHi<turn|>\n<|turn>model\nHello<turn|>\n<|turn>user\nQuestion"
+        assert text(read.prompt[: read.kept[0]]) == begun
+    assert text(driver.reads[0].prompt).endswith(
+        "Question: Is it a cat?\nA: yes\nB: no\nAnswer with one letter.<turn|>\n<|turn>model\n"
+    )
+
+
+def test_behind_the_questions_are_kept_whatever_the_state():
+    driver = Driver(surely)
+    for state in ("The cat sat.", "a dog", "1 cow"):
+        decided(driver, CAT, state, state="behind")
+    kept = {read.prompt[: read.kept[0]] for read in driver.reads}
+    assert len(kept) == 1
+    assert text(kept.pop()).endswith("Answer with one letter.<turn|>\n<|turn>user\n")
+    assert text(driver.reads[1].prompt).endswith("<|turn>user\na dog<turn|>\n<|turn>model\n")
+
+
+def test_noise_is_a_function_of_the_prompt():
+    driver = Driver(surely)
+    for _ in range(2):
+        decided(driver, [CAT, PET], reader="canvas")
+    seeds = [read.seed for read in driver.reads if isinstance(read, CanvasRead)]
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+    assert all(0 <= seed < 2**53 for seed in seeds)
+    alone = Driver(surely)
+    decided(alone, PET, reader="canvas", seed=7)
+    assert [read.seed for read in alone.reads if isinstance(read, CanvasRead)] == [7]
+    decided(alone, PET, reader="canvas")
+    assert alone.reads[1] == driver.reads[1]
+
+
+def test_four_hundred_questions_in_even_chunks():
+    questions = [predicate(f"Is it {number}?", name=str(number)) for number in range(400)]
+
+    def shares(read: Read, draw: int, slot: int) -> tuple[float, ...]:
+        number = int(re.findall(r"Is it (\d+)", text(read.prompt))[slot])
+        return (0.999, 0.001) if number % 3 else (0.001, 0.999)
+
+    driver = Driver(shares)
+    found = decided(driver, questions, joint=True)
+    # Twelve lines of four tokens are a canvas of 48; from the tenth on, mini writes two digits as one token.
+    sizes = [len(read.slots) for read in driver.reads if isinstance(read, CanvasRead)]
+    assert len(sizes) == 34
+    assert set(sizes) == {11, 12}
+    for read in driver.reads:
+        numbers = re.findall(r"Question (\d+): ", text(read.prompt))
+        assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
+        assert isinstance(read, CanvasRead)
+        assert len(read.canvas) == 48
+    assert [answer.value for answer in answers(found)] == [bool(number % 3) for number in range(400)]
+
+
+def test_the_context_bounds_a_canvas_too():
+    questions = [predicate(f"Is it {number}?") for number in range(12)]
+    driver = Driver(surely)
+    whole = decided(driver, questions, joint=True)
+    length = len(driver.reads[0].prompt)
+    driver = Driver(surely)
+    parted = decided(driver, questions, joint=True, of=known(max_context=length + 47))
+    assert [len(read.slots) for read in driver.reads if isinstance(read, CanvasRead)] == [6, 6]
+    assert [answer.value for answer in answers(parted)] == [answer.value for answer in answers(whole)]
+
+
+def test_a_question_too_long_is_refused_and_a_state_too_long_is_an_error():
+    small = known(max_context=96)
+    long = predicate("Is it " + "really " * 60 + "a cat?", name="long")
+    found = decided(Driver(surely), [CAT, long, PET], of=small)
+    assert [type(answer) for answer in found.answers] == [Answer, Refusal, Answer]
+    refused = found["long"]
+    assert isinstance(refused, Refusal)
+    assert refused.code == "invalid_question"
+    assert re.fullmatch(
+        r"instructions are too long: prompt and answer have \d+ tokens, the context holds 96", refused.reason
+    )
+    with pytest.raises(ContextLengthError, match="the context holds 96"):
+        decided(Driver(surely), CAT, "word " * 96, of=small)
+    with pytest.raises(ContextLengthError, match="the context holds 96"):
+        decided(Driver(surely), CAT, "word " * 96, of=small, state="behind")
+
+
+def test_refusals_stand_beside_answers():
+    broken = Refusal(question=None, name="b", code="invalid_question", reason="choices hold 'a' twice")
+    many = choice("Which?", [str(n) for n in range(27)], name="many", form="label")
+    driver = Driver(surely)
+    found = decided(driver, [broken, CAT, many], joint=True)
+    assert found.answers[0] is broken
+    assert isinstance(found.answers[1], Answer)
+    refused = found.answers[2]
+    assert isinstance(refused, Refusal)
+    assert (refused.name, refused.code) == ("many", "invalid_question")
+    assert len(driver.reads) == 1
+    assert decided(driver, [broken, broken]).stats.reads == 0
+
+
+def test_options_by_their_own_text_in_the_causal_mode():
+    tools = choice("Which?", ["play music", "stop"], form="text")
+    driver = Driver(lambda *_: (0.05, 0.95), mass=0.25)
+    answer, *_ = answers(decided(driver, tools, reader="causal", gate_nats=None))
+    (read,) = driver.reads
+    assert isinstance(read, CausalRead)
+    spelled = [tokenizer().encode("play music"), tokenizer().encode("stop")]
+    assert read.continuations == tuple((*ids, 5) for ids in spelled)
+    assert read.token_ids == tuple(sorted({ids[0] for ids in spelled}))
+    assert text(read.prompt).endswith(
+        "Which?\n- play music\n- stop\nAnswer with one of these, word for word.<turn|>\n<|turn>model\n"
+    )
+    assert answer.probabilities == pytest.approx((0.05, 0.95))
+    assert answer.label_mass == pytest.approx(0.25)
+
+
+def test_what_a_reply_begins_with():
+    calls = tuple(Option(value=name, reply=f"<|tool_call>call:{name}{{") for name in ("Play", "Stop"))
+    question = Question(kind="choice", instructions="", options=calls, form="reply")
+    driver = Driver(lambda *_: (0.95, 0.05))
+    decided(driver, question, reader="causal", gate_nats=None)
+    (read,) = driver.reads
+    assert isinstance(read, CausalRead)
+    assert read.prompt == prompt("The cat sat.")
+    assert read.kept == (len(read.prompt) - 1,)
+    assert read.continuations == tuple(tuple(tokenizer().encode(option.reply or "")) for option in calls)
+
+
+def test_texts_that_no_reading_tells_apart_are_refused():
+    same = choice("Which?", [True, "true"], form="text")
+    begun = Question(
+        kind="choice", instructions="", form="reply", options=(Option(value="play"), Option(value="player"))
+    )
+    ended = choice("Which?", ["a<turn|>", "b"], form="text")
+    reasons = [
+        answer.reason
+        for answer in decided(Driver(surely), [same, begun, ended], reader="causal").answers
+        if isinstance(answer, Refusal)
+    ]
+    assert reasons == [
+        "choices hold two that are written 'true': no text tells them apart",
+        "choices hold 'play', which 'player' begins with: a reply that does may be either",
+        "choices hold 'a<turn|>', which is no text that this model can write",
+    ]
+
+
+def test_a_model_without_a_canvas_is_read_by_the_causal_mode():
+    bare = known(canvas_length=0)
+    driver = Driver(torn)
+    answer, *_ = answers(decided(driver, CAT, of=bare))
+    assert {type(read) for read in driver.reads} == {CausalRead}
+    assert answer.stages == ("causal", "draws")
+    for options, said in (({"reader": "canvas"}, "reader must be 'causal'"), ({"joint": True}, "joint must be False")):
+        with pytest.raises(OptionError, match=f"{said}: this model has no canvas"):
+            decided(driver, CAT, of=bare, **options)
+    with pytest.raises(OptionError, match="joint needs a canvas"):
+        decided(driver, CAT, joint=True, reader="causal")
+    with pytest.raises(OptionError, match="width must be at most this model's 48, got 64"):
+        decided(driver, CAT, width=64)
+
+
+@pytest.mark.parametrize("count", [0, 401])
+def test_the_number_of_questions_is_bounded(count):
+    with pytest.raises(QuestionError, match=f"questions must be 1 to 400, got {count}"):
+        decided(Driver(surely), [CAT] * count)
