@@ -8,7 +8,8 @@ import re
 import pytest
 
 from deciding import Driver, answers, by_listing, decided, known, options_of, surely, text, torn
-from redraft.core.decisions import Answer, Calibration, Refusal
+from redraft.core.calibration import Calibration
+from redraft.core.decisions import Answer, Refusal
 from redraft.core.errors import GenerationError, OptionError
 from redraft.core.questions import DecideOptions, choice, predicate, score
 from redraft.core.reads import CanvasRead, CausalRead, Read

@@ -139,6 +139,7 @@ def test_a_refusal_keeps_its_name_and_its_place():
     assert [each.name for each in questions_of([{"name": "x"}, {"name": 5}])] == ["x", None]
     half = questions_of({"\ud800": CHOICE})[0]
     assert isinstance(half, Refusal)
+    assert half.name is None
     assert half.reason == "question a text holds half of a surrogate pair, which is no character"
     twice = questions_of({"one": {**CHOICE, "name": "two"}})[0]
     assert isinstance(twice, Refusal)

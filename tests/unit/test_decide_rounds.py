@@ -197,15 +197,60 @@ def test_options_by_their_own_text_in_the_causal_mode():
 
 
 def test_what_a_reply_begins_with():
-    calls = tuple(Option(value=name, reply=f"<|tool_call>call:{name}{{") for name in ("Play", "Stop"))
+    names = ("PlayMusic", "GetWeather", "SearchCreativeWork")
+    calls = tuple(Option(value=name, reply=f"<|tool_call>call:{name}{{") for name in names)
     question = Question(kind="choice", instructions="", options=calls, form="reply")
-    driver = Driver(lambda *_: (0.95, 0.05))
-    decided(driver, question, reader="causal", gate_nats=None)
+    driver = Driver(lambda *_: (0.05, 0.9, 0.05), mass=0.5)
+    answer, *_ = answers(decided(driver, question, reader="causal", gate_nats=None))
     (read,) = driver.reads
     assert isinstance(read, CausalRead)
     assert read.prompt == prompt("The cat sat.")
     assert read.kept == (len(read.prompt) - 1,)
     assert read.continuations == tuple(tuple(tokenizer().encode(option.reply or "")) for option in calls)
+    # mini writes a call's name and its first argument as one token: whatever goes on beyond the option counts.
+    assert read.endings is not None
+    for way, endings, call in zip(read.continuations, read.endings, calls, strict=True):
+        assert len(endings) == len(way)
+        assert way[-1] in endings[-1]
+        ended = [text((*way[:place], token)) for place, tokens in enumerate(endings) for token in tokens]
+        assert len(ended) > 1
+        assert all(written.replace(" call", "call").startswith(call.reply or "") for written in ended)
+    assert (answer.value, answer.confidence) == ("GetWeather", pytest.approx(0.9))
+    assert answer.label_mass == pytest.approx(0.5)
+
+
+def test_a_reply_on_a_canvas_is_noise_alone():
+    calls = (Option(value="play", reply="<|tool_call>call:PlayMusic{"), Option(value="none", reply="No"))
+    question = Question(kind="choice", instructions="", options=calls, form="reply")
+    driver = Driver(lambda *_: (0.7, 0.3), mass=0.5)
+    answer, *_ = answers(decided(driver, question, reader="canvas", second_reader=False))
+    first, again = driver.reads
+    assert isinstance(first, CanvasRead)
+    assert isinstance(again, CanvasRead)
+    assert (first.canvas, first.slots, first.draws, again.draws) == ((-1,) * 48, (), (0,), (1, 2, 3))
+    assert first.texts is not None
+    assert (first.texts.end_ids, len(first.texts.whole)) == ((), 2)
+    assert again.prompt == first.prompt == prompt("The cat sat.")
+    assert answer.probabilities == pytest.approx((0.7, 0.3))
+    assert answer.label_mass == pytest.approx(0.5)
+
+
+def test_options_by_their_own_text_on_a_canvas():
+    pets = choice("Which pet?", ["a cat", "a dog", "a rather long answer"], form="text")
+    driver = Driver(lambda read, draw, slot: [(0.2, 0.5, 0.3), (0.5, 0.3, 0.2)][draw])
+    answer, *_ = answers(decided(driver, pets, reader="canvas", draws=2, gate_nats=None))
+    (read,) = driver.reads
+    assert isinstance(read, CanvasRead)
+    assert read.canvas == (-1,) * 16
+    assert read.texts is not None
+    assert read.texts.end_ids == (5, 1)
+    assert answer.probabilities == pytest.approx((0.35, 0.4, 0.25))
+    # Looked at again, they are listed in other orders; what is read stays in the question's own.
+    driver = Driver(lambda *_: (0.2, 0.5, 0.3))
+    decided(driver, pets, reader="canvas", more_draws=2, second_reader=False)
+    listed = [re.findall(r"^- (.*)$", text(read.prompt), re.M)[0] for read in driver.reads]
+    assert listed == ["a cat", "a dog", "a rather long answer"]
+    assert {read.texts for read in driver.reads if isinstance(read, CanvasRead)} == {driver.reads[0].texts}
 
 
 def test_texts_that_no_reading_tells_apart_are_refused():

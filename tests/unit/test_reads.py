@@ -156,6 +156,18 @@ def test_what_is_held_stays_while_the_rest_is_denoised_further(engine):
     assert math.isfinite(sum(further.draws[0].slots[0].log_probs))
 
 
+def test_texts_that_end_early_are_summed(engine):
+    prompt, text = prompt_of(engine), (4, 9, 11)
+    endings = ((20, 21), (), (11, 30, 31))
+    (reading,) = engine.read([CausalRead(prompt=prompt, continuations=(text,), endings=(endings,))])
+    ways = [(20,), (21,), (4, 9, 11), (4, 9, 30), (4, 9, 31)]
+    (apart,) = engine.read([CausalRead(prompt=prompt, continuations=tuple(ways))])
+    total = math.log(math.fsum(map(math.exp, apart.draws[0].log_weights)))
+    assert reading.draws[0].log_weights[0] == pytest.approx(total, abs=1e-5)
+    with pytest.raises(PromptError, match="endings"):
+        engine.read([CausalRead(prompt=prompt, continuations=(text,), endings=(endings[:2],))])
+
+
 def test_the_cache_is_left_as_it_was(engine):
     before = engine.generate(WORDS, seed=3).token_ids
     engine.read(several(engine))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from redraft.core.calibration import Calibration
 from redraft.core.checks import at_least, flag, shown
 from redraft.core.errors import OptionError, QuestionError, UnknownOptionError
 from redraft.core.options import EXACT_BITS
-
-if TYPE_CHECKING:
-    from redraft.core.decisions import Calibration
 
 MOST_QUESTIONS = 400
 MOST_OPTIONS = 255

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from redraft.core.automaton import TokenAutomaton
+if TYPE_CHECKING:
+    # It needs numpy, for which `redraft --help` would wait.
+    from redraft.core.automaton import TokenAutomaton
 
 NOISE = -1
 
@@ -76,12 +79,15 @@ class CausalRead:
         prompt, kept: as in `CanvasRead`.
         token_ids: tokens whose log-probabilities are wanted, as the next one.
         continuations: texts in tokens whose log-probabilities are wanted, each as a whole.
+        endings: of each continuation, for each of its places, tokens with which it is whole there: what is wanted then
+            is any of the texts that begin as it does and go on with one of these. None: it is whole with its last.
     """
 
     prompt: tuple[int, ...]
     kept: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     continuations: tuple[tuple[int, ...], ...] = ()
+    endings: tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
 
 Read = CanvasRead | CausalRead

@@ -99,7 +99,12 @@ class Ask:
         continuations = self.spellings.continuations(question) if by_text else ()
         prompt = self._fitting(lambda: self._prompt(put), max(map(len, continuations), default=1))
         tokens = tuple(sorted({each[0] for each in continuations})) if by_text else self.labels.tokens(put)
-        read = CausalRead(prompt=prompt.ids, kept=prompt.kept, token_ids=tokens, continuations=continuations)
+        endings = None
+        if (open_ended := self.spellings.endings(question)) is not None:
+            tokens, endings = open_ended
+        read = CausalRead(
+            prompt=prompt.ids, kept=prompt.kept, token_ids=tokens, continuations=continuations, endings=endings
+        )
         return Look(read=read, asked=(number,))
 
     def jointly(self, puts: Sequence[tuple[int, Put]], draws: Sequence[int]) -> tuple[list[Look], list[int]]:

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from redraft.core.calibration import Calibration
 from redraft.core.checks import shown
-from redraft.core.decisions import Answer, Calibration
+from redraft.core.decisions import Answer
 from redraft.core.errors import OptionError
 from redraft.core.questions import DecideOptions, Question
 from redraft.decide.known import Known

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from redraft.core.calibration import Calibration
 from redraft.core.checks import shown
-from redraft.core.decisions import Calibration
 from redraft.core.errors import DataError, OptionError
 from redraft.text.lines import read_value
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from redraft.core.decisions import Calibration
+from redraft.core.calibration import Calibration
 from redraft.core.errors import OptionError
 from redraft.decide.calibration import FLOOR, tempered
 from redraft.decide.measures import Outcome

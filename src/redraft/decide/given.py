@@ -57,8 +57,13 @@ def _asked(name: Any, value: Any) -> Question | Refusal:
             raise QuestionError("name", "stands before the question already")
         return _question(own, value)
     except QuestionError as error:
-        called = own if isinstance(own, str) else None
+        called = own if isinstance(own, str) and _is_text(own) else None
         return Refusal(question=None, name=called, code="invalid_question", reason=str(error))
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written again: half of a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _question(name: Any, value: Any) -> Question:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
+
+from redraft.core.automaton import DEAD
 from redraft.core.checks import shown
 from redraft.core.errors import QuestionError
 from redraft.core.questions import Question
@@ -43,6 +46,30 @@ class Spellings:
         self.continuations(question)
         options, open_end = written(question)
         return texts_of(self._known, options, open_end=open_end)
+
+    def endings(self, question: Question) -> tuple[tuple[int, ...], tuple[tuple[tuple[int, ...], ...], ...]] | None:
+        """(tokens that any option may begin with; of each option, for each place of its continuation, the tokens with
+        which it is whole there, though they go on beyond it), where more may follow an option; else None.
+
+        Source: "token healing" of constrained decoding, summed instead of chosen.
+        """
+        if question.form != "reply":
+            return None
+        texts = self.texts(question)
+        automaton = texts.automaton
+        found = []
+        for whole, continuation in zip(texts.whole, self.continuations(question), strict=True):
+            state, places = automaton.start, []
+            for token in continuation:
+                ends = np.zeros(automaton.num_classes + 1, np.bool_)
+                if state != DEAD:
+                    ends[:-1] = np.isin(automaton.following(state), whole)
+                    state = automaton.advance(state, [token])
+                # A token that no state takes has class -1, the last entry.
+                places.append(tuple(np.flatnonzero(ends[automaton.class_of]).tolist()))
+            found.append(tuple(places))
+        begins = np.append(automaton.following(automaton.start) != DEAD, False)
+        return tuple(np.flatnonzero(begins[automaton.class_of]).tolist()), tuple(found)
 
     def _spelled(self, options: tuple[str, ...], open_end: bool) -> Continuations:
         for one, other in pairwise(sorted(options)):

@@ -107,6 +107,7 @@ def checked(read: Read, config: ModelConfig, max_context: int) -> Read:
             checked_ids(continuation, config.vocab_size)
             if not continuation:
                 raise PromptError("a continuation is empty")
+        _check_endings(read, config)
         behind = max((len(continuation) for continuation in read.continuations), default=1)
     else:
         _check_canvas(read, config)
@@ -114,6 +115,16 @@ def checked(read: Read, config: ModelConfig, max_context: int) -> Read:
     if len(read.prompt) + behind > max_context:
         raise ContextLengthError(len(read.prompt), max_context)
     return read
+
+
+def _check_endings(read: CausalRead, config: ModelConfig) -> None:
+    if read.endings is None:
+        return
+    if [len(places) for places in read.endings] != [len(continuation) for continuation in read.continuations]:
+        raise PromptError("endings must be as many as the places of each continuation")
+    for places in read.endings:
+        for tokens in places:
+            checked_ids(tokens, config.vocab_size)
 
 
 def _check_canvas(read: CanvasRead, config: ModelConfig) -> None:

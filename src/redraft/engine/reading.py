@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -173,7 +175,7 @@ class ReadLoop:
         if read.texts is None:
             return DrawReading(slots=tuple(slots))
         weights = OptionWeights(read.texts, len(hidden))
-        for first, tile in log_prob_tiles(hidden, self.model.logits):
+        for first, tile in log_prob_tiles(hidden[: weights.positions], self.model.logits):
             weights.add(first, tile)
         log_weights, opening = weights.result()
         return DrawReading(slots=tuple(slots), log_weights=log_weights, opening_nats=opening)
@@ -182,27 +184,31 @@ class ReadLoop:
         read, slots = one.read, ()
         assert isinstance(read, CausalRead)
         assert one.last_hidden is not None
-        beginnings = tuple(continuation[0] for continuation in read.continuations)
         ((_, tile),) = log_prob_tiles(one.last_hidden[0], self.model.logits)
-        (row,) = rows_of(tile, [(*read.token_ids, *beginnings)])
         if read.token_ids:
-            count = len(read.token_ids)
-            slots = (SlotReading(log_probs=row.log_probs[:count], entropy_nats=row.entropy_nats, argmax=row.argmax),)
+            slots = (_slot(rows_of(tile, [read.token_ids])[0]),)
         if not read.continuations:
             return DrawReading(slots=slots)
-        first = row.log_probs[len(read.token_ids) :]
-        rest = [0.0] * len(first)
+        wanted = [[(token,) for token in continuation] for continuation in read.continuations]
+        if read.endings is not None:
+            wanted = [
+                [(*token, *ends) for token, ends in zip(tokens, endings, strict=True)]
+                for tokens, endings in zip(wanted, read.endings, strict=True)
+            ]
+        rows = [rows_of(tile, [places[0]]) for places in wanted]
         longer = [number for number, continuation in enumerate(read.continuations) if len(continuation) > 1]
         for begin in range(0, len(longer), FORKS):
             numbers = longer[begin : begin + FORKS]
-            behind = self._behind(one, [read.continuations[number] for number in numbers])
-            for number, log_prob in zip(numbers, behind, strict=True):
-                rest[number] = log_prob
-        total = tuple(a + b for a, b in zip(first, rest, strict=True))
-        return DrawReading(slots=slots, log_weights=total)
+            behind = self._behind(one, [read.continuations[n] for n in numbers], [wanted[n][1:] for n in numbers])
+            for number, found in zip(numbers, behind, strict=True):
+                rows[number] += found
+        weights = tuple(_whole(found) if read.endings is None else _ended(found) for found in rows)
+        return DrawReading(slots=slots, log_weights=weights)
 
-    def _behind(self, one: OneRead, continuations: list[tuple[int, ...]]) -> list[float]:
-        """The log-probability of each text behind its first token."""
+    def _behind(
+        self, one: OneRead, continuations: list[tuple[int, ...]], wanted: list[list[tuple[int, ...]]]
+    ) -> list[list[Row]]:
+        """What is wanted of the places of each text behind its first token."""
         lengths = [len(continuation) - 1 for continuation in continuations]
         ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long, device=self.model.device)
         for row, continuation in enumerate(continuations):
@@ -210,14 +216,28 @@ class ReadLoop:
         hidden = self.model.encode(ids, KVCache(one.cache.fork() for _ in lengths), lengths)
         one.forwards += 1
         one.positions += sum(lengths)
-        totals = []
-        for row, continuation in enumerate(continuations):
-            total = 0.0
+        found: list[list[Row]] = []
+        for row, places in enumerate(wanted):
+            found.append([])
             for first, tile in log_prob_tiles(hidden[row, : lengths[row]], self.model.logits):
-                wanted = [(token,) for token in continuation[1 + first : 1 + first + len(tile)]]
-                total += sum(found.log_probs[0] for found in rows_of(tile, wanted))
-            totals.append(total)
-        return totals
+                found[-1] += rows_of(tile, places[first : first + len(tile)])
+        return found
+
+
+def _whole(rows: list[Row]) -> float:
+    """The log-probability of a text by that of each of its tokens."""
+    return math.fsum(row.log_probs[0] for row in rows)
+
+
+def _ended(rows: list[Row]) -> float:
+    """The log-probability of all texts that go along with one, and end with one of the tokens behind its own."""
+    total, before = -math.inf, 0.0
+    for row in rows:
+        own, *ends = row.log_probs
+        for end in ends:
+            total = float(np.logaddexp(total, before + end))
+        before += own
+    return total
 
 
 def _slot(row: Row) -> SlotReading:

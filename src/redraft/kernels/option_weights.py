@@ -25,7 +25,11 @@ from redraft.kernels.recursions import LOG_ZERO, log_sum
 
 
 class OptionWeights:
-    """The options of one canvas, fed with its log-probabilities."""
+    """The options of one canvas, fed with its log-probabilities.
+
+    Attributes:
+        positions: how many of them, from the first on, are needed.
+    """
 
     def __init__(
         self, texts: Texts, length: int, *, start: int | None = None, cut: Sequence[Sequence[int]] | None = None
@@ -52,6 +56,8 @@ class OptionWeights:
         self._weights = np.full((length, len(texts.automaton.edges.begins) - 1), LOG_ZERO)
         self._end, self._fill = np.full((2, length), LOG_ZERO)
         self._seen = np.zeros(length, np.bool_)
+        # Where anything may follow an option, what lies behind the longest of them says nothing.
+        self.positions = length if texts.end_ids else _longest_path(texts, length)
 
     def add(self, first_row: int, log_probs: Float[Tensor, "R V"]) -> None:
         """Log-probabilities of some positions, from `first_row` on, over the whole vocabulary.
@@ -86,8 +92,8 @@ class OptionWeights:
         Raises:
             ValueError: positions are missing.
         """
-        if not self._seen.all():
-            raise ValueError(f"{int((~self._seen).sum())} positions of the canvas are missing")
+        if not self._seen[: self.positions].all():
+            raise ValueError(f"{int((~self._seen[: self.positions]).sum())} positions of the canvas are missing")
         automaton = self._texts.automaton
         edges = automaton.edges
         opening = np.logaddexp.reduce(self._weights[0, edges.kinds[edges.source == self._start]], initial=LOG_ZERO)
@@ -110,6 +116,20 @@ def option_weights(log_probs: Float[Tensor, "L V"], texts: Texts) -> tuple[tuple
     weights = OptionWeights(texts, len(log_probs))
     weights.add(0, log_probs)
     return weights.result()
+
+
+def _longest_path(texts: Texts, length: int) -> int:
+    """Tokens of the longest way to write an option, and no more than a canvas has."""
+    edges, reached = texts.automaton.edges, np.zeros(texts.automaton.num_states, np.bool_)
+    reached[texts.automaton.start] = True
+    for steps in range(length):
+        behind = edges.target[reached[edges.source]]
+        reached[:] = False
+        reached[behind] = True
+        reached[texts.automaton.done] = False
+        if not reached.any():
+            return steps
+    return length
 
 
 def _forward(weights: NDArray[np.float64], edges: Edges, start: int, count: int) -> NDArray[np.float64]:
