@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from redraft.core.calibration import Calibration as Calibration
@@ -135,10 +136,17 @@ class DecisionStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """Answers to the questions about one state, in the order of the questions."""
+    """Answers to the questions about one state.
+
+    Attributes:
+        answers: in the order of the questions.
+        stats: what they cost.
+        found_with: what their probabilities depend on besides the questions: what a calibration of them is bound to.
+    """
 
     answers: tuple[Answer | Refusal, ...]
     stats: DecisionStats
+    found_with: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str | int) -> Answer | Refusal:
         """By the question's number, or by its name."""

@@ -13,7 +13,7 @@ from redraft.core.errors import QuestionError
 from redraft.core.questions import MOST_QUESTIONS, DecideOptions, Question
 from redraft.core.reads import CanvasRead, Read, ReadCosts, Reading
 from redraft.decide.ask import Ask
-from redraft.decide.calibration import calibrated, check, threshold_of
+from redraft.decide.calibration import bound_to, calibrated, check, threshold_of
 from redraft.decide.doubt import Evidence, orders, reasons_to_abstain
 from redraft.decide.known import Known
 from redraft.decide.labels import listed
@@ -118,7 +118,8 @@ class _Rounds:
             forwards=costs.forwards,
             total_s=time.perf_counter() - started,
         )
-        return Decisions(answers=answers, stats=stats)
+        found_with = bound_to(self.ask.known, self.options)
+        return Decisions(answers=answers, stats=stats, found_with=found_with)
 
     def _answer(self, number: int) -> Answer | Refusal:
         question, evidence, options = self.questions[number], self.found[number], self.options
