@@ -202,5 +202,5 @@ def test_too_many_values_are_refused(mini):
     of_many = {"type": "integer", "minimum": 0, "maximum": 199}
     properties = {f"n{number}": of_many for number in range(3)}
     schema = {"type": "object", "properties": properties, "required": list(properties)}
-    with pytest.raises(OptionError, match="600 values in all"):
+    with pytest.raises(OptionError, match="600 values in all, too many for a schema of this size"):
         mini.generate(TEXT, response_format={"type": "json_schema", "schema": schema}, probabilities=True)

@@ -28,13 +28,15 @@ from redraft.kernels.option_weights import OptionWeights
 from redraft.model.model import DiffusionGemma
 from redraft.sampler import constrained
 from redraft.text.constraint import ConstraintFactory
+from redraft.text.grammar.build import size
 from redraft.text.labelled import Labelled, labelled
 from redraft.text.response_format import schema_of
+from redraft.text.schema import schema_node
 from redraft.text.schema.fields import SchemaField, fields_of, narrowed
 from redraft.text.schema.places import places_of
 
-# Values of all fields of few of them; each is a copy of the schema in an automaton.
-MOST_VALUES = 512
+# Each value is a copy of the schema in an automaton: parts of all copies, which take some seconds to compile.
+MOST_PARTS = 40_000
 # Rows of logits at a time: of the released vocabulary 16 MB, and as float64 twice that.
 ROWS = 16
 
@@ -159,10 +161,10 @@ def watch_of(factory: ConstraintFactory, response_format: Mapping[str, Any] | No
 def _fields(factory: ConstraintFactory, asked: str) -> tuple[tuple[SchemaField, ...], Mapping[Path, FewValues]]:
     schema = json.loads(asked)
     fields = fields_of(schema)
-    count = sum(len(known.values) for known in fields)
-    if count > MOST_VALUES:
+    copies = sum(len(known.values) for known in fields if len(known.values) > 1)
+    if copies and copies * size(schema_node(schema)) > MOST_PARTS:
         raise OptionError(
-            f"probabilities: the schema's fields have {count} values in all, at most {MOST_VALUES} can be told"
+            f"probabilities: the fields have {copies} values in all, too many for a schema of this size: bound them"
         )
     few: dict[Path, FewValues] = {}
     for known in fields:
