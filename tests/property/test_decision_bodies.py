@@ -19,7 +19,8 @@ WORDS = (
 )  # fmt: skip
 FIELDS = (
     "type", "role", "content", "call_id", "name", "namespace", "arguments", "input", "output", "text", "data",
-    "refusal", "instructions", "choices", "levels", "criteria", "value", "label", "description", "true", "false", "form",
+    "refusal", "instructions", "choices", "levels", "criteria", "value", "label", "description", "true",
+    "false", "form",
 )  # fmt: skip
 leaves = st.none() | st.booleans() | st.integers(-2, 300) | st.floats() | st.sampled_from(WORDS)
 values = st.recursive(
@@ -27,18 +28,21 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
     max_leaves=24,
 )
+odd = st.lists(leaves, max_size=2) | leaves
+part = st.fixed_dictionaries({"type": st.sampled_from(WORDS[9:14]) | odd}, optional={"text": values})
+parts = st.lists(part, max_size=3)
 calls = st.fixed_dictionaries(
-    {"type": st.sampled_from(WORDS[:5]) | leaves, "call_id": st.just("c1") | values},
+    {"type": st.sampled_from(WORDS[:5]) | odd, "call_id": st.just("c1") | values},
     optional={"name": values, "namespace": values, "arguments": values, "input": values, "output": values},
 )
-messages = st.fixed_dictionaries({"role": st.sampled_from(WORDS[5:9]) | values, "content": values})
+messages = st.fixed_dictionaries({"role": st.sampled_from(WORDS[5:9]) | values, "content": parts | values})
 questions = st.fixed_dictionaries(
     {"type": st.sampled_from(("predicate", "noul", "choice", "score")) | values},
     optional={name: values for name in ("instructions", "choices", "levels", "criteria", "name", "form")},
 )
 names = st.text(max_size=3) | st.sampled_from(FIELDS)
 bodies = st.fixed_dictionaries(
-    {"model": st.just("mini"), "input": st.lists(calls | messages | values, max_size=4) | values,
+    {"model": st.just("mini"), "input": st.lists(calls | messages, max_size=4) | st.lists(values, max_size=3) | values,
      "questions": st.lists(questions | values, max_size=4) | values},
 ) | st.fixed_dictionaries(
     {"state": values, "questions": st.dictionaries(names, questions | values, max_size=4)},
