@@ -98,7 +98,7 @@ class _Loader(yaml.SafeLoader):
 
 def _yaml(text: str, name: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, _Loader)
     # The second: a date that no calendar has.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(name, 0, f"is no YAML: {' '.join(str(error).split())}") from None
