@@ -8,9 +8,9 @@ import pytest
 
 from deciding import Driver, answers, decided, known, prompt, surely, text, tokenizer, torn
 from redraft.core.decisions import Answer, Refusal
-from redraft.core.errors import ContextLengthError, OptionError, QuestionError
+from redraft.core.errors import OptionError, QuestionError
 from redraft.core.questions import Option, Question, choice, predicate, score
-from redraft.core.reads import CanvasRead, CausalRead, Read
+from redraft.core.reads import CanvasRead, CausalRead
 
 CAT = predicate("Is it a cat?", name="cat")
 PET = choice("Which pet?", ["cat", "dog", "cow"], name="pet")
@@ -39,26 +39,6 @@ def test_an_empty_thought_stands_behind_the_prompt():
     assert driver.reads[1].prompt[:-3] == prompt(
         "The cat sat.\n\nQuestion: Is it a cat?\nA: yes\nB: no\nAnswer with one letter."
     )
-
-
-def test_questions_on_one_canvas_token_for_token():
-    driver = Driver(surely)
-    found = decided(driver, [CAT, PET, MOOD], joint=True)
-    (read,) = driver.reads
-    assert isinstance(read, CanvasRead)
-    assert read.prompt == prompt(
-        "The cat sat.\n\nQuestion 1: Is it a cat?\nA: yes\nB: no\nAnswer with one letter.\n\n"
-        "Question 2: Which pet?\nA: cat\nB: dog\nC: cow\nAnswer with one letter.\n\n"
-        "Question 3: How glad?\n0: not\n1: some\n2: very\nAnswer with one number.\n\n"
-        "Write a line for each question: its number, a colon and its answer."
-    )
-    lines = tokenizer().encode("1: A\n2: A\n3: 0")
-    for slot in (2, 6, 10):
-        lines[slot] = -1
-    assert read.canvas == (*lines, 5, 0, 0, 0, 0)
-    assert [answer.value for answer in answers(found)] == [True, "cat", "not"]
-    assert found["pet"] is found[1]
-    assert (found.stats.reads, found.stats.canvas_reads, found.stats.reread) == (1, 1, 0)
 
 
 def test_costs_are_added_up():
@@ -115,55 +95,6 @@ def test_noise_is_a_function_of_the_prompt():
     assert [read.seed for read in alone.reads if isinstance(read, CanvasRead)] == [7]
     decided(alone, PET, reader="canvas")
     assert alone.reads[1] == driver.reads[1]
-
-
-def test_four_hundred_questions_in_even_chunks():
-    questions = [predicate(f"Is it {number}?", name=str(number)) for number in range(400)]
-
-    def shares(read: Read, draw: int, slot: int) -> tuple[float, ...]:
-        number = int(re.findall(r"Is it (\d+)", text(read.prompt))[slot])
-        return (0.999, 0.001) if number % 3 else (0.001, 0.999)
-
-    driver = Driver(shares)
-    found = decided(driver, questions, joint=True)
-    # Twelve lines of four tokens are a canvas of 48; from the tenth on, mini writes two digits as one token.
-    sizes = [len(read.slots) for read in driver.reads if isinstance(read, CanvasRead)]
-    assert len(sizes) == 34
-    assert set(sizes) == {11, 12}
-    for read in driver.reads:
-        numbers = re.findall(r"Question (\d+): ", text(read.prompt))
-        assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
-        assert isinstance(read, CanvasRead)
-        assert len(read.canvas) == 48
-    assert [answer.value for answer in answers(found)] == [bool(number % 3) for number in range(400)]
-
-
-def test_the_context_bounds_a_canvas_too():
-    questions = [predicate(f"Is it {number}?") for number in range(12)]
-    driver = Driver(surely)
-    whole = decided(driver, questions, joint=True)
-    length = len(driver.reads[0].prompt)
-    driver = Driver(surely)
-    parted = decided(driver, questions, joint=True, of=known(max_context=length + 47))
-    assert [len(read.slots) for read in driver.reads if isinstance(read, CanvasRead)] == [6, 6]
-    assert [answer.value for answer in answers(parted)] == [answer.value for answer in answers(whole)]
-
-
-def test_a_question_too_long_is_refused_and_a_state_too_long_is_an_error():
-    small = known(max_context=96)
-    long = predicate("Is it " + "really " * 60 + "a cat?", name="long")
-    found = decided(Driver(surely), [CAT, long, PET], of=small)
-    assert [type(answer) for answer in found.answers] == [Answer, Refusal, Answer]
-    refused = found["long"]
-    assert isinstance(refused, Refusal)
-    assert refused.code == "invalid_question"
-    assert re.fullmatch(
-        r"instructions are too long: prompt and answer have \d+ tokens, the context holds 96", refused.reason
-    )
-    with pytest.raises(ContextLengthError, match="the context holds 96"):
-        decided(Driver(surely), CAT, "word " * 96, of=small)
-    with pytest.raises(ContextLengthError, match="the context holds 96"):
-        decided(Driver(surely), CAT, "word " * 96, of=small, state="behind")
 
 
 def test_refusals_stand_beside_answers():

@@ -236,6 +236,12 @@ class Admission:
             raise PromptError("this model's directory has no tokenizer: give token ids")
         return self._bounded(PromptText(text, Shield({})), most)
 
+    def encoded_text(self, text: str) -> list[int]:
+        """The ids of a text in which a marker is text, as in what someone typed."""
+        assert self.tokenizer is not None
+        shield = Shield.against(self.tokenizer.beginnings, text)
+        return PromptText(shield.over(text), shield).encode(self.tokenizer)
+
     def _bounded(self, text: PromptText, most: int | None) -> list[int]:
         assert self.tokenizer is not None
         least = None if most is None else text.more_than(most, self.tokenizer)

@@ -142,9 +142,7 @@ def _of_questions(rows: Sequence[Row], calibration: Calibration, after: Sequence
     lines = []
     for key, name in kinds.items():
         own = [
-            each
-            for each in after
-            if each.key == key or (each.kind == key and each.key not in calibration.temperatures)
+            each for each in after if each.key == key or (each.kind == key and each.key not in calibration.temperatures)
         ]
         if not own:
             continue

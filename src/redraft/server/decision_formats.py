@@ -68,10 +68,10 @@ def options_of(body: AnyBody) -> DecideOptions:
     Raises:
         OptionError: a value that cannot work.
     """
-    given = {} if body.decide is None else body.decide.model_dump(exclude_unset=True)
+    given: dict[str, Any] = {} if body.decide is None else body.decide.model_dump(exclude_unset=True)
     # To look at no question again is a wish; elsewhere null is none.
     found = {name: value for name, value in given.items() if value is not None or name == "gate_nats"}
-    return DecideOptions(**(found if body.joint is None else {**found, "joint": body.joint}))
+    return DecideOptions().with_changes(**(found if body.joint is None else {**found, "joint": body.joint}))
 
 
 def reply(body: AnyBody, model: str, request_id: str, decisions: Decisions) -> dict[str, Any]:

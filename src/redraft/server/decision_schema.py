@@ -8,54 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StrictBool, Tag, WithJsonSchema, model_validator
 
 from redraft.core.options import EXACT_BITS
-from redraft.core.questions import MOST_LEVELS, MOST_OPTIONS, MOST_QUESTIONS
+from redraft.core.questions import MOST_QUESTIONS
+from redraft.server.decision_document import INPUT, QUESTIONS, QUESTIONS_BY_NAME
 from redraft.server.schema import MAX_MESSAGES, Body, Share
 
 OPENAI, SYSTEM_ONE = "OpenAI's body", "System One's body"
-
-_TEXT = {"type": "string", "minLength": 1}
-_SAID = {"anyOf": [_TEXT, {"type": "array", "items": {"type": "object"}, "minItems": 1}]}
-_JSON = {"anyOf": [_TEXT, {"type": "object"}, {"type": "array"}]}
-
-
-def _typed(kind: str, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": {"type": {"const": kind}, "form": {"enum": ["auto", "label", "text"]}, **properties},
-        "required": ["type", *required],
-        "additionalProperties": False,
-    }
-
-
-def _named(kind: str, **more: Any) -> dict[str, Any]:
-    return _typed(kind, ("instructions", *more), instructions=_SAID, name={"type": "string"}, **more)
-
-
-def _described(name: str, value: Mapping[str, Any], most: int) -> dict[str, Any]:
-    item = {"type": "object", "properties": {name: value, "description": {"type": "string"}}, "required": [name]}
-    return {"type": "array", "items": item, "minItems": 2, "maxItems": most}
-
-
-_VALUE = {"anyOf": [_TEXT, {"type": "boolean"}]}
-_QUESTION = {
-    "oneOf": [
-        _named("predicate"),
-        _named("choice", choices=_described("value", _VALUE, MOST_OPTIONS)),
-        _named("score", levels=_described("label", _TEXT, MOST_LEVELS)),
-    ]
-}
-_MEANT = {"anyOf": [*_JSON["anyOf"], {"type": "null"}]}
-_CRITERIA = {"type": "object", "additionalProperties": _MEANT, "minProperties": 2, "maxProperties": MOST_OPTIONS}
-# A question is checked where it is read, by itself: these say what it may hold, and turn nothing away.
-_LEVELS = {"type": "array", "items": _JSON, "minItems": 2, "maxItems": MOST_LEVELS}
-_BOTH = {"type": "object", "properties": {"true": _MEANT, "false": _MEANT}, "additionalProperties": False}
-_MAPPED = {
-    "oneOf": [
-        _typed("noul", instructions=_JSON, criteria=_BOTH),
-        _typed("choice", ("criteria",), instructions=_JSON, criteria=_CRITERIA),
-        _typed("score", ("criteria",), instructions=_JSON, criteria=_LEVELS),
-    ]
-}
 
 
 def _input(value: Any) -> Any:
@@ -135,11 +92,11 @@ class DecisionsRequest(Asked):
     """A state as `input`, and a list of questions."""
 
     model: str
-    input: Annotated[str | list[Any], BeforeValidator(_input)]
+    input: Annotated[str | list[Any], BeforeValidator(_input), WithJsonSchema(INPUT)]
     questions: Annotated[
         list[Any],
         _questions(list, "a list of questions"),
-        WithJsonSchema({"type": "array", "items": _QUESTION, "minItems": 1, "maxItems": MOST_QUESTIONS}),
+        WithJsonSchema(QUESTIONS),
     ]
     prompt_cache_key: str | None = None
     prompt_cache_options: CacheOptions | None = None
@@ -160,9 +117,7 @@ class SystemOneRequest(Asked):
     questions: Annotated[
         dict[str, Any],
         _questions(dict, "questions by your own names"),
-        WithJsonSchema(
-            {"type": "object", "additionalProperties": _MAPPED, "minProperties": 1, "maxProperties": MOST_QUESTIONS}
-        ),
+        WithJsonSchema(QUESTIONS_BY_NAME),
     ]
     instructions: str | dict[str, Any] | list[Any] | None = None
     chat_template_kwargs: TemplateWithoutThoughts | None = None
