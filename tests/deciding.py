@@ -39,6 +39,11 @@ def template() -> ChatTemplate:
     return found
 
 
+@cache
+def constraints() -> ConstraintFactory:
+    return ConstraintFactory(tokenizer(), (5, 1), 0, 0, 4096)
+
+
 def known(**changes: Any) -> Known:
     """mini, as far as questions are concerned; its canvas has 48 positions."""
 
@@ -48,7 +53,7 @@ def known(**changes: Any) -> Known:
     whole = Known(
         tokenize=tokenize,
         encode=tokenizer().encode,
-        constraints=lambda: ConstraintFactory(tokenizer(), (5,), 0, 4096),
+        constraints=constraints,
         end_id=5,
         end_ids=(5, 1),
         pad_id=0,

@@ -173,7 +173,10 @@ class Stage:
         body = json.loads(block.text)
         if not isinstance(body, dict) or "model" not in body or self.server is None:
             return []
-        routes = {"messages": "chat/completions", "prompt": "completions", "text": "infill"}
+        routes = {
+            "messages": "chat/completions", "prompt": "completions", "text": "infill", "input": "decisions",
+            "state": "systemone",
+        }  # fmt: skip
         route = next((path for name, path in routes.items() if name in body), None)
         if route is None:
             return []

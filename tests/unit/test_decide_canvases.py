@@ -150,3 +150,16 @@ def test_the_cheaper_reader_runs_fewer_positions():
     assert cheaper(16, 1, [(1, 2, 3)] * 8) == "canvas"  # as many
     assert cheaper(16, 2, [(1, 2, 3)] * 8) == "causal"
     assert cheaper(16, 1, [(1,)] * 100) == "causal"
+
+
+def test_labels_that_are_one_token_on_a_line_are_none():
+    plain = words()
+
+    def encode(written: str) -> list[int]:
+        # Of what follows a colon, this one tells A from all else and no more.
+        return plain(written.replace("C", "B") if ":" in written else written)
+
+    labels = Labels(known(encode=encode))
+    assert labels.alone(TOOL) == "letter"
+    assert labels.together(TOOL) is None
+    assert labels.together(CAT) == "letter"

@@ -88,6 +88,8 @@ def test_fixed_labels_are_only_drawn_again():
     answer, *_ = answers(decided(causal, MOOD, reader="causal"))
     assert [type(read) for read in causal.reads] == [CausalRead, CanvasRead]
     assert answer.stages == ("causal", "second reader")
+    # What nobody could look at again was not.
+    assert decided(Driver(torn), MOOD, reader="causal", second_reader=False).stats.reread == 0
 
 
 def test_draws_are_averaged_as_probabilities_and_readers_half_and_half():

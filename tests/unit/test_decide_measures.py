@@ -11,6 +11,7 @@ import pytest
 from redraft.core.decisions import Answer, Refusal
 from redraft.core.questions import predicate
 from redraft.decide import measures
+from redraft.decide.contrasts import Flips, auroc, flips
 from redraft.decide.intervals import interval, paired
 from redraft.decide.measures import Columns, Outcome, accuracy, outcome
 
@@ -142,3 +143,22 @@ def test_two_ways_are_compared_state_by_state():
     assert (same.difference.low, same.difference.value, same.difference.high) == (0, 0, 0)
     assert paired(one, one, measures.brier).difference.value == 0
     assert np.isnan(interval(of((0.6, 0.4), (0.0, 0.0)), measures.nll).low)
+
+
+def test_flips_are_of_the_likeliest_option():
+    def answered(*several: tuple[float, ...]) -> list[Outcome]:
+        return [Outcome(state=0, key="k", kind="choice", probabilities=p, shares=(1.0, 0.0)) for p in several]
+
+    one = answered((0.9, 0.1), (0.6, 0.4), (0.5, 0.5), ())
+    other = answered((0.7, 0.3), (0.3, 0.7), (0.5, 0.5), (1.0, 0.0))
+    found = flips(one, other)
+    assert (found.count, found.flipped) == (3, 1)
+    assert (found.mean_change, found.largest_change) == (pytest.approx(0.5 / 3), pytest.approx(0.3))
+    assert flips([], []) == Flips(count=0, flipped=0, mean_change=0.0, largest_change=0.0)
+
+
+def test_auroc_counts_pairs():
+    assert auroc([0.9, 0.8], [0.1, 0.2]) == 1
+    assert auroc([0.9, 0.3, 0.5], [0.5, 0.1]) == pytest.approx((2 + 1 + 1.5) / 6)
+    assert auroc([0.5] * 3, [0.5]) == 0.5
+    assert math.isnan(auroc([], [0.5]))

@@ -8,9 +8,9 @@ import pytest
 
 from deciding import Driver, answers, decided, known, prompt, surely, text, tokenizer, torn
 from redraft.core.decisions import Answer, Refusal
-from redraft.core.errors import ContextLengthError, OptionError, QuestionError
+from redraft.core.errors import OptionError, QuestionError
 from redraft.core.questions import Option, Question, choice, predicate, score
-from redraft.core.reads import CanvasRead, CausalRead, Read
+from redraft.core.reads import CanvasRead, CausalRead
 
 CAT = predicate("Is it a cat?", name="cat")
 PET = choice("Which pet?", ["cat", "dog", "cow"], name="pet")
@@ -39,26 +39,6 @@ def test_an_empty_thought_stands_behind_the_prompt():
     assert driver.reads[1].prompt[:-3] == prompt(
         "The cat sat.\n\nQuestion: Is it a cat?\nA: yes\nB: no\nAnswer with one letter."
     )
-
-
-def test_questions_on_one_canvas_token_for_token():
-    driver = Driver(surely)
-    found = decided(driver, [CAT, PET, MOOD], joint=True)
-    (read,) = driver.reads
-    assert isinstance(read, CanvasRead)
-    assert read.prompt == prompt(
-        "The cat sat.\n\nQuestion 1: Is it a cat?\nA: yes\nB: no\nAnswer with one letter.\n\n"
-        "Question 2: Which pet?\nA: cat\nB: dog\nC: cow\nAnswer with one letter.\n\n"
-        "Question 3: How glad?\n0: not\n1: some\n2: very\nAnswer with one number.\n\n"
-        "Write a line for each question: its number, a colon and its answer."
-    )
-    lines = tokenizer().encode("1: A\n2: A\n3: 0")
-    for slot in (2, 6, 10):
-        lines[slot] = -1
-    assert read.canvas == (*lines, 5, 0, 0, 0, 0)
-    assert [answer.value for answer in answers(found)] == [True, "cat", "not"]
-    assert found["pet"] is found[1]
-    assert (found.stats.reads, found.stats.canvas_reads, found.stats.reread) == (1, 1, 0)
 
 
 def test_costs_are_added_up():
@@ -117,55 +97,6 @@ def test_noise_is_a_function_of_the_prompt():
     assert alone.reads[1] == driver.reads[1]
 
 
-def test_four_hundred_questions_in_even_chunks():
-    questions = [predicate(f"Is it {number}?", name=str(number)) for number in range(400)]
-
-    def shares(read: Read, draw: int, slot: int) -> tuple[float, ...]:
-        number = int(re.findall(r"Is it (\d+)", text(read.prompt))[slot])
-        return (0.999, 0.001) if number % 3 else (0.001, 0.999)
-
-    driver = Driver(shares)
-    found = decided(driver, questions, joint=True)
-    # Twelve lines of four tokens are a canvas of 48; from the tenth on, mini writes two digits as one token.
-    sizes = [len(read.slots) for read in driver.reads if isinstance(read, CanvasRead)]
-    assert len(sizes) == 34
-    assert set(sizes) == {11, 12}
-    for read in driver.reads:
-        numbers = re.findall(r"Question (\d+): ", text(read.prompt))
-        assert numbers == [str(n) for n in range(1, len(numbers) + 1)]
-        assert isinstance(read, CanvasRead)
-        assert len(read.canvas) == 48
-    assert [answer.value for answer in answers(found)] == [bool(number % 3) for number in range(400)]
-
-
-def test_the_context_bounds_a_canvas_too():
-    questions = [predicate(f"Is it {number}?") for number in range(12)]
-    driver = Driver(surely)
-    whole = decided(driver, questions, joint=True)
-    length = len(driver.reads[0].prompt)
-    driver = Driver(surely)
-    parted = decided(driver, questions, joint=True, of=known(max_context=length + 47))
-    assert [len(read.slots) for read in driver.reads if isinstance(read, CanvasRead)] == [6, 6]
-    assert [answer.value for answer in answers(parted)] == [answer.value for answer in answers(whole)]
-
-
-def test_a_question_too_long_is_refused_and_a_state_too_long_is_an_error():
-    small = known(max_context=96)
-    long = predicate("Is it " + "really " * 60 + "a cat?", name="long")
-    found = decided(Driver(surely), [CAT, long, PET], of=small)
-    assert [type(answer) for answer in found.answers] == [Answer, Refusal, Answer]
-    refused = found["long"]
-    assert isinstance(refused, Refusal)
-    assert refused.code == "invalid_question"
-    assert re.fullmatch(
-        r"instructions are too long: prompt and answer have \d+ tokens, the context holds 96", refused.reason
-    )
-    with pytest.raises(ContextLengthError, match="the context holds 96"):
-        decided(Driver(surely), CAT, "word " * 96, of=small)
-    with pytest.raises(ContextLengthError, match="the context holds 96"):
-        decided(Driver(surely), CAT, "word " * 96, of=small, state="behind")
-
-
 def test_refusals_stand_beside_answers():
     broken = Refusal(question=None, name="b", code="invalid_question", reason="choices hold 'a' twice")
     many = choice("Which?", [str(n) for n in range(27)], name="many", form="label")
@@ -197,15 +128,60 @@ def test_options_by_their_own_text_in_the_causal_mode():
 
 
 def test_what_a_reply_begins_with():
-    calls = tuple(Option(value=name, reply=f"<|tool_call>call:{name}{{") for name in ("Play", "Stop"))
+    names = ("PlayMusic", "GetWeather", "SearchCreativeWork")
+    calls = tuple(Option(value=name, reply=f"<|tool_call>call:{name}{{") for name in names)
     question = Question(kind="choice", instructions="", options=calls, form="reply")
-    driver = Driver(lambda *_: (0.95, 0.05))
-    decided(driver, question, reader="causal", gate_nats=None)
+    driver = Driver(lambda *_: (0.05, 0.9, 0.05), mass=0.5)
+    answer, *_ = answers(decided(driver, question, reader="causal", gate_nats=None))
     (read,) = driver.reads
     assert isinstance(read, CausalRead)
     assert read.prompt == prompt("The cat sat.")
     assert read.kept == (len(read.prompt) - 1,)
     assert read.continuations == tuple(tuple(tokenizer().encode(option.reply or "")) for option in calls)
+    # mini writes a call's name and its first argument as one token: whatever goes on beyond the option counts.
+    assert read.endings is not None
+    for way, endings, call in zip(read.continuations, read.endings, calls, strict=True):
+        assert len(endings) == len(way)
+        assert way[-1] in endings[-1]
+        ended = [text((*way[:place], token)) for place, tokens in enumerate(endings) for token in tokens]
+        assert len(ended) > 1
+        assert all(written.replace(" call", "call").startswith(call.reply or "") for written in ended)
+    assert (answer.value, answer.confidence) == ("GetWeather", pytest.approx(0.9))
+    assert answer.label_mass == pytest.approx(0.5)
+
+
+def test_a_reply_on_a_canvas_is_noise_alone():
+    calls = (Option(value="play", reply="<|tool_call>call:PlayMusic{"), Option(value="none", reply="No"))
+    question = Question(kind="choice", instructions="", options=calls, form="reply")
+    driver = Driver(lambda *_: (0.7, 0.3), mass=0.5)
+    answer, *_ = answers(decided(driver, question, reader="canvas", second_reader=False))
+    first, again = driver.reads
+    assert isinstance(first, CanvasRead)
+    assert isinstance(again, CanvasRead)
+    assert (first.canvas, first.slots, first.draws, again.draws) == ((-1,) * 48, (), (0,), (1, 2, 3))
+    assert first.texts is not None
+    assert (first.texts.end_ids, len(first.texts.whole)) == ((), 2)
+    assert again.prompt == first.prompt == prompt("The cat sat.")
+    assert answer.probabilities == pytest.approx((0.7, 0.3))
+    assert answer.label_mass == pytest.approx(0.5)
+
+
+def test_options_by_their_own_text_on_a_canvas():
+    pets = choice("Which pet?", ["a cat", "a dog", "a rather long answer"], form="text")
+    driver = Driver(lambda read, draw, slot: [(0.2, 0.5, 0.3), (0.5, 0.3, 0.2)][draw])
+    answer, *_ = answers(decided(driver, pets, reader="canvas", draws=2, gate_nats=None))
+    (read,) = driver.reads
+    assert isinstance(read, CanvasRead)
+    assert read.canvas == (-1,) * 16
+    assert read.texts is not None
+    assert read.texts.end_ids == (5, 1)
+    assert answer.probabilities == pytest.approx((0.35, 0.4, 0.25))
+    # Looked at again, they are listed in other orders; what is read stays in the question's own.
+    driver = Driver(lambda *_: (0.2, 0.5, 0.3))
+    decided(driver, pets, reader="canvas", more_draws=2, second_reader=False)
+    listed = [re.findall(r"^- (.*)$", text(read.prompt), re.M)[0] for read in driver.reads]
+    assert listed == ["a cat", "a dog", "a rather long answer"]
+    assert {read.texts for read in driver.reads if isinstance(read, CanvasRead)} == {driver.reads[0].texts}
 
 
 def test_texts_that_no_reading_tells_apart_are_refused():

@@ -28,6 +28,18 @@ OPTIONS = {
 }
 
 
+@pytest.fixture(params=["explicit", "broad"])
+def parting(request, monkeypatch):
+    """Whether classes of tokens are summed as a whole."""
+    module._made.cache_clear()
+    if request.param == "broad":
+        monkeypatch.setattr("redraft.core.automaton.EXPLICIT", 1)
+        monkeypatch.setattr("redraft.core.automaton.BROAD_LEAST", 1)
+    yield
+    module._made.cache_clear()
+
+
+@pytest.mark.usefixtures("parting")
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_whole_reply_weighs_what_all_its_spellings_do(name, seed):

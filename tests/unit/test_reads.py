@@ -79,6 +79,28 @@ def test_a_canvas_of_several_slots_is_the_same_built_by_hand(engine):
         assert found.log_probs == pytest.approx(table[slot.position, [519, 545]].tolist(), abs=1e-5)
 
 
+def test_a_canvas_of_several_slots_is_the_same_through_initial_canvas_and_pins(engine):
+    line = engine.encode("1: A\n2: B\n3: C")
+    held = tuple(NOISE if i % 4 == 2 else token for i, token in enumerate(line))
+    canvas = (*held, 5, *[1] * (15 - len(held)))
+    places = [place for place, token in enumerate(canvas) if token == NOISE]
+    read = canvas_read(engine, canvas=canvas, slots=tuple(Slot(position=p, token_ids=(519,)) for p in places))
+    (reading,) = engine.read([read])
+    model = engine.model
+    start = CanvasNoise(read.seed, 0, len(canvas), model.config.vocab_size, model.device).start(0).tolist()
+    by_hand = [start[place] if token == NOISE else token for place, token in enumerate(canvas)]
+    how = {"seed": read.seed, "tools": None, "initial_canvas": by_hand, "canvas_length": len(canvas),
+           "max_new_tokens": len(canvas), "t_max": 1.0, "t_min": 1.0, "max_denoising_steps": 1}  # fmt: skip
+    found = reading.draws[0].slots
+    free = next(engine.stream(list(read.prompt), **how))
+    assert [free.entropy_nats[place] for place in places] == pytest.approx([s.entropy_nats for s in found], abs=1e-4)
+    assert [free.token_ids[place] for place in places] == [slot.argmax for slot in found]
+    held = next(engine.stream(list(read.prompt), pinned=[p for p in range(len(canvas)) if p not in places], **how))
+    # A reply with pins bars its end before the last of them: only there may it differ.
+    for place, slot in zip(places, found, strict=True):
+        assert held.token_ids[place] == slot.argmax or slot.argmax in engine.defaults.end_ids
+
+
 def test_draws_differ_and_are_the_same_again(engine):
     read = canvas_read(engine, draws=(0, 1, 2))
     (first,), (again,) = engine.read([read]), engine.read([read])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from redraft.core.automaton import TokenAutomaton
+if TYPE_CHECKING:
+    # It needs numpy, for which `redraft --help` would wait.
+    from redraft.core.automaton import TokenAutomaton
 
 NOISE = -1
 

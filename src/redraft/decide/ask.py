@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from redraft.core.errors import ContextLengthError, OptionError, QuestionError
+from redraft.core.errors import ContextLengthError, OptionError, PromptError, QuestionError
 from redraft.core.questions import DecideOptions, Question
 from redraft.core.reads import CanvasRead, CausalRead, Texts
 from redraft.decide import canvases
@@ -117,25 +117,64 @@ class Ask:
         Returns:
             The looks; the numbers of questions that must go by themselves.
         """
-        most = canvases.widest(self.known, self.options.width)
-        for parts in range(1, len(puts)):
-            made: list[Look] = []
-            runs = canvases.evenly(len(puts), parts)
-            for run in (run for run in runs if len(run) > 1):
-                look = self._joint([puts[i] for i in run], draws, most)
-                if look is None:
-                    break
-                made.append(look)
-            else:
-                return made, [puts[run[0]][0] for run in runs if len(run) == 1]
-        return [], [number for number, _ in puts]
+        room = self.known.max_context - self.prompts.shared - canvases.SIXTEEN
+        least = {number: self.prompts.least(put) for number, put in puts}
+        # Whatever has no room beside the shortest would part all the others.
+        alone = [number for number, tokens in least.items() if tokens + min(least.values()) > room]
+        left = [(number, put) for number, put in puts if number not in alone]
+        while len(left) > 1:
+            looks, others, is_done = self._evenly(left, least, draws)
+            alone += others
+            if is_done:
+                return looks, sorted(alone)
+            left = [(number, put) for number, put in left if number not in others]
+        return [], sorted([*alone, *(number for number, _ in left)])
 
-    def _joint(self, puts: Sequence[tuple[int, Put]], draws: Sequence[int], most: int) -> Look | None:
-        """A canvas of these, None where there is no room for them."""
-        asked = [put for _, put in puts]
-        lines = canvases.lines_of(self.labels, asked, most)
+    def _evenly(
+        self, puts: Sequence[tuple[int, Put]], least: Mapping[int, int], draws: Sequence[int]
+    ) -> tuple[list[Look], list[int], bool]:
+        """The looks of a division into as few even runs as there is room for; the numbers of questions that go by
+        themselves; and whether the division stands, or must be made anew without those, since no prompt holds them."""
+        for parts in range(1, len(puts)):
+            runs = canvases.evenly(len(puts), parts)
+            several = [run for run in runs if len(run) > 1]
+            if not all(
+                self._may_fit([puts[i][1] for i in run], sum(least[puts[i][0]] for i in run)) for run in several
+            ):
+                continue
+            looks: list[Look] = []
+            for run in several:
+                look = self._joint([puts[i] for i in run], draws)
+                if look is None:
+                    unfit = [puts[i][0] for i in run if not self._fits(puts[i][1])]
+                    if unfit:
+                        return [], unfit, False
+                    break
+                looks.append(look)
+            else:
+                return looks, [puts[run[0]][0] for run in runs if len(run) == 1], True
+        return [], [number for number, _ in puts], True
+
+    def _may_fit(self, puts: Sequence[Put], least: int) -> bool:
+        """Whether a canvas has room for the lines of these, and the context for so many tokens before it."""
+        lines = canvases.lines_of(self.labels, puts, canvases.widest(self.known, self.options.width))
         if lines is None:
-            return None
+            return False
+        width = len(canvases.of_lines(self.known, lines, self.options.width).ids)
+        return self.prompts.shared + least + width <= self.known.max_context
+
+    def _fits(self, put: Put) -> bool:
+        try:
+            self._fitting(lambda: self.prompts.of([put], joint=True), canvases.SIXTEEN)
+        except QuestionError:
+            return False
+        return True
+
+    def _joint(self, puts: Sequence[tuple[int, Put]], draws: Sequence[int]) -> Look | None:
+        """A canvas of these, None where there is no room for them in a prompt."""
+        asked = [put for _, put in puts]
+        lines = canvases.lines_of(self.labels, asked, canvases.widest(self.known, self.options.width))
+        assert lines is not None
         canvas = canvases.of_lines(self.known, lines, self.options.width)
         try:
             prompt = self._fitting(lambda: self.prompts.of(asked, joint=True), len(canvas.ids))
@@ -165,7 +204,7 @@ class Ask:
         """A prompt that leaves so many positions of the context behind it.
 
         Raises:
-            QuestionError: it does not.
+            QuestionError: it does not, or cannot be made.
         """
         most = self.known.max_context
         try:
@@ -173,6 +212,8 @@ class Ask:
             length, more = len(prompt.ids), ""
         except ContextLengthError as error:
             prompt, length, more = None, error.prompt_tokens, "at least "
+        except PromptError as error:
+            raise QuestionError("instructions", f"cannot be put to this model: {error}") from None
         if prompt is None or length + behind > most:
             reason = f"are too long: prompt and answer have {more}{length + behind} tokens, the context holds {most}"
             raise QuestionError("instructions", reason)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from redraft.core.errors import ContextLengthError
+from redraft.core.errors import ContextLengthError, PromptError
 from redraft.core.options import EXACT_BITS
 from redraft.decide import prompts
 from redraft.decide.known import Known
@@ -86,6 +86,18 @@ class Prompts:
         ids = self._short if self._behind else self._before
         if len(ids) + least > self._known.max_context:
             raise ContextLengthError(len(ids), self._known.max_context)
+
+    @property
+    def shared(self) -> int:
+        """Tokens that the prompt of every question begins with, where the state stands before it."""
+        return len(self._before)
+
+    def least(self, put: Put) -> int:
+        """About how many tokens a question's own lines take, without all that stands around them."""
+        try:
+            return len(self._known.encode(prompts.block(put, 1)))
+        except PromptError:
+            return 0
 
     @cached_property
     def _before(self) -> tuple[int, ...]:

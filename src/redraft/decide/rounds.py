@@ -66,7 +66,6 @@ class _Rounds:
         self.refused = {n: each for n, each in enumerate(questions) if isinstance(each, Refusal)}
         self.found = {number: Evidence() for number in self.questions}
         self.costs = ReadCosts()
-        self.looked_again: set[int] = set()
 
     def run(self) -> Generator[list[Read], list[Reading], Decisions]:
         """All rounds."""
@@ -87,7 +86,6 @@ class _Rounds:
     def draws(self) -> Conversation:
         """Further looks at what is above the gate, of other noise and in other orders."""
         doubtful = self._doubtful() if self.options.more_draws else []
-        self.looked_again.update(doubtful)
         canvas = [number for number in doubtful if self.found[number].other == "causal"]
         causal = [number for number in doubtful if self.found[number].other == "canvas"]
         yield from self._read(chain(self._of_other_noise(canvas), self._in_other_orders(causal)), "draws")
@@ -96,10 +94,8 @@ class _Rounds:
         """A look by the other reader at what is still above the gate."""
         if not (self.options.second_reader and self.ask.known.canvas_length):
             return
-        doubtful = self._doubtful()
-        self.looked_again.update(doubtful)
         draws = range(self.options.draws)
-        looks = (self._alone(number, self.found[number].other, draws, None) for number in doubtful)
+        looks = (self._alone(number, self.found[number].other, draws, None) for number in self._doubtful())
         yield from self._read(chain.from_iterable(looks), "second reader")
 
     def decisions(self, started: float) -> Decisions:
@@ -110,7 +106,7 @@ class _Rounds:
             reads=costs.reads,
             canvas_reads=by_reader.get("canvas", 0),
             causal_reads=by_reader.get("causal", 0),
-            reread=len(self.looked_again),
+            reread=sum(len(seen.stages) > 1 for seen in self.found.values()),
             abstained=sum(isinstance(each, Refusal) and each.code == "abstained" for each in answers),
             prompt_tokens=costs.prompt_tokens,
             cached_tokens=costs.cached_tokens,
@@ -142,7 +138,8 @@ class _Rounds:
         together = [n for n in numbers if self.options.joint and self.ask.labels.together(self.questions[n])]
         if len(together) < 2:
             return [[number] for number in numbers]
-        return [together, *[[number] for number in numbers if number not in set(together)]]
+        apart = set(numbers).difference(together)
+        return [together, *[[number] for number in numbers if number in apart]]
 
     def _of_other_noise(self, numbers: Sequence[int]) -> Iterator[Look]:
         """Further draws of canvases: those of one prompt as draws of one read."""

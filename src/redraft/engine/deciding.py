@@ -66,6 +66,7 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
     return Known(
         tokenize=lambda messages: admission.prompt_ids(messages, resolved),
         encode=admission.encoded,
+        encode_text=admission.encoded_text,
         constraints=lambda: admission.constraints,
         end_id=fill if close is None else close,
         end_ids=tuple(sorted(ends)),

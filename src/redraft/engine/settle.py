@@ -41,7 +41,7 @@ class Settle:
             chosen = self._redrafted(sequence, state, canvas)
             if chosen is None:
                 return None
-        elif options.logprobs:
+        elif options.logprobs or (sequence.fields is not None and sequence.fields.is_judged):
             chosen = self._judged(sequence, canvas)
         else:
             return self._commit(sequence, state, canvas, None, empty=place is not None)
@@ -152,15 +152,17 @@ class Settle:
         if sequence.constraint is not None and sequence.strict:
             # What lies behind the budget is fill, and no end that the model has set.
             canvas = canvas[: sequence.budget - before]
+        self._see_fields(sequence, state, canvas)
         ids, text, shown = sequence.reply.add(canvas)
         if own is not None:
             costs.disagreements += sum(token != wanted for token, wanted in zip(ids, own, strict=False))
         log_probs, doubts = None, []
         if judged is not None:
-            log_probs = judged.log_probs.tolist()[: len(ids)]
-            doubts = [place for place in judged.doubts if place < len(ids)]
-            sequence.logprobs += log_probs
-            sequence.doubts += [before + place for place in doubts]
+            sequence.logprobs += judged.log_probs.tolist()[: len(ids)]
+            if sequence.options.logprobs or sequence.options.redraft:
+                log_probs = judged.log_probs.tolist()[: len(ids)]
+                doubts = [place for place in judged.doubts if place < len(ids)]
+                sequence.doubts += [before + place for place in doubts]
             sequence.last_hidden = judged.last_hidden
         elif not sequence.finished:
             # Encoded only because another canvas follows it.
@@ -178,6 +180,17 @@ class Settle:
             logprobs=None if log_probs is None else tuple(log_probs),
             doubts=tuple(doubts),
         )
+
+    def _see_fields(self, sequence: Sequence, state: CanvasState, canvas: list[int]) -> None:
+        """Takes down what the last step says of the fields that this canvas decides."""
+        if sequence.fields is None or state.seen is None:
+            return
+        ids = cut_at_end(canvas, sequence.reply.end_ids, sequence.budget - sequence.committed)
+        if ids and ids[-1] in sequence.reply.end_ids:
+            ids = ids[:-1]
+        started = time.perf_counter()
+        sequence.fields.see(self.model, state.seen, state.pinned, sequence.reply.token_ids, ids, sequence.room())
+        sequence.costs.denoise_s += time.perf_counter() - started
 
 
 def follow(sequence: Sequence, token_ids: list[int]) -> None:

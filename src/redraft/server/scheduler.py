@@ -99,8 +99,18 @@ class Scheduler:
         """Gives places back."""
         self._reserved -= count
 
-    def check_memory(self, prepared: Prepared) -> None:
+    def check_memory(
+        self,
+        prepared: Prepared,
+        what: str = "prompt and max_tokens together need",
+        mend: str = "shorten the prompt or lower max_tokens",
+        param: str = "max_tokens",
+    ) -> None:
         """Whether a request may wait: as many times what may run may be under way in bytes as may in places.
+
+        Args:
+            prepared: the request.
+            what, mend, param: for the error: what is too large, how it gets smaller, and the field.
 
         Raises:
             ApiError: 429 if not; 400 where it could never run.
@@ -108,10 +118,9 @@ class Scheduler:
         wanted, most = prepared.memory_bytes, self.request_bytes
         if wanted > most:
             message = (
-                f"prompt and max_tokens together need {_megabytes(wanted)} of keys and values, this server has "
-                f"{_megabytes(most)} for them: shorten the prompt or lower max_tokens"
+                f"{what} {_megabytes(wanted)} of keys and values, this server has {_megabytes(most)} for them: {mend}"
             )
-            raise ApiError(400, message, param="max_tokens", code="request_too_large")
+            raise ApiError(400, message, param=param, code="request_too_large")
         if self._bytes + wanted > most * (1 + self.settings.max_waiting / self.settings.max_running):
             message = f"requests of {_megabytes(self._bytes)} are under way: try again later"
             raise ApiError(429, message, code="queue_full", headers={"retry-after": self._patience()})
