@@ -134,6 +134,33 @@ DATASETS = (
         ),
     ),
     Dataset(
+        name="decider",
+        purpose="typed questions about such requests: to train on, to calibrate, to measure",
+        sources=(SNIPS, CLINC150),
+        products=(
+            Product(
+                name="train.jsonl",
+                rows=28_738,
+                sha256="585db8e8cf815d48e23b2ef2e2a5c79395b1708468611356d5003a5ccefcab97",
+            ),
+            Product(
+                name="dev.jsonl",
+                rows=1_621,
+                sha256="81c0aff2e6b21aee8f2a59c1acc55a86b3037e505ac72b4f3481b7d218258385",
+            ),
+            Product(
+                name="test.jsonl",
+                rows=1_595,
+                sha256="8223e0f6f04071f22e34a4269aba7743836e4052968dcfe1b9f679a324911ad2",
+            ),
+            Product(
+                name="scope.jsonl",
+                rows=1_413,
+                sha256="edee81d99563914c95e3b2f45d341dc1e8e9f64ea5ebb2272c086cfbc07ac4b6",
+            ),
+        ),
+    ),
+    Dataset(
         name="mini",
         purpose="what mini was trained on, and the held-out tenths",
         sources=(SNIPS, CLINC150),
