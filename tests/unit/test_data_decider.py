@@ -217,7 +217,7 @@ def test_labelled_rows_name_their_answers():
 
 
 def test_rows_are_the_same_in_every_process():
-    """Neither the seed of hashes nor the order in which the rows come decides anything about a row."""
+    """The seed of hashes decides nothing."""
     program = "from unit.test_data_decider import FILES; import json; print(json.dumps(FILES))"
     paths = [str(ROOT / "src"), str(ROOT / "tests")]
     found = subprocess.run(

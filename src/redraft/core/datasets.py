@@ -141,22 +141,22 @@ DATASETS = (
             Product(
                 name="train.jsonl",
                 rows=28_738,
-                sha256="585db8e8cf815d48e23b2ef2e2a5c79395b1708468611356d5003a5ccefcab97",
+                sha256="7ac35313fd91f7cbd4f5fba7630864ca7c9d44401a9b51f91d6f7905b80e97f9",
             ),
             Product(
                 name="dev.jsonl",
                 rows=1_621,
-                sha256="81c0aff2e6b21aee8f2a59c1acc55a86b3037e505ac72b4f3481b7d218258385",
+                sha256="3ef3706d662c0b1787ffa1b0e771a210cb8cfc5749b1b56a79571c7f49e016ba",
             ),
             Product(
                 name="test.jsonl",
                 rows=1_595,
-                sha256="8223e0f6f04071f22e34a4269aba7743836e4052968dcfe1b9f679a324911ad2",
+                sha256="f58b765246372cf57d253f4dccca4cc90419b861c832fade819d87b9ca233c82",
             ),
             Product(
                 name="scope.jsonl",
-                rows=1_413,
-                sha256="edee81d99563914c95e3b2f45d341dc1e8e9f64ea5ebb2272c086cfbc07ac4b6",
+                rows=1_391,
+                sha256="43352203db320fe52ad007b5e9fc28b402ac3ea739a1306df238c262ac697f61",
             ),
         ),
     ),

@@ -52,10 +52,12 @@ class Asker:
     Attributes:
         values: what other requests fill an argument with, by its name.
         missing: share of the choices that the right option is left out of.
+        wide: share of the choices that have up to ten options, not up to six.
     """
 
     values: Mapping[str, Sequence[str]]
     missing: float
+    wide: float = 1.0
 
     def ask(self, request: Request, draws: Draws) -> Asked | None:
         """A question about the request; None where the one that was drawn does not go with it."""
@@ -68,7 +70,7 @@ class Asker:
     def skill(self, request: Request, draws: Draws) -> Asked:
         """What is it for? Some of the wrong options are about the same."""
         asked = draws.one(("What does the user want?", "Which skill is this for?", "What is the request for?"))
-        count = _count(draws, request)
+        count = self._count(request, draws)
         near = [skill for skill in SKILLS.get(request.domain or "", ()) if skill != request.skill]
         nearby = draws.some(near, draws.below(min(len(near), count) + 1))
         far = [skill for skill in EVERY_SKILL if skill != request.skill and skill not in nearby]
@@ -79,20 +81,20 @@ class Asker:
         """What is that about?"""
         asked = draws.one(("What is the request about?", "Which subject is this?"))
         others = draws.shuffled([domain for domain in DOMAINS if domain != request.domain])
-        return self._choice(asked, "subject", request.domain, others[: _count(draws, request)], draws)
+        return self._choice(asked, "subject", request.domain, others[: self._count(request, draws)], draws)
 
     def call(self, request: Request, draws: Draws) -> Asked:
         """Which function serves it?"""
         others = draws.shuffled([name for name in CALLS if name != request.call])
         return self._choice(
-            "Which function is to be called?", "call", request.call, others[: _count(draws, request)], draws
+            "Which function is to be called?", "call", request.call, others[: self._count(request, draws)], draws
         )
 
     def value(self, request: Request, draws: Draws) -> Asked | None:
         """What is an argument's value?"""
         if (slot := self._slot(request, draws)) is None:
             return None
-        value, others = request.arguments[slot], self._others(request, slot, draws, min(_count(draws, request), 7))
+        value, others = request.arguments[slot], self._others(request, slot, draws, min(self._count(request, draws), 7))
         asked = draws.one((f"Which {SLOTS[slot]} is named?", f"What is the {SLOTS[slot]}?"))
         return self._choice(asked, SLOTS[slot], value, others, draws) if others else None
 
@@ -102,7 +104,7 @@ class Asker:
             return None
         value = request.arguments[slot]
         others = draws.shuffled([name for name in SLOTS if request.arguments.get(name, "").lower() != value.lower()])
-        words = [SLOTS[name] for name in others[: min(_count(draws, request), 7)]]
+        words = [SLOTS[name] for name in others[: min(self._count(request, draws), 7)]]
         return self._choice(f'What is "{value}"?', "part", SLOTS[slot], words, draws)
 
     def is_about(self, request: Request, draws: Draws) -> Asked | None:
@@ -178,6 +180,11 @@ class Asker:
         found = values.index(right) if right in values else None
         return Asked(question=choice(asked, values, name=name), answer=found)
 
+    def _count(self, request: Request, draws: Draws) -> int:
+        """Of the wrong options; two at least where all are wrong, and up to 25 now and then."""
+        most = 25 if draws.chance(0.02) else 9 if draws.chance(self.wide) else 5
+        return max(1 + draws.below(most), 2 if request.skill is None else 1)
+
     def _slot(self, request: Request, draws: Draws) -> str | None:
         slots = [name for name in request.arguments if name in SLOTS]
         return draws.one(slots) if slots else None
@@ -197,17 +204,12 @@ _CHOICES_OF_CALLS: tuple[_Ask, ...] = (Asker.skill, Asker.skill, Asker.domain, A
 _CHOICES_OF_INTENTS: tuple[_Ask, ...] = (Asker.skill, Asker.skill, Asker.skill, Asker.domain)
 _OF_CALLS: tuple[_Ask, ...] = (
     *(Asker.skill, Asker.skill, Asker.domain, Asker.call, Asker.value, Asker.value, Asker.slot),
-    *(Asker.is_about, Asker.is_for, Asker.names, Asker.is_value),
+    *(Asker.is_about, Asker.is_about, Asker.is_for, Asker.is_for, Asker.names, Asker.is_value),
     *(Asker.length, Asker.rating, Asker.party, Asker.details),
 )
 _OF_INTENTS: tuple[_Ask, ...] = (
-    *(Asker.skill,) * 5, *(Asker.domain,) * 2, *(Asker.is_about,) * 2, *(Asker.is_for,) * 2, Asker.length
+    *(Asker.skill,) * 4, *(Asker.domain,) * 2, *(Asker.is_about,) * 3, *(Asker.is_for,) * 3, Asker.length
 )  # fmt: skip
-
-
-def _count(draws: Draws, request: Request) -> int:
-    """Of the wrong options: 1 to 9, and up to 25 now and then; two at least where all are wrong."""
-    return max(1 + draws.below(25 if draws.chance(0.03) else 9), 2 if request.skill is None else 1)
 
 
 def _predicate(asked: str, name: str, right: bool) -> Asked:

@@ -18,7 +18,7 @@ from redraft.decide.state import State
 # What is answered where no option is right, so that the labels have little of the whole vocabulary there.
 NONE = "none"
 # Bounds that keep a prompt within a local layer's window: characters of all questions, and lines of a canvas of 48.
-_MOST_CHARACTERS = 1000
+_MOST_CHARACTERS = 800
 _MOST_QUESTIONS = 11
 
 
@@ -32,7 +32,7 @@ def split(snips: Iterable[Mapping[str, Any]], clinc150: Iterable[Mapping[str, st
     for request in (*map(_of_snips, snips), *map(_of_clinc150, clinc150)):
         parts[part_of(request.text)].append(request)
     askers = {name: Asker(values=_values(requests), missing=0.0) for name, requests in parts.items()}
-    teaching = Asker(values=askers["train"].values, missing=0.12)
+    teaching = Asker(values=askers["train"].values, missing=0.12, wide=0.25)
     tricky = Asker(values=askers["test"].values, missing=1.0)
     return {
         "train.jsonl": [taught(request, teaching) for request in parts["train"]],
@@ -109,7 +109,7 @@ def _conversation(request: Request, asked: Sequence[Asked], draws: Draws, *, joi
 
 
 def _how_many(draws: Draws) -> int:
-    return 2 + draws.below(_MOST_QUESTIONS - 1 if draws.chance(0.2) else 6)
+    return 2 + draws.below(_MOST_QUESTIONS - 1 if draws.chance(0.2) else 5)
 
 
 def _row(request: Request, asked: Sequence[Asked]) -> dict[str, Any]:
