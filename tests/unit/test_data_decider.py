@@ -190,14 +190,17 @@ def test_answers_are_labels_of_what_is_asked():
         blocks = re.split(r"(?:^|\n\n)Question[^\n]*", asked)[1:]
         assert len(blocks) == len(lines)
         for block, answer in zip(blocks, lines, strict=True):
-            how = re.search(r"Answer (yes or no|with one letter|with one number)\.", block)[1]
+            how = re.search(
+                r"Answer (yes or no|with one letter|with one number|with one of these, word for word)\.", block
+            )[1]
             kinds[how, answer == NONE] += 1
-            listed = re.findall(r"^([A-Z]|\d): ", block, re.MULTILINE)
+            listed = re.findall(r"^- (.*)" if "these" in how else r"^([A-Z]|\d): ", block, re.MULTILINE)
             assert answer in (("yes", "no") if how == "yes or no" else (*listed, NONE))
             assert len(listed) >= (0 if how == "yes or no" else 2)
     assert kinds["with one letter", True] > 20
     assert not kinds["yes or no", True]
     assert min(kinds["yes or no", False], kinds["with one number", False], kinds["with one letter", False]) > 50
+    assert kinds["with one of these, word for word", False] > 50
 
 
 def test_labelled_rows_name_their_answers():

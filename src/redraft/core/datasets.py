@@ -141,7 +141,7 @@ DATASETS = (
             Product(
                 name="train.jsonl",
                 rows=28_738,
-                sha256="7ac35313fd91f7cbd4f5fba7630864ca7c9d44401a9b51f91d6f7905b80e97f9",
+                sha256="c9569286532fbfb61feb57414f4c49e637f30ccba5fbdf42dced8f17d6567b60",
             ),
             Product(
                 name="dev.jsonl",

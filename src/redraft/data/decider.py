@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from redraft.core.questions import Question
@@ -51,12 +52,17 @@ def part_of(text: str) -> str:
 
 
 def taught(request: Request, asker: Asker) -> dict[str, Any]:
-    """A conversation about a request: a question alone, or several jointly."""
+    """A conversation about a request: a question alone, by labels or by its options' own text, or several jointly.
+
+    What a text means is learned from options by their own text, long before which letter stands for which.
+    """
     draws = Draws("taught", request.text)
+    if draws.chance(0.4) and (asked := asker.choose(request, draws)) is not None:
+        by_text = replace(asked, question=replace(asked.question, form="text"))
+        return _conversation(request, [by_text], draws, joint=False)
     joint = draws.chance(0.7)
-    return _conversation(
-        request, asked_about(request, asker, draws, _how_many(draws) if joint else 1), draws, joint=joint
-    )
+    count = _how_many(draws) if joint else 1
+    return _conversation(request, asked_about(request, asker, draws, count), draws, joint=joint)
 
 
 def labelled(request: Request, asker: Asker) -> dict[str, Any] | None:
@@ -109,7 +115,7 @@ def _conversation(request: Request, asked: Sequence[Asked], draws: Draws, *, joi
 
 
 def _how_many(draws: Draws) -> int:
-    return 2 + draws.below(_MOST_QUESTIONS - 1 if draws.chance(0.2) else 5)
+    return 2 + draws.below(_MOST_QUESTIONS - 1 if draws.chance(0.15) else 4)
 
 
 def _row(request: Request, asked: Sequence[Asked]) -> dict[str, Any]:
