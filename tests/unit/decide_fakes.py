@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cli_fakes import generation
-from deciding import Driver, known, options_of, text
 
+from deciding import Driver, known, options_of, text
 from redraft.core.decisions import Decisions
 from redraft.core.questions import DecideOptions
 from redraft.core.reads import CanvasRead, Read

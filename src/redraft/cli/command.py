@@ -105,6 +105,19 @@ class Command(_Grouped, TyperCommand):
 class Group(_Grouped, TyperGroup):
     """A command that has others below it, its own options in groups."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As every group, but that nothing of its own is looked at on the way to one below: typer would import pydantic
+        for it, which takes a help as long as all the rest."""
+        if not args or args[0] not in self.commands:
+            return super().parse_args(ctx, args)
+        own, self.params = self.params, []
+        try:
+            rest = super().parse_args(ctx, args)
+        finally:
+            self.params = own
+        ctx.params = {each.name: each.get_default(ctx) for each in own if each.expose_value}
+        return rest
+
 
 def _write_as_it_stands(formatter: Any, text: str) -> None:
     # What is wrapped cannot be copied.

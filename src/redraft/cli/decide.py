@@ -10,7 +10,7 @@ import typer
 from redraft.cli.calibrate import calibrate
 from redraft.cli.command import SETTINGS, Debug, Group, add_command
 from redraft.cli.decide_options import Questions, askable, questions_in, with_decide_options
-from redraft.cli.options import Help, Json, Model, Quiet, with_loading_flags
+from redraft.cli.options import EagerHelp, Json, Model, Quiet, with_loading_flags
 from redraft.cli.values import text_of
 from redraft.core.errors import InputError
 from redraft.core.questions import DecideOptions
@@ -50,14 +50,14 @@ def decide(
     as_json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
-    show_help: Help = False,
+    show_help: EagerHelp = False,
 ) -> None:
     given = [name for name, value in (("--state", state), ("--text", text), ("--states", states)) if value is not None]
     if context.invoked_subcommand is not None:
         if given or questions is not None:
             raise InputError(f"options of {context.invoked_subcommand} stand behind its name")
         return
-    if show_help or not (given or questions):
+    if not (given or questions):
         typer.echo(context.get_help())
         raise typer.Exit
     if len(given) != 1:
@@ -163,7 +163,7 @@ def _state(state: str | None, text: str | None) -> Any:
     return state_in(show.read_text()) if state == "-" else read_state(state)
 
 
-app.callback()(decide)
+app.callback(add_help_option=False)(decide)
 add_command(
     app,
     calibrate,

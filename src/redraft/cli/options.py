@@ -19,6 +19,12 @@ from redraft.core.options import GenerationOptions, Mode
 from redraft.core.presets import PRESETS
 
 
+def _print_help(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
 def one_of(*choices: str) -> Callable[[str], list[str]]:
     """What completes a value that has few; the shell itself knows files and directories."""
     return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
@@ -62,6 +68,12 @@ Workers = Annotated[
 ]
 # A group's own --help makes typer import pydantic on the way to every command: twice the time of a help.
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
+# The same of a group that has options besides: it is looked at before them.
+EagerHelp = Annotated[
+    bool,
+    typer.Option("--help", "-h", help="Show this message and exit.", is_eager=True, expose_value=False,
+                 callback=_print_help, rich_help_panel=OUTPUT),
+]  # fmt: skip
 Json = Annotated[bool, option("Print one JSON document on stdout, and nothing else.", "--json", panel=OUTPUT)]
 Live = Annotated[
     bool | None,

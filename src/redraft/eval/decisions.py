@@ -131,7 +131,8 @@ def evaluate(
     Returns:
         Measures of all questions, `by_kind` where there are several, `costs`, and `flips`.
     """
-    asked = ask(engine, rows, options, lambda done, total: on_progress("asking", done, total))
+    turns = 3 if flips else 1
+    asked = ask(engine, rows, options, lambda done, total: on_progress("asking", done, turns * total))
     found = outcomes(rows, asked, raw=options.calibration is None)
     result = measured(found) | {"calibrated": options.calibration is not None}
     kinds = sorted({each.kind for each in found})
@@ -140,8 +141,15 @@ def evaluate(
     result["costs"] = costs(rows, asked)
     if flips:
         result["flips"] = {
-            "order": _flips(engine, rows, asked, options, lambda d, t: on_progress("reversed order", d, t), order=True),
-            "noise": _flips(engine, rows, asked, options, lambda d, t: on_progress("other noise", d, t), order=False),
+            name: _flips(
+                engine,
+                rows,
+                asked,
+                options,
+                lambda done, total, turn=turn, name=name: on_progress(f"other {name}", turn * total + done, 3 * total),
+                order=name == "order",
+            )
+            for turn, name in enumerate(("order", "noise"), start=1)
         }
     return result
 

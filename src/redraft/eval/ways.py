@@ -79,10 +79,10 @@ def compare(
         ways = [way for way in ways if not (way.changes or {}).get("joint")]
     found: dict[str, list[Outcome]] = {}
     result: dict[str, Any] = {}
-    for way in ways:
+    for turn, way in enumerate(ways):
 
-        def move(done: int, total: int, name: str = way.name) -> None:
-            on_progress(name, done, total)
+        def move(done: int, total: int, name: str = way.name, turn: int = turn) -> None:
+            on_progress(name, turn * total + done, len(ways) * total)
 
         if way.changes is None:
             found[way.name], spent = _written(engine, rows, options, move)
