@@ -148,8 +148,11 @@ def _many(
     if as_json:
         show.print_json({"out": str(out), **counts})
         return
-    parts = [f"{counts['asked']} of {show.count(counts['rows'], 'row', 'rows')} asked"]
-    parts += [f"{counts[name]} {said}" for name, said in (("abstained", "answers withheld"), ("errors", "errors"))]
+    parts = [
+        f"{counts['asked']} of {show.count(counts['rows'], 'row', 'rows')} asked",
+        f"{show.count(counts['abstained'], 'answer', 'answers')} withheld",
+        show.count(counts["errors"], "error", "errors"),
+    ]
     show.print_note(f"{' · '.join(parts)}: {out}")
 
 
