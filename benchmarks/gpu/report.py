@@ -14,7 +14,7 @@ from typing import Any
 
 from tables import FORMS, markdown, points
 
-_OTHERS = ("verify", "engine", "kernels", "agreement", "energy", "tune")
+_OTHERS = ("verify", "engine", "reads", "kernels", "agreement", "energy", "tune")
 # Between two reports of a run that is under way.
 _EVERY_S = 10.0
 _LONGEST = 10

@@ -58,6 +58,7 @@ PARTS = {
     "int4": Part("points", "run", ("int4",)),
     "fp8": Part("points", "run", ("fp8",)),
     "bf16": Part("points", "run", ("bf16",)),
+    "reads": Part("reads"),
     "transformers": Part("transformers_side"),
     "agreement": Part("agreement"),
     "kernels": Part("alone"),

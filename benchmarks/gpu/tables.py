@@ -21,6 +21,7 @@ def markdown(results: dict[str, Any], shape: str) -> str:
         "By part, ms (floor)": _parts(steps),
         "Programmatic dependent launch": _dependent(results["pdl"]),
         "The autoregressive mode": _causal(steps),
+        "Reads, int4": _reads(results["reads"]),
         "transformers, bf16, the same weights": _peers(results, shape),
         "Kernels, caches cold": _kernels(results),
         "Checks": _checks(results),
@@ -81,10 +82,10 @@ def _steps(steps: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def points(form: dict[str, Any]) -> Iterator[tuple[int, int, int, dict[str, Any]]]:
-    """(experts, context, batch, point) of every step that was tried."""
+def points(form: dict[str, Any], leading: str = "experts") -> Iterator[tuple[int, int, int, dict[str, Any]]]:
+    """(experts, context, batch, point) of every step that was tried; or, led by widths, of every read."""
     for first, contexts in form.items():
-        if not first.startswith("experts_"):
+        if not first.startswith(f"{leading}_"):
             continue
         for second, batches in contexts.items():
             for third, point in batches.items():
@@ -119,6 +120,17 @@ def _dependent(found: dict[str, Any]) -> Iterator[str]:
             f"- int4, {experts} experts, {at} cached, batch {batch}: {point['step_ms']:.3f} ms, device "
             f"{point['device_ms']:.3f} ms, captured: {point['captured']}, same bits: {point.get('same_bits')}"
         )
+
+
+def _reads(found: dict[str, Any]) -> Iterator[str]:
+    for width, batch, slots, point in points(found, "width"):
+        if "read_ms" in point:
+            yield (
+                f"- {width} positions, batch {batch}, {slots} slots: {point['read_ms']:.3f} ms, "
+                f"{point['decisions_per_s']:.0f} decisions a second"
+            )
+    if "largest_difference_nats" in found.get("mini", {}):
+        yield f"- mini against the CPU: at most {found['mini']['largest_difference_nats']:.2e} nats apart"
 
 
 def _causal(steps: dict[str, Any]) -> Iterator[str]:

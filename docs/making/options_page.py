@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from redraft.cli.options import _descriptions, generation_flags
+from redraft.cli.options import descriptions, generation_flags
 from redraft.core.option_groups import GROUPS, OptionGroup
 from redraft.core.options import _OF_CANVASES, GenerationOptions
 from redraft.server.schema import ChatRequest, Diffusion
@@ -93,7 +93,7 @@ def _cells(field: dataclasses.Field[Any]) -> Iterator[str]:
 
 def _told(group: OptionGroup) -> Iterator[str]:
     """What each option of a group does, in the words of its docstring."""
-    said = _descriptions()
+    said = descriptions()
     for name in group.names:
         if name not in said:
             raise ValueError(f"GenerationOptions does not describe {name!r}")

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from redraft.core.changes import GenerationChanges
+from redraft.core.decisions import Answer, Decisions, Refusal
 from redraft.core.draft import Draft
 from redraft.core.engine import Engine, Prompt, Request
 from redraft.core.errors import (
@@ -18,6 +19,7 @@ from redraft.core.errors import (
     ModelNotFoundError,
     OptionError,
     PromptError,
+    QuestionError,
     RecipeError,
     RedraftError,
     SchemaError,
@@ -25,6 +27,7 @@ from redraft.core.errors import (
 )
 from redraft.core.events import Commit, Event
 from redraft.core.options import GenerationOptions
+from redraft.core.questions import DecideOptions, Option, Question, choice, predicate, score
 from redraft.core.results import Doubt, Generation, GenerationStats, ModelInfo, ToolCall
 
 if TYPE_CHECKING:
@@ -34,10 +37,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answer",
     "CheckpointError",
     "Commit",
     "ContextLengthError",
     "DataError",
+    "DecideOptions",
+    "Decisions",
     "Doubt",
     "Draft",
     "Engine",
@@ -51,17 +57,24 @@ __all__ = [
     "InputError",
     "ModelInfo",
     "ModelNotFoundError",
+    "Option",
     "OptionError",
     "Prompt",
     "PromptError",
+    "Question",
+    "QuestionError",
     "RecipeError",
     "RedraftError",
+    "Refusal",
     "Request",
     "SchemaError",
     "ToolCall",
     "UnknownOptionError",
+    "choice",
     "load",
     "load_model",
+    "predicate",
+    "score",
 ]
 
 # What needs torch is imported on first use: `redraft --help` must not wait for it.

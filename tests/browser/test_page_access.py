@@ -18,7 +18,7 @@ def test_the_order_of_the_keyboard_is_that_of_the_eye(page):
         if element.tag_name == "body":
             break
         seen.append(element.get_attribute("id") or element.get_attribute("class"))
-    first = ["show-chat", "show-infill", "new", "open-history", "open-settings", "conversation"]
+    first = ["show-chat", "show-infill", "show-decide", "new", "open-history", "open-settings", "conversation"]
     assert seen[: len(first)] == first
     assert [*dict.fromkeys(seen[len(first) :])][:4] == ["example", "text", "send", "compare"]
 

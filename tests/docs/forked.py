@@ -33,7 +33,7 @@ def serve(path: str) -> None:
 
     # The command does so before it imports torch, which reads it once.
     spin_briefly()
-    for module in ("checkpoint.convert", "cli", "engine.load", "eval.text", "eval.tool_calls"):
+    for module in ("checkpoint.convert", "cli", "engine.load", "eval.text", "eval.tool_calls", "eval.ways"):
         importlib.import_module(f"redraft.{module}")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:

@@ -35,7 +35,7 @@ UNRUN = {
 # What a server's address and key are called where nobody knows them yet.
 _ADDRESS, _KEYS = "127.0.0.1:8000", ("the key that was printed", "the-key-that-was-printed", "the-key")
 # What is added to commands so that they take seconds: to all what changes no reply, the rest where nothing is shown.
-AS_WELL = {r"redraft eval (?!.*--workers)": "--workers 1"}
+AS_WELL = {r"redraft eval (?!decisions|.*--workers)": "--workers 1"}
 SHORTER = {
     r"redraft eval (?!.*--limit)": "--limit 6",
     r"redraft plan\b(?!.*--quick)": "--quick",
@@ -173,7 +173,10 @@ class Stage:
         body = json.loads(block.text)
         if not isinstance(body, dict) or "model" not in body or self.server is None:
             return []
-        routes = {"messages": "chat/completions", "prompt": "completions", "text": "infill"}
+        routes = {
+            "messages": "chat/completions", "prompt": "completions", "text": "infill", "input": "decisions",
+            "state": "systemone",
+        }  # fmt: skip
         route = next((path for name, path in routes.items() if name in body), None)
         if route is None:
             return []
@@ -186,11 +189,15 @@ class Stage:
         return []
 
     def _yaml(self, block: Block) -> list[str]:
-        """A recipe loads."""
+        """A recipe loads; so do questions, and each can be asked."""
+        from redraft.core.decisions import Refusal
+        from redraft.decide.files import read_questions
         from redraft.train.recipe import read_recipe
 
         path = self.folder / (block.title or ".stage/recipe.yaml")
         path.write_text(block.text, encoding="utf-8")
+        if re.search(r"^ +type: (noul|predicate|choice|score)$", block.text, re.MULTILINE):
+            return [question.reason for question in read_questions(path) if isinstance(question, Refusal)]
         read_recipe(path, [])
         return []
 

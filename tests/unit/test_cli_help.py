@@ -51,7 +51,19 @@ def test_no_command_prints_the_help(capsys):
 
 
 @pytest.mark.parametrize(
-    "path", [[], ["run"], ["eval", "tool-calls"], ["data", "get"], ["bench"], ["plan"], ["quantize"]]
+    "path",
+    [
+        [],
+        ["run"],
+        ["eval", "tool-calls"],
+        ["data", "get"],
+        ["bench"],
+        ["plan"],
+        ["quantize"],
+        ["decide"],
+        ["decide", "calibrate"],
+        ["eval", "decisions"],
+    ],
 )
 def test_help_waits_for_nothing_heavy(path):
     """How long it takes is measured in benchmarks/first_answer.py."""

@@ -24,7 +24,8 @@ from redraft.core.options import GenerationOptions
 
 COMMAND = [sys.executable, "-m", "redraft"]
 LEAVES = [["run"], ["chat"], ["serve"], ["train"], ["bench"], ["plan"], ["quantize"], ["export"], ["presets"],
-          ["eval", "tool-calls"], ["eval", "text"], ["data", "list"], ["data", "get"]]  # fmt: skip
+          ["eval", "tool-calls"], ["eval", "text"], ["eval", "decisions"], ["decide"], ["decide", "calibrate"],
+          ["data", "list"], ["data", "get"]]  # fmt: skip
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 
 
@@ -69,7 +70,8 @@ def test_examples_of_groups_are_taken(title):
     takers = [path for path in LEAVES if command_of(path)._takes(EXAMPLES[title])]
     assert takers
     for path in takers:
-        needed = ["hello"] if path == ["run"] else ["--data", "rows.jsonl"] if path[0] == "eval" else []
+        needed = {"run": ["hello"], "eval": ["--data", "rows.jsonl"], "calibrate": ["rows.jsonl", "--out", "c.json"]}
+        needed = needed.get(path[-1], needed.get(path[0], []))
         given = command_of(path).make_context("x", [*needed, *words]).params
         assert any(value not in (None, False) for value in given.values())
 

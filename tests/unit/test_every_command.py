@@ -126,6 +126,11 @@ def command_eval(model: str, tmp_path: Path) -> list[str]:
     return ["eval", "tool-calls", "--data", str(tmp_path / "rows.jsonl"), "--model", model, *short]
 
 
+def command_decide(model: str, tmp_path: Path) -> list[str]:
+    asked = json.dumps([{"type": "noul", "instructions": "Is it?"}])
+    return ["decide", "--text", "hello", "--questions", asked, "--model", model, "--threads", "1"]
+
+
 def command_bench(model: str, tmp_path: Path) -> list[str]:
     fixed = ["--steps", "1", "--repetitions", "1", "--threads", "1", "--prompt-tokens", "4", "--dtype", "float32"]
     return ["bench", "--model", model, *fixed]
@@ -159,8 +164,8 @@ def command_train(model: str, tmp_path: Path) -> list[str]:
     return ["train", str(tmp_path / "recipe.yaml")]
 
 
-COMMANDS = (command_run, command_chat, command_serve, command_eval, command_bench, command_plan, command_quantize,
-            command_calibrate, command_export, command_train)  # fmt: skip
+COMMANDS = (command_run, command_chat, command_serve, command_eval, command_decide, command_bench, command_plan,
+            command_quantize, command_calibrate, command_export, command_train)  # fmt: skip
 # What cannot work, and is refused; all else that is read does work.
 CANNOT = {("gemma4", command_bench), ("gemma4", command_train)}
 TRAINS = ("plain", "published gptq", "published mlx-4bit", "published fp8-dynamic")

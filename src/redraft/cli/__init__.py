@@ -16,6 +16,7 @@ from redraft.cli.bench import bench
 from redraft.cli.chat import chat
 from redraft.cli.command import SETTINGS, Debug, add_command
 from redraft.cli.data import app as data_app
+from redraft.cli.decide import app as decide_app
 from redraft.cli.eval import app as eval_app
 from redraft.cli.options import Help
 from redraft.cli.plan import plan
@@ -69,6 +70,7 @@ add_command(
 add_command(
     app, train, "train", "redraft train recipes/mini/mini.yaml", "redraft train my.yaml --data my.jsonl --set steps=100"
 )
+app.add_typer(decide_app, name="decide")
 app.add_typer(eval_app, name="eval")
 app.add_typer(data_app, name="data")
 add_command(

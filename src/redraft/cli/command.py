@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from redraft.cli import errors
 from redraft.core.option_groups import GROUPS
 
 # Titles of groups that are no generation options.
 MODEL, OUTPUT = "Model and machine", "Output"
+ASKED = "How it is found out"
 DOORS, LIMITS, SERVED = "Where and for whom", "Limits", "What is served"
 EXAMPLES: Mapping[str, str] = {group.title: group.example for group in GROUPS} | {
     MODEL: "--model path/to/diffusiongemma --quantize int8 --threads 2",
     DOORS: "--host 0.0.0.0 --api-key-file key.txt",
+    ASKED: "--joint --draws 4 --least-confidence 0.8",
     SERVED: "--known-tools --log-prompts prompts.jsonl",
     LIMITS: "--max-running 4 --timeout 120",
 }
@@ -58,14 +60,14 @@ def add_command(app: typer.Typer, function: Callable[..., None], name: str, *exa
     app.command(name, cls=Command, epilog="\n".join(examples))(command)
 
 
-class Command(TyperCommand):
-    """One command. Its options are listed by their `rich_help_panel`, in which rich itself has no part; its epilog is
-    examples, one a line."""
+class _Grouped:
+    """Options are listed by their `rich_help_panel`, in which rich itself has no part; the epilog is examples, one a
+    line."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Arguments, then the groups in the order in which they first come, each with its example."""
         sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        for parameter in self.get_params(ctx):
+        for parameter in self.get_params(ctx):  # type: ignore[attr-defined]
             record = parameter.get_help_record(ctx)
             if record is not None:
                 own = "Arguments" if parameter.param_type_name == "argument" else "Options"
@@ -80,17 +82,41 @@ class Command(TyperCommand):
                     formatter.write_dl(records)
                     if self._takes(example := EXAMPLES.get(title)):
                         _write_as_it_stands(formatter, f"e.g. {example}")
+        if isinstance(self, TyperGroup):
+            self.format_commands(ctx, formatter)
 
     def _takes(self, example: str | None) -> bool:
-        known = {name for parameter in self.params for name in parameter.opts}
+        known = {name for parameter in self.params for name in parameter.opts}  # type: ignore[attr-defined]
         return example is not None and known.issuperset(re.findall(r"--[a-z][\w-]*", example))
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Examples."""
-        if self.epilog:
+        epilog = self.epilog  # type: ignore[attr-defined]
+        if epilog:
             with formatter.section("Examples"):
-                for line in self.epilog.splitlines():
+                for line in epilog.splitlines():
                     _write_as_it_stands(formatter, line)
+
+
+class Command(_Grouped, TyperCommand):
+    """One command, its options in groups."""
+
+
+class Group(_Grouped, TyperGroup):
+    """A command that has others below it, its own options in groups."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As every group, but that nothing of its own is looked at on the way to one below: typer would import pydantic
+        for it, which takes a help as long as all the rest."""
+        if not args or args[0] not in self.commands:
+            return super().parse_args(ctx, args)
+        own, self.params = self.params, []
+        try:
+            rest = super().parse_args(ctx, args)
+        finally:
+            self.params = own
+        ctx.params = {each.name: each.get_default(ctx) for each in own if each.expose_value}
+        return rest
 
 
 def _write_as_it_stands(formatter: Any, text: str) -> None:

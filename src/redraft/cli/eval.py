@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from redraft.cli.command import SETTINGS, Debug, add_command
+from redraft.cli.eval_decisions import decisions
 from redraft.cli.options import Help, Json, Model, with_generation_options, with_loading_flags
 from redraft.core.errors import InputError
 
@@ -146,3 +147,12 @@ add_command(
 
 
 add_command(app, text, "text", "redraft eval text --data my.jsonl")
+
+
+add_command(
+    app,
+    decisions,
+    "decisions",
+    "redraft eval decisions --data rows.jsonl --questions questions.yaml",
+    "redraft eval decisions --data rows.jsonl --compare --limit 300 --json",
+)

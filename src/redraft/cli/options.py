@@ -19,6 +19,12 @@ from redraft.core.options import GenerationOptions, Mode
 from redraft.core.presets import PRESETS
 
 
+def _print_help(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
 def one_of(*choices: str) -> Callable[[str], list[str]]:
     """What completes a value that has few; the shell itself knows files and directories."""
     return lambda incomplete: [choice for choice in choices if choice.startswith(incomplete)]
@@ -62,6 +68,12 @@ Workers = Annotated[
 ]
 # A group's own --help makes typer import pydantic on the way to every command: twice the time of a help.
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
+# The same of a group that has options besides: it is looked at before them.
+EagerHelp = Annotated[
+    bool,
+    typer.Option("--help", "-h", help="Show this message and exit.", is_eager=True, expose_value=False,
+                 callback=_print_help, rich_help_panel=OUTPUT),
+]  # fmt: skip
 Json = Annotated[bool, option("Print one JSON document on stdout, and nothing else.", "--json", panel=OUTPUT)]
 Live = Annotated[
     bool | None,
@@ -82,14 +94,14 @@ _CHOICES = {"preset": tuple(PRESETS), "mode": typing.get_args(Mode), "tool_choic
 def generation_flags() -> dict[str, inspect.Parameter]:
     """One keyword parameter for each generation option that a flag can spell, unset by default, as typer wants it."""
     hints = typing.get_type_hints(GenerationOptions)
-    descriptions = _descriptions()
-    kinds = {name: _SPELLED.get(name) or _scalar(hint) for name, hint in hints.items()}
+    said = descriptions()
+    kinds = {name: _SPELLED.get(name) or scalar(hint) for name, hint in hints.items()}
     flags = {}
     for group in GROUPS:
         for name in (name for name in group.names if kinds[name] is not None):
             metavar = _METAVARS.get(name) or _METAVARS_OF_TYPES.get(kinds[name])
             completing = one_of(*_CHOICES[name]) if name in _CHOICES else None
-            flag = option(descriptions.get(name), panel=group.title, metavar=metavar, autocompletion=completing)
+            flag = option(said.get(name), panel=group.title, metavar=metavar, autocompletion=completing)
             annotation = Annotated[kinds[name] | None, flag]
             kind = inspect.Parameter.KEYWORD_ONLY
             flags[name] = inspect.Parameter(name, kind, default=None, annotation=annotation)
@@ -104,7 +116,7 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
         given = {name: value for name, value in values.items() if value is not None and value != []}
         return {name: parsed(name, value) for name, value in given.items()}
 
-    return _with_flags(command, "options", generation_flags(), gathered)
+    return with_flags(command, "options", generation_flags(), gathered)
 
 
 def with_loading_flags(*, workers: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -124,10 +136,10 @@ def with_loading_flags(*, workers: bool = False) -> Callable[[Callable[..., None
         memory = values.pop("memory")
         return values | {"memory_gb": memory}
 
-    return lambda command: _with_flags(command, "loading", flags, gathered)
+    return lambda command: with_flags(command, "loading", flags, gathered)
 
 
-def _with_flags(
+def with_flags(
     command: Callable[..., None],
     place: str,
     flags: dict[str, inspect.Parameter],
@@ -138,7 +150,7 @@ def _with_flags(
     flags = {name: flag for name, flag in flags.items() if name not in own}
 
     @functools.wraps(command)
-    def with_flags(**arguments: Any) -> None:
+    def flagged(**arguments: Any) -> None:
         found = gathered({name: arguments.pop(name) for name in flags})
         command(**arguments, **{place: found})
 
@@ -147,12 +159,12 @@ def _with_flags(
         for name, parameter in own.items()
         for flag in (flags.values() if name == place else (parameter,))
     ]
-    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {}
-    return with_flags
+    flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flagged.__annotations__ = {}
+    return flagged
 
 
-def _scalar(hint: Any) -> type | None:
+def scalar(hint: Any) -> type | None:
     """The type that a flag of this option parses to; None for options that no single word can express."""
     if isinstance(hint, types.UnionType):
         [hint] = [member for member in typing.get_args(hint) if member is not type(None)]
@@ -161,8 +173,9 @@ def _scalar(hint: Any) -> type | None:
     return hint if hint in (bool, int, float, str) else None
 
 
-def _descriptions() -> dict[str, str]:
-    attributes = inspect.cleandoc(GenerationOptions.__doc__ or "").partition("Attributes:\n")[2]
+def descriptions(options: type = GenerationOptions) -> dict[str, str]:
+    """What the attributes of a dataclass of options mean, as its docstring says."""
+    attributes = inspect.cleandoc(options.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n {8,}\S.*)*)", attributes, re.MULTILINE)
     said = {name: " ".join(text.replace("`", "").split()) for name, text in entries}
     return {name: text[:1].upper() + text[1:] for name, text in said.items()}

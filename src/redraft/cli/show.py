@@ -165,9 +165,9 @@ def count(number: int, one: str, many: str) -> str:
 
 
 @contextlib.contextmanager
-def progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr; yields what moves it: done, total."""
-    with bar(name) as move:
+def progress(name: str, total: int | None = None, first: int = 0) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; yields what moves it: done, total. `first`: how many an earlier run has done."""
+    with bar(name, total, first=first) as move:
         yield lambda done, total: move(done, total, "")
 
 

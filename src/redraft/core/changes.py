@@ -35,6 +35,7 @@ class GenerationChanges(TypedDict, total=False):
     tool_choice: str
     parallel_tool_calls: bool
     response_format: Mapping[str, Any] | None
+    probabilities: bool
     logprobs: bool
     redraft: int
     canvas_length: int | None

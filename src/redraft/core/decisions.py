@@ -7,24 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from redraft.core.calibration import Calibration as Calibration
 from redraft.core.questions import Question
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What labelled rows have said about a model's probabilities.
-
-    Attributes:
-        temperatures: by the key of a question (see `redraft.decide.calibration.key_of`), or by its kind.
-        thresholds: by the same, the confidence from which on answers were as accurate as was wanted.
-        bound_to: what it was found out with: model, quantisation, prompt form, reader, draws; another is refused.
-        measured: figures of the rows that it was not fitted on.
-    """
-
-    temperatures: Mapping[str, float]
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    bound_to: Mapping[str, Any] = field(default_factory=dict)
-    measured: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +136,17 @@ class DecisionStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Decisions:
-    """Answers to the questions about one state, in the order of the questions."""
+    """Answers to the questions about one state.
+
+    Attributes:
+        answers: in the order of the questions.
+        stats: what they cost.
+        found_with: what their probabilities depend on besides the questions: what a calibration of them is bound to.
+    """
 
     answers: tuple[Answer | Refusal, ...]
     stats: DecisionStats
+    found_with: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str | int) -> Answer | Refusal:
         """By the question's number, or by its name."""

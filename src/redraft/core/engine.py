@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Unpack
+from typing import Any, Literal, Protocol, Unpack
 
 from redraft.core.changes import GenerationChanges
 from redraft.core.checks import shown
 from redraft.core.decisions import Decisions
 from redraft.core.errors import OptionError
-from redraft.core.events import Event
+from redraft.core.events import Event, Final, News
 from redraft.core.options import GenerationOptions
 from redraft.core.questions import DecideOptions
 from redraft.core.reads import Read, Reading
@@ -56,9 +56,8 @@ class Prepared(Protocol):
         """What its keys and values may come to take."""
         ...
 
-    @property
-    def options(self) -> GenerationOptions:
-        """With every default filled in, the seed too."""
+    def lost(self, finish_reason: Literal["cancelled", "error"], error: str | None = None) -> Final:
+        """What it ends with where the engine has not ended it."""
         ...
 
 
@@ -75,14 +74,14 @@ class Running(Protocol):
         ...
 
     def cancel(self, prepared: Prepared) -> None:
-        """The request takes part no more; its `Generation` comes with the next step."""
+        """The request takes part no more; its last event comes with the next step."""
         ...
 
     def clear(self) -> None:
         """Gives up every request, without a word of it."""
         ...
 
-    def step(self) -> list[tuple[Prepared, Event]]:
+    def step(self) -> list[tuple[Prepared, News]]:
         """One denoising step of each request, or a piece of its prompt, or a token of the causal mode; whatever one of
         them dies of, it alone ends with an error."""
         ...
@@ -197,9 +196,7 @@ class Engine(Protocol):
         """
         ...
 
-    def decide(
-        self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any
-    ) -> Decisions:
+    def decide(self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any) -> Decisions:
         """Typed questions about a state, each answered with a probability for each of its options.
 
         Nothing is generated: the probabilities are read from one denoising step of a canvas that is never committed,
@@ -220,7 +217,7 @@ class Engine(Protocol):
         ...
 
     def decide_many(
-        self, states: Iterable[Any], questions: Any, options: DecideOptions | None = None, **changes: Any
+        self, states: Iterable[Any], questions: Any, /, options: DecideOptions | None = None, **changes: Any
     ) -> Iterator[Decisions]:
         """The same questions about several states, which share what is encoded of the questions.
 
@@ -229,7 +226,7 @@ class Engine(Protocol):
         ...
 
     def deciding(
-        self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any
+        self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any
     ) -> Generator[list[Read], list[Reading], Decisions]:
         """`decide` as a conversation with whoever runs its reads: yields lists of them, is sent their readings."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from redraft.core.draft import Draft
+from redraft.core.reads import Readings
 from redraft.core.results import Generation
 
 
@@ -32,3 +33,6 @@ class Commit:
 
 
 Event = Draft | Commit | Generation
+# What requests under way tell: a reply its events, reads one alone; and what they end with.
+News = Event | Readings
+Final = Generation | Readings

@@ -54,7 +54,7 @@ GROUPS = (
         title="Steering",
         question="What form must the reply have, and what of it is known already?",
         example="""--response-format '{"type": "object", "properties": {"age": {"type": "integer"}}}'""",
-        names=("response_format", "initial_canvas", "pinned"),
+        names=("response_format", "probabilities", "initial_canvas", "pinned"),
     ),
     OptionGroup(
         title="Tools",

@@ -50,6 +50,7 @@ class GenerationOptions:
         tool_choice: "auto", "none", "required" or the name of a tool.
         parallel_tool_calls: whether a reply may make several calls.
         response_format: a JSON schema, regex or choice list that the reply must match.
+        probabilities: whether the fields of a JSON schema come with the probabilities of their values, beside the text.
         logprobs: whether the causal mode's log-probabilities are wanted; they cost one encode a canvas.
         redraft: most rounds in which doubted tokens of a canvas are drafted again.
         canvas_length: positions of a canvas, at most the checkpoint's; None is the checkpoint's. Short replies in short
@@ -82,6 +83,7 @@ class GenerationOptions:
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
     response_format: Mapping[str, Any] | None = None
+    probabilities: bool = False
     logprobs: bool = False
     redraft: int = 0
     canvas_length: int | None = None
@@ -147,8 +149,9 @@ class GenerationOptions:
         if self.response_format is not None and not isinstance(self.response_format, Mapping):
             raise OptionError(f"response_format must be a mapping with a 'type', got {shown(self.response_format)}")
         self._check_canvas()
-        if self.redraft and self.mode != "diffusion":
-            raise OptionError(f"redraft belongs to mode='diffusion', not to {self.mode!r}")
+        for name in ("redraft", "probabilities"):
+            if getattr(self, name) and self.mode != "diffusion":
+                raise OptionError(f"{name} belongs to mode='diffusion', not to {self.mode!r}")
 
     def _check_canvas(self) -> None:
         canvas, pinned = self.initial_canvas, integers("pinned", self.pinned)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from redraft.core.calibration import Calibration
 from redraft.core.checks import at_least, flag, shown
 from redraft.core.errors import OptionError, QuestionError, UnknownOptionError
 from redraft.core.options import EXACT_BITS
-
-if TYPE_CHECKING:
-    from redraft.core.decisions import Calibration
 
 MOST_QUESTIONS = 400
 MOST_OPTIONS = 255
@@ -144,7 +142,7 @@ class DecideOptions:
         width: positions of a canvas; None: as few as hold the answer, in sixteens.
         seed: of the noise; None: a function of the prompt, so that a question asked again has the same answer.
         empty_thought: whether an empty thought stands before the answer, as larger models write one; None: where the
-            model's files say so, else where its tokenizer knows thoughts.
+            model's chat template knows thoughts.
         calibration: what `redraft decide calibrate` has found out about this model and these questions.
     """
 

@@ -1,10 +1,13 @@
-"""Reads: one look at what the model would write, of which nothing is kept. What `decide/` asks and `engine/` answers."""
+"""Reads: one look at what the model would write, of which nothing is kept. `decide/` asks, `engine/` answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from redraft.core.automaton import TokenAutomaton
+if TYPE_CHECKING:
+    # It needs numpy, for which `redraft --help` would wait.
+    from redraft.core.automaton import TokenAutomaton
 
 NOISE = -1
 
@@ -30,10 +33,11 @@ class Texts:
     sequences that spell it and end there, of the product of the canvas's own probabilities.
 
     Attributes:
-        automaton: takes every option, and whatever follows it.
+        automaton: takes every option; what stands behind one it does not say.
         whole: of each option, the automaton's states in which it is whole.
-        end_ids: tokens that may stand behind it, end-of-turn first.
-        fill_ids: tokens that may stand behind those.
+        end_ids: tokens that may stand behind it, end-of-turn first; none where it is but what a reply begins with:
+            anything may follow then, and no edge leads on from where it is whole.
+        fill_ids: tokens that may stand behind those, up to the canvas's end.
     """
 
     automaton: TokenAutomaton
@@ -75,12 +79,15 @@ class CausalRead:
         prompt, kept: as in `CanvasRead`.
         token_ids: tokens whose log-probabilities are wanted, as the next one.
         continuations: texts in tokens whose log-probabilities are wanted, each as a whole.
+        endings: of each continuation, for each of its places, tokens with which it is whole there: what is wanted then
+            is any of the texts that begin as it does and go on with one of these. None: it is whole with its last.
     """
 
     prompt: tuple[int, ...]
     kept: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     continuations: tuple[tuple[int, ...], ...] = ()
+    endings: tuple[tuple[tuple[int, ...], ...], ...] | None = None
 
 
 Read = CanvasRead | CausalRead

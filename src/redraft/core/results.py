@@ -52,6 +52,39 @@ class Doubt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ValueProbability:
+    """One value of a field.
+
+    Attributes:
+        value: as JSON has it.
+        probability: that the field has it.
+    """
+
+    value: Any
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldProbability:
+    """What the model thinks of a field that it has written; `redraft.engine.fields` says how that is found.
+
+    Attributes:
+        path: keys from the reply's root on.
+        value: what the reply has there.
+        probability: of that value.
+        source: "canvas": from all that the canvas could have become; "causal": of the value's tokens, as the causal
+            mode would have written them.
+        probabilities: of each value that the schema allows; empty where these are too many.
+    """
+
+    path: tuple[str, ...]
+    value: Any
+    probability: float
+    source: Literal["canvas", "causal"]
+    probabilities: tuple[ValueProbability, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationStats:
     """What a generation cost. A token counts when the user gets it.
 
@@ -134,6 +167,7 @@ class Generation:
         raw: the reply as it was written, markers included; `doubts` count its characters.
         logprobs: nats, the causal mode's log-probability of each of `token_ids`; None where nobody asked.
         doubts: what it would hardly have written; empty where nobody asked.
+        fields: what it thinks of each field of its schema, where `probabilities` were asked for.
         filled: what the holes of `infill` and `edit` got.
         ignored: options that were given and had no effect.
         reel: its drafts, for a notebook to show; None where nobody kept them. It is part of no JSON and of no
@@ -154,6 +188,7 @@ class Generation:
     raw: str = ""
     logprobs: tuple[float, ...] | None = None
     doubts: tuple[Doubt, ...] = ()
+    fields: tuple[FieldProbability, ...] = ()
     filled: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     reel: Reel | None = field(default=None, compare=False)

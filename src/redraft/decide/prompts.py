@@ -1,7 +1,7 @@
 """How questions are put to the model: the wording that a calibration is bound to, and that a model is tuned on.
 
-Each question is a block of lines; the state stands before the blocks, or behind them. Alone, a question is answered with
-a label and nothing else; with others, with a line for each: its number, a colon and its label.
+Each question is a block of lines; the state stands before the blocks, or behind them. Alone, a question is answered
+with a label and nothing else; with others, with a line for each: its number, a colon and its label.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Put:
         if self.labels == "yes/no":
             return ("yes", "no")
         if self.labels == "text":
-            return tuple(option.text for option in self.question.options)
+            return tuple(text_of(self.question, option) for option in self.question.options)
         if self.labels == "digit":
             return tuple(DIGITS[:count])
         place = {option: listed for listed, option in enumerate(self.order)}
@@ -72,7 +72,7 @@ def block(put: Put, number: int | None) -> str:
     question, texts = put.question, put.texts
     lines = [f"Question: {question.instructions}" if number is None else f"Question {number}: {question.instructions}"]
     for option in put.order:
-        lines += _line(question.options[option], texts[option], put.labels, question.kind)
+        lines += _line(question, question.options[option], texts[option], put.labels)
     return "\n".join([*lines, _ANSWER[put.labels]])
 
 
@@ -99,9 +99,14 @@ def before(state: State) -> str:
     return f"{state.text}\n\n"
 
 
-def _line(option: Option, label: str, labels: LabelKind, kind: str) -> list[str]:
+def text_of(question: Question, option: Option) -> str:
+    """How a question calls one of its options: a predicate's are yes and no."""
+    return {True: "yes", False: "no"}[bool(option.value)] if question.kind == "predicate" else option.text
+
+
+def _line(question: Question, option: Option, label: str, labels: LabelKind) -> list[str]:
     if labels == "yes/no":
         return [] if option.description is None else [f"{label}: {option.description}"]
-    shown = {True: "yes", False: "no"}[bool(option.value)] if kind == "predicate" else option.text
+    shown = text_of(question, option)
     meant = "" if option.description is None else f" ({option.description})"
     return [f"- {shown}{meant}" if labels == "text" else f"{label}: {shown}{meant}"]

@@ -11,6 +11,7 @@ from redraft.core.checks import shown
 from redraft.core.errors import PromptError, QuestionError
 from redraft.text.messages import ROLES, check_values, checked_messages
 
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     """What questions are asked about.

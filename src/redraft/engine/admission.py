@@ -14,6 +14,7 @@ from redraft.core.errors import ContextLengthError, OptionError, PromptError
 from redraft.core.options import EXACT_BITS, GenerationOptions
 from redraft.core.presets import PRESETS
 from redraft.engine.defaults import Defaults
+from redraft.engine.fields import FieldWatch, watch_of
 from redraft.engine.given import check_text, checked_ids, kind_of
 from redraft.engine.reply import Reply
 from redraft.engine.sequence import Sequence
@@ -103,6 +104,7 @@ class Admission:
             strict=formatted or resolved.tool_choice not in ("auto", "none"),
             wanted_calls=called_names(resolved),
             instead=tuple(found for found in instead if found is not None),
+            fields=self._fields(resolved, thinking) if resolved.probabilities else None,
         )
         self._lay_out(sequence)
         check_start(sequence)
@@ -173,6 +175,12 @@ class Admission:
         union = options.with_changes(tools=tools, tool_choice="auto")
         return [made(union, spells_calls=cramped), made(instead), own]
 
+    def _fields(self, options: GenerationOptions, thinking: bool) -> FieldWatch:
+        """What watches the fields of a reply that is one JSON value."""
+        if options.response_format is not None and _has_parts(options, thinking):
+            raise OptionError("probabilities belong to a reply that is its JSON alone: without tools and thoughts")
+        return watch_of(self.constraints, options.response_format)
+
     def _opens_thought(self, ids: list[int]) -> bool:
         """Whether a prompt ends inside a thought."""
         if self.tokenizer is None:
@@ -227,6 +235,12 @@ class Admission:
         if self.tokenizer is None:
             raise PromptError("this model's directory has no tokenizer: give token ids")
         return self._bounded(PromptText(text, Shield({})), most)
+
+    def encoded_text(self, text: str) -> list[int]:
+        """The ids of a text in which a marker is text, as in what someone typed."""
+        assert self.tokenizer is not None
+        shield = Shield.against(self.tokenizer.beginnings, text)
+        return PromptText(shield.over(text), shield).encode(self.tokenizer)
 
     def _bounded(self, text: PromptText, most: int | None) -> list[int]:
         assert self.tokenizer is not None

@@ -115,6 +115,9 @@ class Beside:
         except (NothingLeftError, OptionError) as error:
             sequence.fail_held(error)
             return choice
+        if sequence.fields is not None:
+            # The graph's next step writes over its own.
+            state.seen = hidden[row].clone()
         state.held = HeldStep(own=argmax, own_entropy=entropy, entropy=drawn.entropy, local=drawn.local)
         sure = torch.maximum(drawn.local, drawn.entropy).to(entropy.dtype)
         written = moved([drawn.argmax, drawn.sample, sure], found.argmax.device)

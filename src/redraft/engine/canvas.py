@@ -56,6 +56,7 @@ class CanvasState:
         least_entropy: nats, the least mean entropy so far.
         candidates: argmax canvases of the steps in which it fell.
         stale: steps since then.
+        seen: [L, D] of the last step's positions, where the fields of a schema are watched.
         held: what the last step under a constraint said beside its results; None without one.
         standstill: how long the model has not come round to the constraint.
 
@@ -81,6 +82,7 @@ class CanvasState:
     least_entropy: float = float("inf")
     candidates: list[Tensor] = field(default_factory=list)
     stale: int = 0
+    seen: Tensor | None = None
     held: HeldStep | None = None
     standstill: Standstill = field(default_factory=Standstill)
 

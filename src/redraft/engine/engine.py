@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import Any, Unpack
 
 from redraft.core.changes import GenerationChanges
 from redraft.core.checks import shown
+from redraft.core.decisions import Decisions
 from redraft.core.draft import Draft
 from redraft.core.engine import Engine, Prompt, Request, Running
-from redraft.core.errors import InputError, OptionError, PromptError
-from redraft.core.events import Event
+from redraft.core.errors import InputError, PromptError
+from redraft.core.events import Event, Final
 from redraft.core.options import GenerationOptions
+from redraft.core.questions import DecideOptions
+from redraft.core.reads import Read, Reading
 from redraft.core.reel import Recorder
 from redraft.core.results import Generation, ModelInfo
+from redraft.engine import filling
 from redraft.engine.admission import Admission
+from redraft.engine.deciding import driven, each_state, known_of, options_with, prepared_reads, readings_of, rounds_of
 from redraft.engine.defaults import Defaults
-from redraft.engine.given import check_text, checked_span, requests_of
-from redraft.engine.infill import holes_of, tree_of
-from redraft.engine.loop import CanvasLoop
+from redraft.engine.given import requests_of
+from redraft.engine.loop import CanvasLoop, UnderWay
 from redraft.engine.outcome import outcome
 from redraft.engine.prefix import BUDGET_BYTES, PrefixCache
-from redraft.engine.running import PreparedRequest, RunningRequests
+from redraft.engine.read import ReadList
+from redraft.engine.running import PreparedReads, PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
 from redraft.engine.stops import ENCODE_CHUNK
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
-from redraft.text.output import Reading
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -55,7 +59,9 @@ class LocalEngine(Engine):
         self.max_context = max_context or model.config.max_position_embeddings
         self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context)
         self.prefixes = PrefixCache(prefix_cache_bytes)
-        self._loop = CanvasLoop(model, exact=exact, graphs=not exact, on_encoded=self._remember)
+        self._loop = CanvasLoop(
+            model, exact=exact, graphs=not exact, on_encoded=self._remember, prefixes=lambda: self.prefixes
+        )
         self._name, self._directory = name, directory
         self._request_bytes = request_bytes
 
@@ -145,6 +151,37 @@ class LocalEngine(Engine):
     ) -> Generation:
         return self._whole(self.prepare_edit(text, span, instruction, options, **changes))
 
+    def decide(self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any) -> Decisions:
+        return driven(self.deciding(state, questions, options, **changes), self.read)
+
+    def decide_many(
+        self, states: Iterable[Any], questions: Any, /, options: DecideOptions | None = None, **changes: Any
+    ) -> Iterator[Decisions]:
+        shared = options_with(options, changes)
+        if shared.state == "auto":
+            shared = shared.with_changes(state="behind")
+        return each_state(states, lambda state: self.decide(state, questions, shared))
+
+    def deciding(
+        self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any
+    ) -> Generator[list[Read], list[Reading], Decisions]:
+        chosen = options_with(options, changes)
+        info = self.info
+        identity = {
+            "model": info.name, "parameters": info.parameters, "dtype": info.dtype, "quantization": info.quantization
+        }  # fmt: skip
+        return rounds_of(known_of(self.admission, identity, chosen), state, questions, chosen)
+
+    def read(self, reads: Rows[Read]) -> list[Reading]:
+        under_way = prepared_reads(self.admission, reads).sequence
+        while under_way.reads and not under_way.finished:
+            list(self._loop.tick([under_way]))
+        under_way.finish = under_way.finish or "stop"
+        return readings_of(under_way.result())
+
+    def prepare_reads(self, reads: Rows[Read]) -> PreparedReads:
+        return prepared_reads(self.admission, reads)
+
     def prepare(
         self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
     ) -> PreparedRequest:
@@ -157,11 +194,7 @@ class LocalEngine(Engine):
         options: GenerationOptions | None = None,
         **changes: Unpack[GenerationChanges],
     ) -> PreparedRequest:
-        check_text("text", text)
-        pieces, lengths = holes_of(text)
-        if prompt is None:
-            prompt = "Fill in the gaps: " + "___".join(pieces)
-        return self._prepare_fill(pieces, lengths, prompt, options, dict(changes))
+        return filling.infill(self.admission, text, prompt, options, dict(changes))
 
     def prepare_edit(
         self,
@@ -171,34 +204,7 @@ class LocalEngine(Engine):
         options: GenerationOptions | None = None,
         **changes: Unpack[GenerationChanges],
     ) -> PreparedRequest:
-        check_text("text", text)
-        check_text("instruction", instruction)
-        start, end = checked_span(text, span)
-        prompt = f"{instruction}\n\n{text}"
-        if text[:start] and self.admission.resolved(options, changes).mode == "diffusion":
-            changes.setdefault("initial_canvas", text[:start])
-        return self._prepare_fill([text[:start], text[end:]], [None], prompt, options, dict(changes))
-
-    def _prepare_fill(
-        self,
-        pieces: list[str],
-        lengths: list[int | None],
-        prompt: Prompt,
-        options: GenerationOptions | None,
-        changes: dict[str, Any],
-    ) -> PreparedRequest:
-        if self.tokenizer is None:
-            raise PromptError("holes need a tokenizer, and this model's directory has none")
-        given = {**(options.given if isinstance(options, GenerationOptions) else {}), **changes}
-        for name in ("response_format", "tools"):
-            if given.get(name):
-                raise OptionError(f"{name}: a text with holes is held to what stands around them: leave it out")
-        tree = tree_of(pieces, lengths, self.admission.constraints.marked)
-        prepared = PreparedRequest(self.admission(prompt, options, changes, held_to=tree))
-        prepared.sequence.pieces = pieces
-        # What stands around the holes may be a call or a thought.
-        prepared.sequence.reply.read_as(Reading(bare_calls=False))
-        return prepared
+        return filling.edit(self.admission, text, span, instruction, options, dict(changes))
 
     def running(self) -> Running:
         # Within this process it shares the prefix cache with the other calls.
@@ -227,8 +233,11 @@ class LocalEngine(Engine):
         except (TypeError, OverflowError):
             raise PromptError(f"token_ids must be a list of token ids, got {shown(token_ids)}") from None
 
-    def _begin(self, prepared: PreparedRequest) -> Sequence:
+    def _begin(self, prepared: PreparedRequest | PreparedReads) -> UnderWay:
         """The request with what is known of its prompt; the clock starts."""
+        return prepared.sequence if isinstance(prepared, PreparedReads) else self._begun(prepared)
+
+    def _begun(self, prepared: PreparedRequest) -> Sequence:
         sequence = prepared.sequence
         # What follows the prompt depends on its last token, and no snapshot holds what the causal mode makes of it.
         most = len(sequence.prompt) - sequence.judged
@@ -249,13 +258,13 @@ class LocalEngine(Engine):
         return generation
 
     def _events(self, prepared: PreparedRequest, *, drafts: bool = True) -> Iterator[Event]:
-        sequence, recorder = self._begin(prepared), Recorder(self.pieces)
+        sequence, recorder = self._begun(prepared), Recorder(self.pieces)
         while not sequence.finished:
             for _, event in self._loop.tick([sequence], drafts=drafts):
                 if isinstance(event, Draft):
                     recorder.add(event)
                 yield event
-        yield dataclasses.replace(self.result(sequence), reel=recorder.reel())
+        yield dataclasses.replace(outcome(sequence, self.tokenizer), reel=recorder.reel())
 
     def _remember(self, sequence: Sequence) -> None:
         """Keeps a place that a longer conversation can go on from. Of a long prompt, that is its last one."""
@@ -265,6 +274,6 @@ class LocalEngine(Engine):
         if sequence.cache.ends == self.admission.stops(ids):
             self.prefixes.put(ids, sequence.cache)
 
-    def result(self, sequence: Sequence) -> Generation:
+    def result(self, sequence: UnderWay) -> Final:
         """What the user gets of a request."""
-        return outcome(sequence, self.tokenizer)
+        return sequence.result() if isinstance(sequence, ReadList) else outcome(sequence, self.tokenizer)

@@ -17,7 +17,10 @@ from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_can
 from redraft.engine.causal import CausalLoop
 from redraft.engine.graphs import Graphs
 from redraft.engine.prefill import encode_pending
+from redraft.engine.prefix import PrefixCache
 from redraft.engine.progress import advance, count, take
+from redraft.engine.read import ReadList
+from redraft.engine.reading import ReadLoop
 from redraft.engine.sequence import Sequence
 from redraft.engine.settle import Settle
 from redraft.engine.steer import is_steered, steer, watched
@@ -29,6 +32,7 @@ from redraft.sampler.accept import accept, renoise
 from redraft.sampler.schedule import temperature
 
 Emitted = tuple[Sequence, Draft | Commit]
+UnderWay = Sequence | ReadList
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +68,27 @@ class CanvasLoop:
         exact: bool,
         graphs: bool = False,
         on_encoded: Callable[[Sequence], None] = lambda sequence: None,
+        prefixes: Callable[[], PrefixCache] = PrefixCache,
     ) -> None:
-        """`on_encoded` is called after each encode of a piece of a prompt or of a canvas."""
+        """`on_encoded` is called after each encode of a piece of a prompt or of a canvas; `prefixes` is where reads
+        find and keep beginnings of prompts."""
         self.model = model
         self.exact = exact
         self.graphs = Graphs(model) if graphs else None
         self.on_encoded = on_encoded
         self.causal = CausalLoop(model, on_encoded)
         self.settle = Settle(model)
+        self.reads = ReadLoop(model, exact=exact, encode=None if self.graphs is None else self.graphs.encode)
+        self._prefixes = prefixes
 
-    def tick(self, sequences: Rows[Sequence], *, drafts: bool = True) -> Iterator[Emitted]:
+    def tick(self, sequences: Rows[UnderWay], *, drafts: bool = True) -> Iterator[Emitted]:
         """One step of every sequence that has not finished; a failing one is marked and left behind."""
-        unfinished = [sequence for sequence in sequences if not sequence.finished]
+        unfinished: list[Sequence] = []
+        for sequence in sequences:
+            if isinstance(sequence, Sequence):
+                unfinished += [] if sequence.finished else [sequence]
+            elif not sequence.finished:
+                self.reads.tick(sequence, self._prefixes())
         for sequence in unfinished:
             if sequence.options.mode == "autoregressive":
                 yield from self.causal.tick(sequence)

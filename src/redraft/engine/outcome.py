@@ -30,6 +30,7 @@ def outcome(sequence: Sequence, tokenizer: Tokenizer | None) -> Generation:
         raw=reply.text,
         logprobs=tuple(sequence.logprobs[: len(reply.token_ids)]) if options.logprobs else None,
         doubts=spans(reply.token_ids, places, sequence.logprobs, tokenizer),
+        fields=() if sequence.fields is None else sequence.fields.told(reply, sequence.logprobs),
         filled=filled(reply.text, sequence.pieces) if sequence.pieces else (),
         ignored=options.ignored,
     )

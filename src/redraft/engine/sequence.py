@@ -11,6 +11,7 @@ from redraft.core.automaton import DEAD
 from redraft.core.options import GenerationOptions
 from redraft.core.results import GenerationStats
 from redraft.engine.canvas import CanvasState
+from redraft.engine.fields import FieldWatch
 from redraft.engine.reply import Reply
 from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import SequenceCache
@@ -94,6 +95,7 @@ class Sequence:
         doubts: places of tokens that the judge doubts.
         drafts: whether anyone looks at the drafts of its canvases.
         pieces: the text around the holes, where the reply fills a text.
+        fields: what is known of the fields of its schema, where that is wanted.
         failed: why it ended early.
     """
 
@@ -120,6 +122,7 @@ class Sequence:
     drafts: bool = True
     pieces: list[str] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
+    fields: FieldWatch | None = None
     failed: str | None = None
 
     @property
@@ -142,12 +145,18 @@ class Sequence:
     def judged(self) -> bool:
         """Whether the causal mode has a say in this request."""
         options = self.options
+        if self.fields is not None and self.fields.is_judged:
+            return True
         return bool(options.logprobs or options.redraft or options.plateau_steps or options.mode != "diffusion")
 
     def fail(self, reason: str) -> None:
         """Ends the reply with an error."""
         self.failed = reason
         self.reply.close("error")
+
+    def cancel(self) -> None:
+        """Ends the reply where it is, unless it has ended."""
+        self.reply.close("cancelled")
 
     def fail_held(self, error: Exception) -> None:
         """Ends a reply that cannot keep what it turned out to be held to."""

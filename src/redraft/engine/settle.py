@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from redraft.core.events import Commit
 from redraft.engine.canvas import CanvasNoise, CanvasState, Judged, new_canvas
@@ -41,7 +43,7 @@ class Settle:
             chosen = self._redrafted(sequence, state, canvas)
             if chosen is None:
                 return None
-        elif options.logprobs:
+        elif options.logprobs or (sequence.fields is not None and sequence.fields.is_judged):
             chosen = self._judged(sequence, canvas)
         else:
             return self._commit(sequence, state, canvas, None, empty=place is not None)
@@ -152,15 +154,17 @@ class Settle:
         if sequence.constraint is not None and sequence.strict:
             # What lies behind the budget is fill, and no end that the model has set.
             canvas = canvas[: sequence.budget - before]
+        self._see_fields(sequence, state, canvas)
         ids, text, shown = sequence.reply.add(canvas)
         if own is not None:
             costs.disagreements += sum(token != wanted for token, wanted in zip(ids, own, strict=False))
         log_probs, doubts = None, []
         if judged is not None:
-            log_probs = judged.log_probs.tolist()[: len(ids)]
-            doubts = [place for place in judged.doubts if place < len(ids)]
-            sequence.logprobs += log_probs
-            sequence.doubts += [before + place for place in doubts]
+            sequence.logprobs += judged.log_probs.tolist()[: len(ids)]
+            if sequence.options.logprobs or sequence.options.redraft:
+                log_probs = judged.log_probs.tolist()[: len(ids)]
+                doubts = [place for place in judged.doubts if place < len(ids)]
+                sequence.doubts += [before + place for place in doubts]
             sequence.last_hidden = judged.last_hidden
         elif not sequence.finished:
             # Encoded only because another canvas follows it.
@@ -178,6 +182,32 @@ class Settle:
             logprobs=None if log_probs is None else tuple(log_probs),
             doubts=tuple(doubts),
         )
+
+    def _see_fields(self, sequence: Sequence, state: CanvasState, canvas: list[int]) -> None:
+        """Takes down what the last step says of the fields that this canvas decides."""
+        if sequence.fields is None or sequence.constraint is None or state.seen is None:
+            return
+        ids = cut_at_end(canvas, sequence.reply.end_ids, sequence.budget - sequence.committed)
+        if ids and ids[-1] in sequence.reply.end_ids:
+            ids = ids[:-1]
+        started, hidden, pinned = time.perf_counter(), state.seen, state.pinned
+
+        def score(first: int, behind: int) -> Tensor:
+            logits = self.model.logits(hidden[None, first:behind])[0]
+            return logits if pinned is None else held_to(logits, pinned[first:behind])
+
+        automaton, written = sequence.constraint.automaton, sequence.reply.token_ids
+        sequence.fields.see(score, automaton, written, ids, len(hidden), sequence.room())
+        sequence.costs.denoise_s += time.perf_counter() - started
+
+
+def held_to(logits: Float[Tensor, "R V"], token_ids: Int[Tensor, "R"]) -> Float[Tensor, "R V"]:
+    """Logits of nothing but a position's token where that is none below 0."""
+    rows = torch.nonzero(token_ids >= 0)[:, 0]
+    logits = logits.clone()
+    logits[rows] = -torch.inf
+    logits[rows, token_ids[rows]] = 0.0
+    return logits
 
 
 def follow(sequence: Sequence, token_ids: list[int]) -> None:

@@ -80,6 +80,7 @@ def steer(
     """
     argmax, sample, entropy = stats.argmax[row], stats.sample[row], stats.entropy[row]
     if sequence.constraint is not None:
+        state.seen = hidden if sequence.fields is not None else None
         drawn = _constrained(model, hidden, stats.classes[row], sequence, state, temperature, source)
         state.held = HeldStep(own=argmax.clone(), own_entropy=entropy.clone(), entropy=drawn.entropy, local=drawn.local)
         argmax.copy_(drawn.argmax)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from redraft.core.events import Event
+from redraft.core.events import News
 from redraft.engine.engine import LocalEngine
-from redraft.engine.running import PreparedRequest
+from redraft.engine.running import PreparedReads, PreparedRequest
 from redraft.engine.sequence import Sequence
 
 
@@ -45,7 +45,7 @@ class _Worker:
     def __init__(self, connection: Connection, engine: LocalEngine) -> None:
         self._connection, self._engine = connection, engine
         self._running = engine.running()
-        self._requests: dict[int, PreparedRequest] = {}
+        self._requests: dict[int, PreparedRequest | PreparedReads] = {}
         self._constraints: dict[int, Any] = {}
 
     def run(self) -> None:
@@ -54,7 +54,7 @@ class _Worker:
             while not self._requests or self._connection.poll():
                 self._obey(*self._connection.recv())
             number_of = {id(prepared): number for number, prepared in self._requests.items()}
-            events: list[tuple[int, Event]] = []
+            events: list[tuple[int, News]] = []
             for prepared, event in self._running.step():
                 events.append((number_of[id(prepared)], event))
             for number in [number for number, prepared in self._requests.items() if prepared.sequence.finished]:
@@ -67,8 +67,9 @@ class _Worker:
         elif command == "forget":
             self._constraints.pop(number, None)
         elif command == "add":
-            sequence: Sequence = unpacked(data, self._engine, self._constraints)
-            self._requests[number] = prepared = PreparedRequest(sequence)
+            sequence = unpacked(data, self._engine, self._constraints)
+            reply = isinstance(sequence, Sequence)
+            self._requests[number] = prepared = PreparedRequest(sequence) if reply else PreparedReads(sequence, 0)
             self._running.add(prepared, drafts=drafts)
         elif number in self._requests:
             self._running.cancel(self._requests[number])

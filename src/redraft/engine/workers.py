@@ -17,10 +17,10 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from redraft.core.engine import Prepared
-from redraft.core.events import Event
-from redraft.core.results import Generation
+from redraft.core.events import Final, News
 from redraft.engine.engine import LocalEngine
-from redraft.engine.running import PreparedRequest
+from redraft.engine.running import PreparedReads, PreparedRequest
+from redraft.engine.sequence import Sequence
 from redraft.engine.worker import packed, serve
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class _Worker:
         self._process = context.Process(target=serve, args=(theirs, make), name="redraft-worker", daemon=True)
         self._process.start()
         theirs.close()
-        self.requests: dict[int, PreparedRequest] = {}
+        self.requests: dict[int, PreparedRequest | PreparedReads] = {}
         self.constraints: OrderedDict[int, Any] = OrderedDict()
         self.met: deque[list[int]] = deque(maxlen=KEPT)
 
@@ -64,12 +64,12 @@ class RunningWorkers:
         self._engine, self._make, self._count = engine, make, count
         self._workers: list[_Worker] = []
         self._number = self._constraints = self.moved = 0
-        self._ended: list[tuple[Prepared, Event]] = []
+        self._ended: list[tuple[Prepared, News]] = []
         atexit.register(self.close)
 
     def add(self, prepared: Prepared, *, drafts: bool = True) -> None:
         """The request takes part from the next step on."""
-        assert isinstance(prepared, PreparedRequest)
+        assert isinstance(prepared, PreparedRequest | PreparedReads)
         sequence = prepared.sequence
         sequence.drafts = drafts
         least = min(len(worker.requests) for worker in self._workers)
@@ -78,14 +78,15 @@ class RunningWorkers:
         worker = max(able, key=lambda worker: (worker.shared(sequence.prompt), -len(worker.requests)))
         self._number += 1
         worker.requests[self._number] = prepared
-        if sequence.reply.finish is not None:
+        if sequence.finished:
             # It was cancelled before it began.
             self._lost(worker, self._number)
             return
         worker.met.append(sequence.prompt)
         try:
-            for constraint in (sequence.constraint, *sequence.instead):
-                self._send_constraint(worker, constraint)
+            if isinstance(sequence, Sequence):
+                for constraint in (sequence.constraint, *sequence.instead):
+                    self._send_constraint(worker, constraint)
             data = packed(sequence, self._engine, dict(worker.constraints))
             worker.connection.send(("add", self._number, data, drafts))
         except OSError:
@@ -94,8 +95,8 @@ class RunningWorkers:
             self.add(prepared, drafts=drafts)
 
     def cancel(self, prepared: Prepared) -> None:
-        """The request takes part no more; its `Generation` comes with one of the next steps."""
-        assert isinstance(prepared, PreparedRequest)
+        """The request takes part no more; its last event comes with one of the next steps."""
+        assert isinstance(prepared, PreparedRequest | PreparedReads)
         for worker in self._workers:
             for number, one in worker.requests.items():
                 if one is prepared:
@@ -105,9 +106,9 @@ class RunningWorkers:
                         # The next step sees that it is gone.
                         _log.debug("a worker is gone")
                     return
-        prepared.sequence.reply.close("cancelled")
+        prepared.sequence.cancel()
 
-    def step(self) -> list[tuple[Prepared, Event]]:
+    def step(self) -> list[tuple[Prepared, News]]:
         """What has happened since the last call; waits a little where nothing has."""
         events, self._ended = self._ended, []
         of_connection = {worker.connection: worker for worker in self._workers if worker.requests}
@@ -137,13 +138,13 @@ class RunningWorkers:
         for worker in self._workers:
             worker.end()
 
-    def _taken(self, worker: _Worker, news: list[tuple[int, Event]]) -> list[tuple[Prepared, Event]]:
+    def _taken(self, worker: _Worker, news: list[tuple[int, News]]) -> list[tuple[Prepared, News]]:
         self.moved += 1
-        events: list[tuple[Prepared, Event]] = []
+        events: list[tuple[Prepared, News]] = []
         for number, event in news:
             if number in worker.requests:
                 events.append((worker.requests[number], event))
-                if isinstance(event, Generation):
+                if isinstance(event, Final):
                     del worker.requests[number]
         return events
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from redraft.core.engine import Engine, Request
 from redraft.core.options import exact
@@ -13,6 +13,7 @@ from redraft.core.results import Generation, ToolCall
 from redraft.eval.data import Row
 
 _ROWS_AT_ONCE = 16
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,7 @@ def answer(
         on_progress: called with (rows answered, rows in all).
         on_wrong: called with prompt, expected and got of each wrong reply, as it comes.
     """
-    count = len(rows) if limit is None else min(limit, len(rows))
-    chosen = [rows[i * len(rows) // count] for i in range(count)]
+    chosen = evenly(rows, limit)
     pairs: list[tuple[Row, Generation]] = []
     elapsed_s = 0.0
     if on_progress is not None:
@@ -83,6 +83,12 @@ def answer(
         if on_progress is not None:
             on_progress(len(pairs), len(chosen))
     return Answers(pairs=pairs, elapsed_s=elapsed_s)
+
+
+def evenly(rows: Sequence[_Any], limit: int | None) -> list[_Any]:
+    """So many of the rows, evenly spaced; None takes all."""
+    count = len(rows) if limit is None else min(limit, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 def share(scores: Sequence[float]) -> float | None:

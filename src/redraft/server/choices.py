@@ -132,5 +132,6 @@ def extras_of(generation: Generation) -> dict[str, Any]:
         "ignored": list(generation.ignored),
         "stats": asdict(generation.stats),
         "doubts": [asdict(doubt) for doubt in generation.doubts],
+        "fields": [asdict(field) for field in generation.fields],
         "raw": generation.raw,
     }

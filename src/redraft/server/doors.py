@@ -69,6 +69,8 @@ class Doors:
         # Same origin: the page that this server has sent itself, whatever scheme a proxy gave it.
         if origin not in (None, *self.settings.allowed_origins) and _place(origin) != host:
             raise ApiError(403, f"pages of {origin!r} may not ask: allow them with --allow-origin", code="origin")
+        if (coding := headers.get("content-encoding", "identity").lower()) != "identity":
+            raise ApiError(415, f"the body is packed ({coding[:20]!r}): send it as it is", code="content_encoding")
         path = scope["path"]
         is_preflight = scope["method"] == "OPTIONS" and origin in self.settings.allowed_origins
         if path in PUBLIC or path.startswith(STATIC) or self.settings.api_key is None or is_preflight:

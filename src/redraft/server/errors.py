@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from redraft.core.errors import ContextLengthError, InputError, PromptError, SchemaError
+from redraft.server.decision_schema import OPENAI, SYSTEM_ONE, DecisionsRequest, SystemOneRequest
 from redraft.server.schema import ChatRequest, CompletionRequest, Diffusion, InfillRequest
 
 _log = logging.getLogger(__name__)
@@ -24,9 +25,12 @@ _FIELDS = {
     "initial_canvas": "prediction",
     "enable_thinking": "chat_template_kwargs.enable_thinking",
 }
-_KNOWN = {*ChatRequest.model_fields, *CompletionRequest.model_fields, *InfillRequest.model_fields}
+_BODIES = (ChatRequest, CompletionRequest, InfillRequest, DecisionsRequest, SystemOneRequest)
+_KNOWN = {field for body in _BODIES for field in body.model_fields}
 # Fields that hold fields.
-_NESTED = ("diffusion", "stream_options", "chat_template_kwargs", "prediction")
+_NESTED = ("diffusion", "stream_options", "chat_template_kwargs", "prediction", "decide", "prompt_cache_options")
+# What the library names beside them.
+_NOT_FIELDS = ("body", OPENAI, SYSTEM_ONE)
 _KINDS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -127,7 +131,7 @@ def _prompt_field(path: str) -> str:
 
 def _invalid(error: RequestValidationError) -> ApiError:
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
+    place = [str(part) for part in first["loc"] if part not in _NOT_FIELDS]
     # Behind a field of its own the library names the types that it has tried.
     path = ".".join(place[: 2 if place[:1] and place[0] in _NESTED else 1])
     if first["type"] == "extra_forbidden":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -14,9 +14,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from redraft.core.engine import Engine, Prepared
+from redraft.core.events import Final
 from redraft.core.results import Generation
 from redraft.server.errors import ApiError
 from redraft.server.jobs import Inbox, Job
+from redraft.server.metrics import Metrics
 from redraft.server.prompt_log import PromptLog
 from redraft.server.scheduler import Scheduler
 from redraft.server.schema import ChatRequest
@@ -30,8 +32,8 @@ _LARGE_BYTES = 64 * 2**10
 class Server:
     """What the routes share."""
 
-    def __init__(self, engine: Engine, settings: Settings, scheduler: Scheduler) -> None:
-        self.engine, self.settings, self.scheduler = engine, settings, scheduler
+    def __init__(self, engine: Engine, settings: Settings, scheduler: Scheduler, metrics: Metrics) -> None:
+        self.engine, self.settings, self.scheduler, self.metrics = engine, settings, scheduler, metrics
         self.started = int(time.time())
         self.log = None if settings.log_prompts is None else PromptLog(settings.log_prompts)
 
@@ -143,12 +145,7 @@ class Flight:
         self.done[number] = generation
         if self._on_done is not None:
             self._on_done(number, generation)
-        if self.jobs[number].late:
-            raise ApiError(504, "the request took longer than the server allows", code="timeout")
-        if generation.finish_reason == "error":
-            raise ApiError(500, f"generation failed: {generation.error}", code="generation_failed")
-        if generation.finish_reason == "cancelled":
-            raise ApiError(503, "the server is shutting down", code="shutting_down")
+        check_end(self.jobs[number], generation)
 
     async def results(self, request: Request) -> list[Generation]:
         """All of them, in the order of the choices; the flight ends with them.
@@ -156,19 +153,14 @@ class Flight:
         Raises:
             ApiError: one of them failed, or the client hung up.
         """
-        gone = asyncio.ensure_future(_gone(request))
+        client = Client(request)
         try:
             while len(self.done) < self.count:
-                event = asyncio.ensure_future(self.inbox.get())
-                await asyncio.wait({event, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if not event.done():
-                    event.cancel()
-                    raise ApiError(499, "the client hung up")
-                number, result = event.result()
+                number, result = await client.unless_gone(self.inbox.get())
                 if isinstance(result, Generation):
                     self.check(number, result)
         finally:
-            gone.cancel()
+            client.close()
             self.close()
         return [self.done[number] for number in range(self.count)]
 
@@ -196,6 +188,42 @@ class FlightResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._flight.close()
+
+
+class Client:
+    """Who waits for an answer, until `close`."""
+
+    def __init__(self, request: Request) -> None:
+        self._gone = asyncio.ensure_future(_gone(request))
+
+    async def unless_gone(self, awaited: Coroutine[Any, Any, T]) -> T:
+        """What is awaited.
+
+        Raises:
+            ApiError: the client hung up meanwhile.
+        """
+        task = asyncio.ensure_future(awaited)
+        try:
+            await asyncio.wait({task, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ApiError(499, "the client hung up")
+            return task.result()
+        finally:
+            task.cancel()
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self._gone.cancel()
+
+
+def check_end(job: Job, event: Final) -> None:
+    """Raises ApiError unless a job has ended as it should."""
+    if job.late:
+        raise ApiError(504, "the request took longer than the server allows", code="timeout")
+    if event.finish_reason == "error":
+        raise ApiError(500, f"generation failed: {event.error}", code="generation_failed")
+    if event.finish_reason == "cancelled":
+        raise ApiError(503, "the server is shutting down", code="shutting_down")
 
 
 async def _gone(request: Request) -> None:

@@ -7,10 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from redraft.core.engine import Prepared
-from redraft.core.events import Draft, Event
-from redraft.core.results import FinishReason, Generation, GenerationStats
+from redraft.core.events import Draft, Final, News
 
 # How much longer than the longest one a step may take before the engine counts as standing still.
 _PATIENCE = 5
@@ -20,11 +20,11 @@ class Inbox:
     """Where events of one HTTP request arrive. Of drafts that nobody has taken yet, the last one stays."""
 
     def __init__(self) -> None:
-        self._events: deque[tuple[int, Event]] = deque()
+        self._events: deque[tuple[int, News]] = deque()
         self._arrived = asyncio.Event()
         self.dropped = 0
 
-    def put(self, number: int, event: Event) -> None:
+    def put(self, number: int, event: News) -> None:
         """Adds an event of choice `number`."""
         if isinstance(event, Draft):
             waiting = [item for item in self._events if item[0] == number and isinstance(item[1], Draft)]
@@ -34,7 +34,7 @@ class Inbox:
         self._events.append((number, event))
         self._arrived.set()
 
-    async def get(self) -> tuple[int, Event]:
+    async def get(self) -> tuple[int, News]:
         """The next one."""
         while not self._events:
             self._arrived.clear()
@@ -57,7 +57,7 @@ class Job:
     """
 
     prepared: Prepared
-    deliver: Callable[[Event], None]
+    deliver: Callable[[News], None]
     drafts: bool
     deadline: float
     late: bool = False
@@ -65,18 +65,9 @@ class Job:
     queued: float = field(default_factory=time.monotonic)
 
 
-def lost(job: Job, finish_reason: FinishReason) -> Generation:
-    """The result of a job that the engine has not ended."""
-    nothing = GenerationStats(
-        prompt_tokens=job.prepared.prompt_tokens, cached_tokens=0, generated_tokens=0, canvases=0, denoising_steps=0,
-        encode_passes=0, tokens_per_forward=0.0, time_to_first_canvas_s=0.0, encode_s=0.0, denoise_s=0.0, total_s=0.0,
-        tokens_per_second=0.0,
-    )  # fmt: skip
-    error = "the engine failed" if finish_reason == "error" else None
-    return Generation(
-        text="", reasoning=None, tool_calls=(), token_ids=(), finish_reason=finish_reason,
-        seed=job.prepared.options.seed or 0, stats=nothing, error=error,
-    )  # fmt: skip
+def lost(job: Job, finish_reason: Literal["cancelled", "error"]) -> Final:
+    """What a job ends with that the engine has not ended."""
+    return job.prepared.lost(finish_reason, "the engine failed" if finish_reason == "error" else None)
 
 
 class Moved:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from redraft.core.events import Event
+from redraft.core.decisions import Decisions, Refusal
+from redraft.core.events import News
+from redraft.core.reads import Readings
 from redraft.core.results import Generation
-from redraft.server.scheduler import Job, Scheduler
+from redraft.server.jobs import Job
+from redraft.server.scheduler import Scheduler
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+_SHORT = (0.005, 0.01, 0.02)
 _TOKENS = (0.5, 1, 2, 3, 5, 8, 12, 16, 24, 32)
 
 
@@ -35,8 +39,37 @@ class Metrics:
         self._cached = Counter("redraft_cached_tokens", "Those of them that were encoded before.", registry=registry)
         self._tokens = Counter("redraft_generated_tokens", "Tokens that users got.", registry=registry)
 
-    def seen(self, job: Job, event: Event) -> None:
+        self._answers = Counter(
+            "redraft_questions", "Questions by their type and what they got.", ["type", "result"], registry=registry
+        )
+        self._reread = Counter("redraft_questions_reread", "Questions that were looked at again.", registry=registry)
+        self._reads = Counter("redraft_reads", "Prompts that were read, by the mode.", ["reader"], registry=registry)
+        self._decided = Histogram(
+            "redraft_decisions_seconds", "All questions about a state.", buckets=_SHORT + _SECONDS, registry=registry
+        )
+
+    def decided(self, decisions: Decisions) -> None:
+        """Counts the answers to the questions about a state."""
+        stats = decisions.stats
+        self._requests.labels("stop").inc()
+        for answer in decisions.answers:
+            if isinstance(answer, Refusal):
+                kind = "none" if answer.question is None else answer.question.kind
+                self._answers.labels(kind, "abstained" if answer.code == "abstained" else "refused").inc()
+            else:
+                self._answers.labels(answer.question.kind, "answered").inc()
+        self._reread.inc(stats.reread)
+        self._reads.labels("canvas").inc(stats.canvas_reads)
+        self._reads.labels("causal").inc(stats.causal_reads)
+        self._prompt.inc(stats.prompt_tokens)
+        self._cached.inc(stats.cached_tokens)
+        self._decided.observe(stats.total_s)
+
+    def seen(self, job: Job, event: News) -> None:
         """Counts a result."""
+        if isinstance(event, Readings) and event.finish_reason != "stop":
+            # One such ends the whole request.
+            self._requests.labels("timeout" if job.late else event.finish_reason).inc()
         if not isinstance(event, Generation):
             return
         stats = event.stats

@@ -45,6 +45,10 @@ class PromptLog:
         names = ("text", "reasoning", "tool_calls", "finish_reason", "seed", "error", "raw")
         self._write({"id": request_id, "choice": number, "reply": {name: told[name] for name in names}})
 
+    def answer(self, request_id: str, told: dict[str, Any]) -> None:
+        """Takes down how a request ended that has no choices."""
+        self._write({"id": request_id, "reply": told})
+
     def close(self) -> None:
         """Ends it."""
         self._file.close()

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from redraft.core.engine import Engine, Prepared, Running
-from redraft.core.events import Event
-from redraft.core.results import Generation
+from redraft.core.events import Final, News
 from redraft.server.errors import ApiError
 from redraft.server.jobs import Job, Moved, lost
 from redraft.server.preparation import Preparation
@@ -27,7 +26,7 @@ class Scheduler:
     """Places for requests, their preparation, a queue before them, and the engine's thread behind them."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, on_event: Callable[[Job, Event], None] = lambda job, event: None
+        self, engine: Engine, settings: Settings, on_event: Callable[[Job, News], None] = lambda job, event: None
     ) -> None:
         """`on_event` sees every event, in the event loop's thread."""
         self.engine, self.settings, self._on_event = engine, settings, on_event
@@ -100,8 +99,18 @@ class Scheduler:
         """Gives places back."""
         self._reserved -= count
 
-    def check_memory(self, prepared: Prepared) -> None:
+    def check_memory(
+        self,
+        prepared: Prepared,
+        what: str = "prompt and max_tokens together need",
+        mend: str = "shorten the prompt or lower max_tokens",
+        param: str = "max_tokens",
+    ) -> None:
         """Whether a request may wait: as many times what may run may be under way in bytes as may in places.
+
+        Args:
+            prepared: the request.
+            what, mend, param: for the error: what is too large, how it gets smaller, and the field.
 
         Raises:
             ApiError: 429 if not; 400 where it could never run.
@@ -109,16 +118,15 @@ class Scheduler:
         wanted, most = prepared.memory_bytes, self.request_bytes
         if wanted > most:
             message = (
-                f"prompt and max_tokens together need {_megabytes(wanted)} of keys and values, this server has "
-                f"{_megabytes(most)} for them: shorten the prompt or lower max_tokens"
+                f"{what} {_megabytes(wanted)} of keys and values, this server has {_megabytes(most)} for them: {mend}"
             )
-            raise ApiError(400, message, param="max_tokens", code="request_too_large")
+            raise ApiError(400, message, param=param, code="request_too_large")
         if self._bytes + wanted > most * (1 + self.settings.max_waiting / self.settings.max_running):
             message = f"requests of {_megabytes(self._bytes)} are under way: try again later"
             raise ApiError(429, message, code="queue_full", headers={"retry-after": self._patience()})
 
     def submit(self, job: Job) -> None:
-        """Queues a job; its events end with a `Generation`, whatever becomes of the engine."""
+        """Queues a job; its events end with a `Final`, whatever becomes of the engine."""
         self._open.add(job)
         self._bytes += job.prepared.memory_bytes
         self._commands.put(("add", job))
@@ -169,7 +177,7 @@ class Scheduler:
             try:
                 self._admit(running)
                 self._late(running)
-                events: list[tuple[Job, Event]] = [(self._jobs[one], event) for one, event in running.step()]
+                events: list[tuple[Job, News]] = [(self._jobs[one], event) for one, event in running.step()]
                 self._moved.see(running.moved)
             except Exception:
                 # What cannot be laid at the door of one request; those under way are lost, the next ones are not.
@@ -177,7 +185,7 @@ class Scheduler:
                 events = [(job, lost(job, "error")) for job in self._jobs.values()]
                 running = self.engine.running()
             for job, event in events:
-                if isinstance(event, Generation):
+                if isinstance(event, Final):
                     self._jobs.pop(job.prepared, None)
             self._deliver(events)
 
@@ -211,7 +219,7 @@ class Scheduler:
                 job.late = True
                 self._cancel(running, job)
 
-    def _deliver(self, events: list[tuple[Job, Event]]) -> None:
+    def _deliver(self, events: list[tuple[Job, News]]) -> None:
         if not events:
             return
         assert self._loop is not None
@@ -224,10 +232,10 @@ class Scheduler:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(hand_over)
 
-    def _hand_over(self, job: Job, event: Event) -> None:
+    def _hand_over(self, job: Job, event: News) -> None:
         if job.ended:
             return
-        if isinstance(event, Generation):
+        if isinstance(event, Final):
             job.ended = True
             self._open.discard(job)
             self._bytes -= job.prepared.memory_bytes

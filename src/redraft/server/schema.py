@@ -71,6 +71,7 @@ class Diffusion(Body):
     adaptive_canvas: bool | None = None
     plateau_steps: Annotated[int | None, Field(ge=0, le=1000)] = None
     retry_empty: bool | None = None
+    probabilities: bool | None = None
     known_tools: bool | None = None
     drafts: bool = False
 

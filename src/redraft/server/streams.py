@@ -63,7 +63,7 @@ async def events(
             elif isinstance(event, Commit):
                 for fields in writer.commit(number, event):
                     yield chunk([_choice(number, fields)])
-            else:
+            elif isinstance(event, Generation):
                 flight.check(number, event)
                 *before, last = writer.last(number, event)
                 for fields in before:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.text.guarded_template import GuardedTemplate
+from redraft.text.markers import CHANNEL_OPEN
 from redraft.text.messages import Message, check_values, checked_messages
 from redraft.text.prompt_text import PromptText, Shield
 from redraft.text.template import Template
@@ -24,6 +25,7 @@ class ChatTemplate:
             CheckpointError: one of them is no template.
         """
         sources = {DEFAULT: source} if isinstance(source, str) else source
+        self.knows_thoughts = any(CHANNEL_OPEN in text for text in sources.values())
         template = Template(sources, special_tokens or {})
         # What comes with a download is a stranger's program.
         known = all(is_bundled(text) for text in sources.values())

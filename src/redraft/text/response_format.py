@@ -71,6 +71,14 @@ def response_node(wanted: Mapping[str, Any]) -> Node | None:
     return any_of(Text(choice) for choice in choices)
 
 
+def schema_of(wanted: Mapping[str, Any]) -> Mapping[str, Any] | bool | None:
+    """The schema of a format; None of one that has none. See `response_node` for errors."""
+    if response_node(wanted) is None or wanted["type"] not in ("json_schema", "json_object"):
+        return None
+    inner = wanted.get("json_schema", wanted) if wanted["type"] == "json_schema" else wanted
+    return inner.get("schema")
+
+
 def is_any_text(wanted: Mapping[str, Any]) -> bool:
     """Whether a reply may be any text. See `response_node` for errors."""
     return wanted.get("type") == "text" and response_node(wanted) is None

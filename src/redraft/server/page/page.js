@@ -2,6 +2,7 @@
 
 import * as connection from "./connection.js";
 import * as conversation from "./conversation.js";
+import * as decide from "./decide.js";
 import { find, hasKeyboard } from "./dom.js";
 import { follow } from "./follow.js";
 import * as history from "./history.js";
@@ -13,7 +14,7 @@ import { opening } from "./store.js";
 import { welcome } from "./welcome.js";
 
 const view = (name) => {
-  for (const other of ["chat", "infill"]) {
+  for (const other of ["chat", "infill", "decide"]) {
     find(other).hidden = other !== name;
     find(`show-${other}`).setAttribute("aria-pressed", other === name);
   }
@@ -43,7 +44,7 @@ find("text").addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, textarea, select");
   if (document.querySelector("dialog[open]")) return;
-  if (event.key === "Escape") for (const one of [conversation, infill]) one.stop();
+  if (event.key === "Escape") for (const one of [conversation, infill, decide]) one.stop();
   else if (event.altKey && event.code === "KeyN") find("new").click();
   else if (event.key === "/" && !typing && !find("chat").hidden) find("text").focus();
   else return;
@@ -53,6 +54,7 @@ find("stop").addEventListener("click", conversation.stop);
 find("new").addEventListener("click", begin);
 find("show-chat").addEventListener("click", () => view("chat"));
 find("show-infill").addEventListener("click", () => view("infill"));
+find("show-decide").addEventListener("click", () => view("decide"));
 find("open-settings").addEventListener("click", () => find("settings").showModal());
 find("open-history").addEventListener("click", () => history.show(() => view("chat")));
 
@@ -70,6 +72,7 @@ connection.onModel(({ id, redraft }) => {
 known.install();
 settings.install();
 infill.install();
+decide.install();
 conversation.install({ empty: welcome, toInfill: () => view("infill"), ...follow(find("conversation")) });
 begin();
 key.install(connection.connect);

@@ -1,0 +1,85 @@
+"""Calibration: what labelled rows say of probabilities, found out, kept in a file, and applied."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from redraft.core.calibration import Calibration
+from redraft.core.checks import shown
+from redraft.core.decisions import Answer
+from redraft.core.errors import OptionError
+from redraft.core.questions import DecideOptions, Question
+from redraft.decide.known import Known
+from redraft.decide.looks import softmax
+from redraft.decide.prompts import FORM
+
+# Below it a probability says nothing that a temperature could repair.
+FLOOR = 1e-12
+_BOUND = ("reader", "joint", "draws", "gate_nats", "more_draws", "second_reader", "steps", "width", "empty_thought")
+
+
+def key_of(question: Question) -> str:
+    """A question's own key: of what the model sees of it."""
+    options = [[type(o.value).__name__, o.value, o.description, o.reply] for o in question.options]
+    text = json.dumps([question.kind, question.instructions, question.form, options], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def tempered(probabilities: Sequence[float], temperature: float) -> tuple[float, ...]:
+    """Probabilities at a temperature."""
+    return softmax([math.log(max(p, FLOOR)) / temperature for p in probabilities])
+
+
+def calibrated(answer: Answer, calibration: Calibration) -> Answer:
+    """An answer at its question's temperature, or its kind's; as it was read where there is neither."""
+    temperature = _of(calibration.temperatures, answer.question)
+    if temperature is None:
+        return answer
+    return replace(answer, probabilities=tempered(answer.raw, temperature), calibrated=True)
+
+
+def threshold_of(calibration: Calibration, question: Question) -> float | None:
+    """The least confidence that was accurate enough; infinite where none was, None where none was wanted."""
+    return _of(calibration.thresholds, question)
+
+
+def bound_to(known: Known, options: DecideOptions) -> dict[str, Any]:
+    """What probabilities depend on, besides the questions: a calibration holds for this alone."""
+    place = "behind" if options.state == "behind" else "before"
+    how = {name: getattr(options, name) for name in _BOUND}
+    return {"form": FORM, "model": dict(known.identity), "state": place, **how}
+
+
+def check(calibration: Calibration, known: Known, options: DecideOptions) -> None:
+    """Makes sure that a calibration is of this model and these options.
+
+    Raises:
+        OptionError: it is of others; names what differs.
+    """
+    wanted = json.loads(json.dumps(bound_to(known, options)))
+    found = json.loads(json.dumps(dict(calibration.bound_to)))
+    if (wrong := _differing(found, wanted)) is not None:
+        name, of, here = wrong
+        said = f"it was found with {name} {shown(of)}, here it is {shown(here)}"
+        raise OptionError(f"calibration is of something else: {said}; calibrate again, or leave it out")
+
+
+def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any], within: str = "") -> tuple[str, Any, Any] | None:
+    for name in sorted({*found, *wanted}):
+        one, other = found.get(name), wanted.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            if (inner := _differing(one, other, f"{within}{name}.")) is not None:
+                return inner
+        elif one != other:
+            return f"{within}{name}", one, other
+    return None
+
+
+def _of(values: Mapping[str, float | None], question: Question) -> float | None:
+    key = key_of(question)
+    return values.get(key, values.get(question.kind))
