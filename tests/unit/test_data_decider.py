@@ -203,6 +203,24 @@ def test_answers_are_labels_of_what_is_asked():
     assert kinds["with one of these, word for word", False] > 50
 
 
+def test_a_letter_stands_for_what_is_right():
+    """Read back from the prompt's own lines, in whatever order they stand."""
+    letters = Counter()
+    for n in range(300):
+        row = decider.taught(replace(COIN, text=f"{COIN.text} {n}"), asker())
+        *asked, reply = row["messages"]
+        text = next(m["content"] for m in asked if "Question" in m["content"])
+        lines = reply["content"].split("\n")
+        for block, line in zip(re.split(r"(?:^|\n\n)Question", text)[1:], lines, strict=True):
+            answer, offered = line.split(": ")[-1], dict(re.findall(r"^([A-Z]): (.*)", block, re.MULTILINE))
+            if offered:
+                letters[answer] += 1
+                assert offered[answer] in (COIN.skill, COIN.domain)
+            elif "one of these" in block:
+                assert answer in (COIN.skill, COIN.domain)
+    assert len(letters) > 4
+
+
 def test_labelled_rows_name_their_answers():
     for name in ("dev.jsonl", "test.jsonl"):
         for row in FILES[name]:
