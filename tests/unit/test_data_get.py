@@ -170,7 +170,7 @@ def test_another_file_in_its_place_stays(small, served, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["nope"], "no data set 'nope': there are snips, clinc150, mini"),
+        (["nope"], "no data set 'nope': there are snips, clinc150, decider, mini"),
         (["../mini"], "no data set '../mini'"),
         (["mini", "--from", "ftp://x"], "--from: 'ftp://x' is neither"),
         (["mini", "--from", "file:///etc"], "--from: 'file:///etc' is neither"),

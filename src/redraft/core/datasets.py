@@ -141,22 +141,22 @@ DATASETS = (
             Product(
                 name="train.jsonl",
                 rows=28_738,
-                sha256="c9569286532fbfb61feb57414f4c49e637f30ccba5fbdf42dced8f17d6567b60",
+                sha256="ec32d096ced3bbb57a7e320f645b552ae100fb5081b0b48e0b0962987ad85e19",
             ),
             Product(
                 name="dev.jsonl",
                 rows=1_621,
-                sha256="3ef3706d662c0b1787ffa1b0e771a210cb8cfc5749b1b56a79571c7f49e016ba",
+                sha256="1fd4ea169a7759bdb5f9bef186bbf720f45a3dac9377a9aa52ea263dd7a468d1",
             ),
             Product(
                 name="test.jsonl",
                 rows=1_595,
-                sha256="f58b765246372cf57d253f4dccca4cc90419b861c832fade819d87b9ca233c82",
+                sha256="7755061cb7c67508970dd407420dc63ea9fa5f14f3fe2f43c9a358f80aa59254",
             ),
             Product(
                 name="scope.jsonl",
                 rows=1_391,
-                sha256="43352203db320fe52ad007b5e9fc28b402ac3ea739a1306df238c262ac697f61",
+                sha256="cb965ae870770ed69c720a77d3d3aacb423757d66003ff4262ecd592968b9742",
             ),
         ),
     ),

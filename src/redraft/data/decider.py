@@ -57,12 +57,15 @@ def taught(request: Request, asker: Asker) -> dict[str, Any]:
     What a text means is learned from options by their own text, long before which letter stands for which.
     """
     draws = Draws("taught", request.text)
-    if draws.chance(0.4) and (asked := asker.choose(request, draws)) is not None:
-        by_text = replace(asked, question=replace(asked.question, form="text"))
-        return _conversation(request, [by_text], draws, joint=False)
-    joint = draws.chance(0.7)
-    count = _how_many(draws) if joint else 1
-    return _conversation(request, asked_about(request, asker, draws, count), draws, joint=joint)
+    if draws.chance(0.3):
+        return _conversation(request, asked_about(request, asker, draws, _how_many(draws)), draws, joint=True)
+    by_text, choosing = draws.chance(0.4), draws.chance(0.6)
+    asked = asker.choose(request, draws) if by_text or choosing else None
+    if asked is None:
+        return _conversation(request, asked_about(request, asker, draws, 1), draws, joint=False)
+    if by_text:
+        asked = replace(asked, question=replace(asked.question, form="text"))
+    return _conversation(request, [asked], draws, joint=False)
 
 
 def labelled(request: Request, asker: Asker) -> dict[str, Any] | None:
@@ -153,9 +156,10 @@ def _of_clinc150(row: Mapping[str, str]) -> Request:
 
 
 def _values(requests: Sequence[Request]) -> dict[str, list[str]]:
-    found: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    """What fills each argument, sorted, so that the order of the requests decides nothing."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for request in requests:
         for name, value in request.arguments.items():
             if name in SLOTS:
-                found[name].setdefault(value)
-    return {name: list(values) for name, values in found.items()}
+                found[name].add(value)
+    return {name: sorted(values) for name, values in found.items()}
