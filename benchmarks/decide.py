@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,8 +51,9 @@ def main() -> None:
     if arguments.model is not None:
         found = a_second(redraft.load(arguments.model, device=arguments.device, threads=arguments.threads))
     else:
-        directory = shape_directory("full", quantize=arguments.quantize, num_hidden_layers=arguments.layers)
-        engine = redraft.load(directory, device=arguments.device, threads=arguments.threads)
+        directory = shape_directory("full", num_hidden_layers=arguments.layers)
+        how = {"device": arguments.device, "threads": arguments.threads, "quantize": arguments.quantize}
+        engine = redraft.load(directory, **how)
         assert isinstance(engine, LocalEngine)
         found = {"layers": arguments.layers, "quantize": arguments.quantize} | beside_a_step(engine, arguments.rounds)
     head = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__, "others_share": busy}
@@ -89,8 +91,8 @@ def beside_a_step(engine: LocalEngine, rounds: int) -> dict[str, Any]:
             engine, canvas((*questions, *ids(STATE)), (len(questions),), wide, many)
         )(),
     }
-    for run in cases.values():
-        run()
+    for name, run in cases.items():
+        print(f"{name}: {run():.2f} s", file=sys.stderr, flush=True)
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds):
         for name in list(cases)[:: -1 if number % 2 else 1]:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Backend
 
+from redraft.core.errors import SchemaError
 from redraft.decide.known import Known
 from redraft.text.constraint import ConstraintFactory
+from redraft.text.grammar.nodes import Node
+from redraft.text.schema import schema_node
+from redraft.text.schema.fields import SchemaField
 from redraft.text.tokenizer import Tokenizer
 
 SPECIALS = ("<pad>", "<eos>", "<turn|>", "<|tool_call>")
@@ -98,3 +103,25 @@ def noise(seed: int, length: int, vocabulary: int = VOCABULARY, spread: float = 
     """Log-probabilities of a model that is sure of nothing in particular."""
     generator = torch.Generator().manual_seed(seed)
     return torch.log_softmax(torch.randn(length, vocabulary, generator=generator).double() * spread, -1)
+
+
+def narrowed(schema: Any, field: SchemaField) -> list[tuple[Any, Node]]:
+    """(value, the tree of what a schema allows with it in a field) of each that it does allow there."""
+    found = []
+    for value in field.values:
+        try:
+            found.append((value, schema_node(_fixed(schema, field.path, value, schema), root=schema)))
+        except SchemaError:
+            continue
+    return found
+
+
+def _fixed(schema: Any, path: tuple[str, ...], value: Any, root: Any) -> dict[str, Any]:
+    if "$ref" in schema:
+        return _fixed(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], path, value, root)
+    if path:
+        inner = _fixed(schema["properties"][path[0]], path[1:], value, root)
+        return {**schema, "properties": {**schema["properties"], path[0]: inner}}
+    if isinstance(value, int) and not isinstance(value, bool) and "enum" not in schema:
+        return {**schema, "minimum": value, "maximum": value}
+    return {**schema, "enum": [value]}

@@ -68,6 +68,12 @@ def test_a_conversation_with_calls():
         ([{"role": "user"}], "input.0.content", "must be a text"),
         ([{"role": "tool", "content": "x"}], "input.0.role", "must be user"),
         ([{"role": "user", "content": "x", "tool_calls": []}], "input.0.tool_calls", "no such field"),
+        ([{"type": ["message"]}], "input.0.type", "must be one of message"),
+        ([{"type": None, "role": "user", "content": "x"}], "input.0.type", "must be one of message"),
+        ([{"role": ["user"], "content": "x"}], "input.0.role", "must be user"),
+        ([user({"type": ["input_text"], "text": "x"})], "input.0.content.0", "must be a part of type"),
+        ([{**CALL, "namespace": 3}], "input.0.namespace", "must be a text"),
+        ([{**CALL, "name": ["f"]}], "input.0.name", "must be a text"),
         ([{"type": "reasoning"}], "input.0.type", "must be one of message"),
         (
             [user(text("x"), {"type": "input_image", "image_url": "data:"})],

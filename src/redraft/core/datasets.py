@@ -134,6 +134,33 @@ DATASETS = (
         ),
     ),
     Dataset(
+        name="decider",
+        purpose="typed questions about such requests: to train on, to calibrate, to measure",
+        sources=(SNIPS, CLINC150),
+        products=(
+            Product(
+                name="train.jsonl",
+                rows=28_738,
+                sha256="c9569286532fbfb61feb57414f4c49e637f30ccba5fbdf42dced8f17d6567b60",
+            ),
+            Product(
+                name="dev.jsonl",
+                rows=1_621,
+                sha256="3ef3706d662c0b1787ffa1b0e771a210cb8cfc5749b1b56a79571c7f49e016ba",
+            ),
+            Product(
+                name="test.jsonl",
+                rows=1_595,
+                sha256="f58b765246372cf57d253f4dccca4cc90419b861c832fade819d87b9ca233c82",
+            ),
+            Product(
+                name="scope.jsonl",
+                rows=1_391,
+                sha256="43352203db320fe52ad007b5e9fc28b402ac3ea739a1306df238c262ac697f61",
+            ),
+        ),
+    ),
+    Dataset(
         name="mini",
         purpose="what mini was trained on, and the held-out tenths",
         sources=(SNIPS, CLINC150),

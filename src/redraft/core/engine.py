@@ -196,7 +196,7 @@ class Engine(Protocol):
         """
         ...
 
-    def decide(self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any) -> Decisions:
+    def decide(self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any) -> Decisions:
         """Typed questions about a state, each answered with a probability for each of its options.
 
         Nothing is generated: the probabilities are read from one denoising step of a canvas that is never committed,
@@ -217,7 +217,7 @@ class Engine(Protocol):
         ...
 
     def decide_many(
-        self, states: Iterable[Any], questions: Any, options: DecideOptions | None = None, **changes: Any
+        self, states: Iterable[Any], questions: Any, /, options: DecideOptions | None = None, **changes: Any
     ) -> Iterator[Decisions]:
         """The same questions about several states, which share what is encoded of the questions.
 
@@ -226,7 +226,7 @@ class Engine(Protocol):
         ...
 
     def deciding(
-        self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any
+        self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any
     ) -> Generator[list[Read], list[Reading], Decisions]:
         """`decide` as a conversation with whoever runs its reads: yields lists of them, is sent their readings."""
         ...

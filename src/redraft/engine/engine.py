@@ -151,11 +151,11 @@ class LocalEngine(Engine):
     ) -> Generation:
         return self._whole(self.prepare_edit(text, span, instruction, options, **changes))
 
-    def decide(self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any) -> Decisions:
+    def decide(self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any) -> Decisions:
         return driven(self.deciding(state, questions, options, **changes), self.read)
 
     def decide_many(
-        self, states: Iterable[Any], questions: Any, options: DecideOptions | None = None, **changes: Any
+        self, states: Iterable[Any], questions: Any, /, options: DecideOptions | None = None, **changes: Any
     ) -> Iterator[Decisions]:
         shared = options_with(options, changes)
         if shared.state == "auto":
@@ -163,7 +163,7 @@ class LocalEngine(Engine):
         return each_state(states, lambda state: self.decide(state, questions, shared))
 
     def deciding(
-        self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any
+        self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any
     ) -> Generator[list[Read], list[Reading], Decisions]:
         chosen = options_with(options, changes)
         info = self.info

@@ -14,29 +14,29 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from redraft.core.automaton import DEAD, TokenAutomaton
+from redraft.core.crossings import Crossings
 from redraft.core.errors import OptionError
 from redraft.core.results import FieldProbability, ValueProbability
 from redraft.engine.reply import Reply
-from redraft.kernels.option_weights import OptionWeights
-from redraft.model.model import DiffusionGemma
+from redraft.kernels.class_masses import ClassMasses
+from redraft.kernels.field_weights import reading_weights, what_follows
 from redraft.sampler import constrained
 from redraft.text.constraint import ConstraintFactory
-from redraft.text.grammar.build import size
 from redraft.text.labelled import Labelled, labelled
 from redraft.text.response_format import schema_of
-from redraft.text.schema import schema_node
-from redraft.text.schema.fields import SchemaField, fields_of, narrowed
+from redraft.text.schema.fields import SchemaField, fields_of, told_apart
 from redraft.text.schema.places import places_of
 
-# Each value is a copy of the schema in an automaton: parts of all copies, which take some seconds to compile.
-MOST_PARTS = 40_000
+# Fields of few values, each with an automaton of its own, and values of all of them, each a branch of one. What
+# was asked for lately is kept: at a vocabulary of 262,144 tokens a field takes some 3 MB.
+MOST_FIELDS, MOST_VALUES, KEPT = 64, 512, 4
 # Rows of logits at a time: of the released vocabulary 16 MB, and as float64 twice that.
 ROWS = 16
 
@@ -48,12 +48,12 @@ class FewValues:
     """A field of few values.
 
     Attributes:
-        values: that the rest of the schema leaves it.
-        languages: what the schema allows with each.
+        values: that its own schema leaves it.
+        apart: texts by the value that they have.
     """
 
     values: tuple[Any, ...]
-    languages: Labelled
+    apart: Labelled
 
 
 @dataclass(eq=False)
@@ -77,47 +77,47 @@ class FieldWatch:
 
     def see(
         self,
-        model: DiffusionGemma,
-        hidden: Tensor,
-        pinned: Tensor | None,
+        score: Callable[[int, int], Tensor],
+        automaton: TokenAutomaton,
         written: list[int],
         ids: list[int],
+        length: int,
         room: int,
     ) -> None:
         """Takes down what a canvas says of the fields that are decided in it.
 
         Args:
-            model: for logits.
-            hidden: [L, D] of its last step.
-            pinned: [L] token ids that were held, -1 elsewhere.
+            score: logits [R, V] of the canvas's last step at the positions from one to another.
+            automaton: what the reply is held to.
             written: tokens of the canvases before it.
             ids: what is committed of it, before end-of-turn.
+            length: positions of the canvas.
             room: tokens that the reply may still have, this canvas included.
         """
-        weighed: dict[Path, tuple[int, OptionWeights]] = {}
-        used = min(len(hidden), room)
+        asked: dict[Path, tuple[int, int, Crossings, ClassMasses]] = {}
+        used, end = constrained.ends(automaton, room, length)
+        state = automaton.advance(automaton.start, written)
         for path, known in self.few.items():
-            automaton = known.languages.texts.automaton
-            start = automaton.advance(automaton.start, written)
-            behind = automaton.advance(start, ids)
-            if path in self.decided or behind < 0 or known.languages.label[behind] < 0:
+            apart = known.apart.automaton
+            before = apart.advance(apart.start, written)
+            behind = apart.advance(before, ids)
+            if path in self.decided or DEAD in (before, behind) or known.apart.label[behind] < 0:
                 continue
-            used, end = constrained.ends(automaton, room, len(hidden))
-            cut = known.languages.cut(end == 0.0)
-            weighed[path] = (
-                int(known.languages.label[behind]),
-                OptionWeights(known.languages.texts, used, start=start, cut=cut),
-            )
-        for first in range(0, used if weighed else 0, ROWS):
-            rows = slice(first, min(first + ROWS, used))
+            crossings = _crossings(automaton, known.apart)
+            masses = ClassMasses(crossings.class_of, crossings.num_classes, used)
+            asked[path] = int(known.apart.label[behind]), crossings.pairs[state, before], crossings, masses
+        if not asked:
+            return
+        own = ClassMasses(automaton.class_of, automaton.num_classes, used)
+        for first in range(0, used, ROWS):
             # Not normalised: a constant of a position is one of every value.
-            logits = model.logits(hidden[None, rows])[0]
-            if pinned is not None:
-                logits = _held(logits, pinned[rows])
-            for _, weights in weighed.values():
-                weights.add(first, logits)
-        for path, (chosen, weights) in weighed.items():
-            self.decided[path] = chosen, weights.result()[0]
+            logits = score(first, min(first + ROWS, used))
+            for masses in (own, *(masses for *_, masses in asked.values())):
+                masses.add(first, logits)
+        follows = what_follows(own.mass, automaton, end)
+        for path, (chosen, pair, crossings, masses) in asked.items():
+            weights = reading_weights(masses.mass, crossings, pair, follows, len(self.few[path].values))
+            self.decided[path] = chosen, weights
 
     def told(self, reply: Reply, logprobs: list[float]) -> tuple[FieldProbability, ...]:
         """What is known of each field that the reply has.
@@ -157,22 +157,28 @@ def watch_of(factory: ConstraintFactory, response_format: Mapping[str, Any] | No
     return FieldWatch(*_fields(factory, json.dumps(schema)))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=KEPT)
 def _fields(factory: ConstraintFactory, asked: str) -> tuple[tuple[SchemaField, ...], Mapping[Path, FewValues]]:
     schema = json.loads(asked)
     fields = fields_of(schema)
-    copies = sum(len(known.values) for known in fields if len(known.values) > 1)
-    if copies and copies * size(schema_node(schema)) > MOST_PARTS:
+    several = [known for known in fields if len(known.values) > 1]
+    count = sum(len(known.values) for known in several)
+    if count > MOST_VALUES or len(several) > MOST_FIELDS:
         raise OptionError(
-            f"probabilities: the fields have {copies} values in all, too many for a schema of this size: bound them"
+            f"probabilities: {len(several)} fields of the schema have {count} values in all, and at most {MOST_FIELDS} "
+            f"with {MOST_VALUES} can be told"
         )
     few: dict[Path, FewValues] = {}
-    for known in fields:
-        if len(known.values) > 1:
-            left = narrowed(schema, known)
-            languages = labelled(factory, [node for _, node in left])
-            few[known.path] = FewValues(tuple(value for value, _ in left), languages)
+    for known in several:
+        head, found = told_apart(schema, known)
+        apart = labelled(factory, head, [node for _, node in found])
+        few[known.path] = FewValues(tuple(value for value, _ in found), apart)
     return fields, few
+
+
+@functools.lru_cache(maxsize=MOST_FIELDS)
+def _crossings(automaton: TokenAutomaton, apart: Labelled) -> Crossings:
+    return Crossings.of(automaton, apart.automaton, apart.label)
 
 
 def _of_few(path: Path, few: FewValues, chosen: int, weights: tuple[float, ...]) -> FieldProbability:
@@ -185,15 +191,6 @@ def _of_few(path: Path, few: FewValues, chosen: int, weights: tuple[float, ...])
         for value, share in zip(few.values, shares, strict=True)
     )
     return FieldProbability(path=path, source="canvas", probabilities=each, **vars(each[chosen]))
-
-
-def _held(logits: Tensor, pinned: Tensor) -> Tensor:
-    """Logits [R, V] of nothing but the held token where one is held."""
-    rows = torch.nonzero(pinned >= 0)[:, 0]
-    logits = logits.clone()
-    logits[rows] = -torch.inf
-    logits[rows, pinned[rows]] = 0.0
-    return logits
 
 
 def _tokens(reply: Reply, first: int, behind: int) -> range:

@@ -44,7 +44,7 @@ class ReadLoop:
         """One forward: a piece of a prompt, a batch of canvases, or what continues one."""
         if not under_way.open:
             self._begin(under_way, prefixes)
-        waiting = [one for one in under_way.open.values() if one.last_hidden is None]
+        waiting = [one for one in under_way.open.values() if one.last_hidden is None and not self._joins(one)]
         if waiting:
             self._prefill(waiting, prefixes)
             return
@@ -71,8 +71,9 @@ class ReadLoop:
             read = under_way.reads[number]
             own = len(read.canvas) if isinstance(read, CanvasRead) and read.steps == 1 else None
             stops = pieces(len(read.prompt), read.kept)
-            # What the causal mode says follows from the last token's state, which no snapshot holds.
-            most = len(read.prompt) - isinstance(read, CausalRead)
+            # What the causal mode says follows from the last token's state, which no snapshot holds; and a canvas may
+            # share the last piece's forward, whatever others have kept.
+            most = len(read.prompt) - (isinstance(read, CausalRead) or len(read.prompt) not in read.kept)
             known = prefixes.take(read.prompt, [stop for stop in stops if stop <= most])
             lead = read.prompt[: max(read.kept, default=0)]
             waits = known is None and lead in leads
@@ -90,6 +91,20 @@ class ReadLoop:
             under_way.open[number] = one
             if len(under_way.open) == TOGETHER:
                 return
+
+    def _joins(self, one: OneRead) -> bool:
+        """Whether a canvas shares a forward with the last piece of its prompt, so that each matrix is read once.
+
+        It follows from the read alone: what is kept behind the whole prompt is encoded by itself.
+        """
+        read = one.read
+        if not (self.exact and self.model.runner is None and isinstance(read, CanvasRead) and read.steps == 1):
+            return False
+        return (
+            len(read.prompt) not in read.kept
+            and one.cache.length == (one.stops[-2] if len(one.stops) > 1 else 0)
+            and bool(one.pending)
+        )
 
     def _prefill(self, ones: list[OneRead], prefixes: PrefixCache) -> None:
         """Encodes the next piece of each."""
@@ -132,7 +147,12 @@ class ReadLoop:
         assert isinstance(first, CanvasRead)
         for step in range(first.steps - 1):
             canvas, soft = self._moved(canvas, cache, soft, first, step)
-        hidden, found, row = model.denoise_hidden(canvas, cache, soft), [], 0
+        if ones[0].pending:
+            ids = torch.tensor(next_piece(ones[0]), device=model.device)
+            hidden = model.encode_then_denoise(ids, canvas, ones[0].cache)
+        else:
+            hidden = model.denoise_hidden(canvas, cache, soft)
+        found, row = [], 0
         for one in ones:
             assert isinstance(one.read, CanvasRead)
             found.append([self._looked_at(one.read, hidden[row + draw]) for draw in range(len(one.read.draws))])

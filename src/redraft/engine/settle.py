@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from redraft.core.events import Commit
 from redraft.engine.canvas import CanvasNoise, CanvasState, Judged, new_canvas
@@ -183,14 +185,29 @@ class Settle:
 
     def _see_fields(self, sequence: Sequence, state: CanvasState, canvas: list[int]) -> None:
         """Takes down what the last step says of the fields that this canvas decides."""
-        if sequence.fields is None or state.seen is None:
+        if sequence.fields is None or sequence.constraint is None or state.seen is None:
             return
         ids = cut_at_end(canvas, sequence.reply.end_ids, sequence.budget - sequence.committed)
         if ids and ids[-1] in sequence.reply.end_ids:
             ids = ids[:-1]
-        started = time.perf_counter()
-        sequence.fields.see(self.model, state.seen, state.pinned, sequence.reply.token_ids, ids, sequence.room())
+        started, hidden, pinned = time.perf_counter(), state.seen, state.pinned
+
+        def score(first: int, behind: int) -> Tensor:
+            logits = self.model.logits(hidden[None, first:behind])[0]
+            return logits if pinned is None else held_to(logits, pinned[first:behind])
+
+        automaton, written = sequence.constraint.automaton, sequence.reply.token_ids
+        sequence.fields.see(score, automaton, written, ids, len(hidden), sequence.room())
         sequence.costs.denoise_s += time.perf_counter() - started
+
+
+def held_to(logits: Float[Tensor, "R V"], token_ids: Int[Tensor, "R"]) -> Float[Tensor, "R V"]:
+    """Logits of nothing but a position's token where that is none below 0."""
+    rows = torch.nonzero(token_ids >= 0)[:, 0]
+    logits = logits.clone()
+    logits[rows] = -torch.inf
+    logits[rows, token_ids[rows]] = 0.0
+    return logits
 
 
 def follow(sequence: Sequence, token_ids: list[int]) -> None:

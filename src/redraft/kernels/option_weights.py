@@ -9,17 +9,15 @@ Source: the forward recursion (Rabiner 1989).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from redraft.core.automaton import Edges
 from redraft.core.reads import Texts
-from redraft.kernels.recursions import LOG_ZERO, log_sum
+from redraft.kernels.class_masses import ClassMasses, runs
+from redraft.kernels.recursions import LOG_ZERO
 
 # L positions, S states, C classes, K sets of classes, X tokens of any class, O options, V vocabulary
 
@@ -31,29 +29,11 @@ class OptionWeights:
         positions: how many of them, from the first on, are needed.
     """
 
-    def __init__(
-        self, texts: Texts, length: int, *, start: int | None = None, cut: Sequence[Sequence[int]] | None = None
-    ) -> None:
-        """Of a canvas of `length` positions.
-
-        Args:
-            texts: the options.
-            length: positions.
-            start: the state before the first of them; None: where the texts begin.
-            cut: of each option, states in which the canvas's end may cut it off; None: none.
-        """
+    def __init__(self, texts: Texts, length: int) -> None:
+        """Of a canvas of `length` positions."""
         self._texts, self._length = texts, length
-        self._start = texts.automaton.start if start is None else start
-        self._cut = [()] * len(texts.whole) if cut is None else cut
-        parts = texts.automaton.parts
-        order = np.argsort(parts.kinds, kind="stable")
-        kinds = parts.kinds[order]
-        self._first = np.flatnonzero(np.r_[True, np.diff(kinds) != 0][: len(kinds)])
-        self._kinds = kinds[self._first]
-        # Behind the tokens of the classes, those that end a reply and those that fill its canvas.
-        self._ids = torch.from_numpy(np.r_[parts.ids[order], texts.end_ids, texts.fill_ids].astype(np.int64))
-        self._broad = [torch.from_numpy(np.flatnonzero(parts.broad_of == g)) for g in range(len(parts.broad))]
-        self._weights = np.full((length, len(texts.automaton.edges.begins) - 1), LOG_ZERO)
+        automaton = texts.automaton
+        self._masses = ClassMasses(automaton.class_of, automaton.num_classes, length)
         self._end, self._fill = np.full((2, length), LOG_ZERO)
         self._seen = np.zeros(length, np.bool_)
         # Where anything may follow an option, what lies behind the longest of them says nothing.
@@ -65,25 +45,15 @@ class OptionWeights:
         Raises:
             ValueError: they are of another vocabulary, or lie outside the canvas.
         """
-        R, V = log_probs.shape
-        automaton, count = self._texts.automaton, len(self._texts.end_ids)
-        if len(automaton.class_of) != V:
-            raise ValueError(f"{V} log-probabilities for options over {len(automaton.class_of)} tokens")
+        (R, V), rows = log_probs.shape, slice(first_row, first_row + len(log_probs))
+        if len(self._texts.automaton.class_of) != V:
+            raise ValueError(f"{V} log-probabilities for options over {len(self._texts.automaton.class_of)} tokens")
         if not 0 <= first_row <= first_row + R <= self._length:
             raise ValueError(f"positions {first_row} to {first_row + R} of a canvas of {self._length}")
-        rows, explicit = slice(first_row, first_row + R), len(automaton.parts.ids)
-        scores = log_probs[:, self._ids.to(log_probs.device)].cpu().double().numpy()
-        mass = np.full((R, automaton.num_classes), LOG_ZERO)
-        if explicit:
-            mass[:, self._kinds] = _runs(scores[:, :explicit], self._first)
-        for kind, tokens in zip(automaton.parts.broad, self._broad, strict=True):
-            of_class = log_probs.index_select(1, tokens.to(log_probs.device)).cpu().double()
-            mass[:, kind] = torch.logsumexp(of_class, -1).numpy()
-        self._weights[rows] = _runs(mass[:, automaton.edges.member], automaton.edges.begins[:-1])
-        ends, fills = np.split(scores[:, explicit:], [count], axis=1)
-        if count:
-            self._end[rows] = np.logaddexp.reduce(ends, axis=1)
-            self._fill[rows] = np.logaddexp.reduce(fills, axis=1)
+        self._masses.add(first_row, log_probs)
+        for found, ids in ((self._end, self._texts.end_ids), (self._fill, self._texts.fill_ids)):
+            if ids:
+                found[rows] = np.logaddexp.reduce(log_probs[:, list(ids)].cpu().double().numpy(), axis=1)
         self._seen[rows] = True
 
     def result(self) -> tuple[tuple[float, ...], float]:
@@ -96,12 +66,12 @@ class OptionWeights:
             raise ValueError(f"{int((~self._seen[: self.positions]).sum())} positions of the canvas are missing")
         automaton = self._texts.automaton
         edges = automaton.edges
-        opening = np.logaddexp.reduce(self._weights[0, edges.kinds[edges.source == self._start]], initial=LOG_ZERO)
-        reached = _forward(self._weights, edges, self._start, automaton.num_states)
+        weights = runs(self._masses.mass[:, edges.member], edges.begins[:-1])
+        opening = np.logaddexp.reduce(weights[0, edges.kinds[edges.source == automaton.start]], initial=LOG_ZERO)
+        reached = forward(weights, edges, automaton.start, automaton.num_states)
         tail = self._tail()[:, None]
-        whole = [_total(reached[:, list(states)] + tail) for states in self._texts.whole]
-        cut = [_total(reached[-1, list(states)]) for states in self._cut]
-        return tuple(np.logaddexp(whole, cut).tolist()), float(opening)
+        found = tuple(total(reached[:, list(states)] + tail) for states in self._texts.whole)
+        return found, float(opening)
 
     def _tail(self) -> NDArray[np.float64]:
         """[L + 1] log weight of what may stand behind an option, from each position on."""
@@ -132,7 +102,7 @@ def _longest_path(texts: Texts, length: int) -> int:
     return length
 
 
-def _forward(weights: NDArray[np.float64], edges: Edges, start: int, count: int) -> NDArray[np.float64]:
+def forward(weights: NDArray[np.float64], edges: Edges, start: int, count: int) -> NDArray[np.float64]:
     """[L + 1, S] log weight of everything that leads from the start to each state before each position."""
     L = len(weights)
     order = np.argsort(edges.target, kind="stable")
@@ -146,13 +116,10 @@ def _forward(weights: NDArray[np.float64], edges: Edges, start: int, count: int)
             break
         behind = target[live]
         first = np.flatnonzero(np.r_[True, np.diff(behind) != 0])
-        found[i + 1, behind[first]] = _runs(found[i, source[live]] + weights[i, kinds[live]], first)
+        found[i + 1, behind[first]] = runs(found[i, source[live]] + weights[i, kinds[live]], first)
     return found
 
 
-def _runs(values: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
-    return log_sum(values, first, np.diff(np.r_[first, values.shape[-1]]))
-
-
-def _total(values: NDArray[np.float64]) -> float:
+def total(values: NDArray[np.float64]) -> float:
+    """log of the sum of all exponentials."""
     return float(np.logaddexp.reduce(values, axis=None, initial=LOG_ZERO))

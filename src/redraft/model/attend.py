@@ -8,7 +8,7 @@ from torch import Tensor
 
 from redraft.kernels.attention import attention
 from redraft.model.attention import Heads
-from redraft.model.cache import KVCache
+from redraft.model.cache import KVCache, SequenceCache
 
 # B batch, T positions, H query heads, K key-value heads, S keys, D head size
 
@@ -62,6 +62,25 @@ class Denoise:
             )
             rows.append(attention(q_BTHD[b : b + 1], keys[None], values[None]))
         return torch.cat(rows)
+
+
+class EncodeThenDenoise:
+    """The causal mode over the next positions of one sequence, and canvases behind them, in one forward: the rows of
+    the first stand before those of each canvas. What the canvases see is encoded in the same layer, so that every
+    matrix is read once for both."""
+
+    repeatable = False
+
+    def __init__(self, sequence: SequenceCache, new: int, canvases: int) -> None:
+        self.new, self.canvases = new, canvases
+        self._encode = Encode(KVCache([sequence]), [new])
+        # A canvas lies behind the prefix only while it is attended to, one after the other.
+        self._denoise = Denoise(KVCache([sequence] * canvases))
+
+    def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "1 T H D"]:
+        encoded = self._encode(layer, Heads(*(x[:, : self.new] for x in heads)))
+        behind = Heads(*(x[0, self.new :].unflatten(0, (self.canvases, -1)) for x in heads))
+        return torch.cat([encoded, self._denoise(layer, behind).flatten(0, 1)[None]], dim=1)
 
 
 def causal_mask(queries: int, keys: int, window: int | None, device: torch.device | None = None) -> Bool[Tensor, "T S"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from redraft.kernels.norm import rms_norm
@@ -46,7 +46,13 @@ class Layer(nn.Module):
             self.register_buffer("layer_scalar", torch.ones(1))
 
     def forward(
-        self, hidden: Float[Tensor, "B T D"], table: Rotary, index: int, attend: Attend, *, causal: bool
+        self,
+        hidden: Float[Tensor, "B T D"],
+        table: Rotary,
+        index: int,
+        attend: Attend,
+        *,
+        causal: bool | Bool[Tensor, "T"],
     ) -> Float[Tensor, "B T D"]:
         attended = self.self_attn(self.input_layernorm(hidden), table, index, attend)
         hidden = self.post_attention_layernorm.added(attended, hidden)
@@ -58,6 +64,9 @@ class Layer(nn.Module):
         sparse = self.experts(self.pre_feedforward_layernorm_2(rows), choice, weight).view_as(hidden)
         both = self.post_feedforward_layernorm_2.added(sparse, dense)
 
+        if isinstance(causal, Tensor):
+            scalars = torch.where(causal, self.encoder_layer_scalar, self.layer_scalar)  # type: ignore[arg-type]
+            return self.post_feedforward_layernorm.added(both, hidden) * scalars[:, None]
         scalar: Tensor = self.encoder_layer_scalar if causal else self.layer_scalar  # type: ignore[assignment]
         return self.post_feedforward_layernorm.added(both, hidden, scalar)
 
@@ -117,9 +126,9 @@ class Backbone(nn.Module):
         positions: Int[Tensor, "B T"],
         attend: Attend,
         *,
-        causal: bool,
+        causal: bool | Bool[Tensor, "T"],
     ) -> Float[Tensor, "B T D"]:
-        """Hidden states after the final norm. `causal` picks the set of layer scalars."""
+        """Hidden states after the final norm. `causal` picks the set of layer scalars, of all rows or of each."""
         tables = {
             key: rotary(positions, getattr(self, f"frequencies_{number}"), hidden.dtype)
             for number, key in enumerate(self.rope_keys)

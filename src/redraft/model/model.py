@@ -17,7 +17,7 @@ from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import attempt
 from redraft.kernels.walk import Walk
-from redraft.model.attend import Denoise, Encode
+from redraft.model.attend import Denoise, Encode, EncodeThenDenoise
 from redraft.model.attention import Attend
 from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
@@ -149,6 +149,28 @@ class DiffusionGemma(nn.Module):
                 form=self._form,
             )
         return self._denoise(canvas, lengths, attend, self_conditioning)
+
+    @torch.no_grad()
+    def encode_then_denoise(
+        self, token_ids: Int[Tensor, "T"], canvas: Int[Tensor, "B L"], sequence: SequenceCache
+    ) -> Float[Tensor, "B L D"]:
+        """Appends ids to a sequence, and denoises canvases behind them without signal, in one forward: what `encode`
+        and then `denoise_hidden` do, but that each matrix is read once. The modules run it, whatever runner there is.
+
+        Raises:
+            OptionError: the checkpoint has no canvas mode.
+        """
+        if not self.config.has_canvas:
+            raise OptionError(NO_CANVAS)
+        (new,), (B, L), backbone = token_ids.shape, canvas.shape, self.backbone
+        embedded = backbone.self_conditioning.condition(backbone.embed(canvas), None)
+        rows = torch.cat([backbone.embed(token_ids[None]), embedded.flatten(0, 1)[None]], dim=1)
+        place = torch.arange(new + L, device=self.device) + sequence.length
+        positions = torch.cat([place[:new], place[new:].repeat(B)])[None]
+        causal = torch.arange(new + B * L, device=self.device) < new
+        hidden = backbone(rows, positions, EncodeThenDenoise(sequence, new, B), causal=causal)
+        sequence.advance(new)
+        return hidden[0, new:].view(B, L, -1)
 
     @property
     def runner(self) -> Runner | None:

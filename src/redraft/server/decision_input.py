@@ -52,8 +52,8 @@ def _add(messages: list[dict[str, Any]], names: dict[str, str], item: Any, where
     """Adds an item; `names` are those of the tools that were called, by the ids of the calls."""
     if not isinstance(item, Mapping):
         raise _refused(where, f"must be a message, a call or what a call gave back, got {shown(item)}")
-    kind = item.get("type") or "message"
-    if kind not in _FIELDS:
+    kind = item.get("type", "message")
+    if not isinstance(kind, str) or kind not in _FIELDS:
         raise _refused(f"{where}.type", f"must be one of {', '.join(_FIELDS)}, got {shown(kind)}")
     for field in item:
         if field not in _FIELDS[kind]:
@@ -71,7 +71,10 @@ def _add(messages: list[dict[str, Any]], names: dict[str, str], item: Any, where
         given = _content(item.get("output"), "tool", f"{where}.output")
         messages.append({"role": "tool", "tool_call_id": call_id, "name": names[call_id], "content": given})
         return
-    names[call_id] = name = ".".join(filter(None, (item.get("namespace"), _text(item, "name", where))))
+    name = _text(item, "name", where)
+    if item.get("namespace") is not None:
+        name = f"{_text(item, 'namespace', where)}.{name}"
+    names[call_id] = name
     arguments = _arguments(item, where) if kind == "function_call" else {"input": _text(item, "input", where, True)}
     # Calls that follow one another, and what was said before them, are one turn.
     if not messages or messages[-1]["role"] != "assistant":
@@ -96,10 +99,10 @@ def _content(value: Any, role: str, where: str) -> str:
 def _part(part: Any, role: str, where: str) -> tuple[str, bool]:
     """The text of a part, and whether it is JSON."""
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in _UNREAD:
+    if isinstance(kind, str) and kind in _UNREAD:
         raise _refused(where, f"{_UNREAD[kind]} are not read yet ({kind})")
     known = _PARTS[role]
-    if not isinstance(part, Mapping) or kind not in known:
+    if not isinstance(part, Mapping) or not isinstance(kind, str) or kind not in known:
         raise _refused(where, f"must be a part of type {' or '.join(known)}, got {shown(part)}")
     field = known[kind]
     for other in part:

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from redraft.core.automaton import DEAD, Edges, TokenAutomaton
-from redraft.core.reads import Texts
 from redraft.text.constraint import ConstraintFactory
-from redraft.text.grammar import nodes
+from redraft.text.grammar.build import any_of, sequence
 from redraft.text.grammar.compile import compiled
 from redraft.text.grammar.expansion import expanded
 from redraft.text.grammar.nfa import BYTES
-from redraft.text.grammar.nodes import FIRST_MARK, MARKS, Choice, Node, Text
+from redraft.text.grammar.nodes import FIRST_MARK, MARKS, Node, Text
 from redraft.text.grammar.reference import counted_out
 from redraft.text.grammar.spelling import spelled
 from redraft.text.native import library
@@ -35,50 +34,41 @@ class Labelled:
     """Languages that exclude each other.
 
     Attributes:
-        texts: each of them as a whole, as a reply that ends.
+        automaton: of all of them, up to where their texts are whole.
+        whole: of each language, the states in which a text of it is.
         label: [S] of which one the states are; `UNDECIDED` where it may be several.
     """
 
-    texts: Texts
+    automaton: TokenAutomaton
+    whole: tuple[tuple[int, ...], ...]
     label: NDArray[np.int64]
 
-    def cut(self, end: NDArray[np.bool_]) -> tuple[tuple[int, ...], ...]:
-        """Of each language, those of some states in which it is known but not whole."""
-        known = [set(states) for states in self.texts.whole]
-        places = np.flatnonzero(end & (self.label >= 0)).tolist()
-        found: list[list[int]] = [[] for _ in known]
-        for state in places:
-            number = int(self.label[state])
-            if state not in known[number]:
-                found[number].append(state)
-        return tuple(map(tuple, found))
 
+def labelled(factory: ConstraintFactory, head: Node, languages: Sequence[Node]) -> Labelled:
+    """The automaton of languages, at most 250 of them, in which nothing is counted that can be left open.
 
-def labelled(factory: ConstraintFactory, languages: Sequence[Node]) -> Labelled:
-    """The automaton of languages of whole replies, at most 250 of them.
-
-    What is counted in them only once a reply has broken it, such as the length of a long string, is left open.
+    Args:
+        factory: of the model.
+        head: what all of them begin with.
+        languages: what each goes on with.
 
     Raises:
         OptionError: they are too large.
     """
     tags = [chr(FIRST_MARK + MARKS - 1 - number) for number in range(len(languages))]
     assert len(tags) <= MARKS - len(factory.marks)
-    node = Choice(tuple(nodes.Sequence((part, Text(tag))) for part, tag in zip(languages, tags, strict=True)))
-    core = compiled(node)
+    ends = any_of(sequence([part, Text(tag)]) for part, tag in zip(languages, tags, strict=True))
+    core = compiled(sequence([head, ends]))
     vocabulary = _with_tags(factory.vocabulary, len(tags))
     enabled = np.array([rule.always for rule in core.rules], np.uint8)
-    ends = (factory.end_ids, factory.pad_id, factory.fill)
+    behind = (factory.end_ids, factory.pad_id, factory.fill)
     if all(library(name) is not None for name in ("tree", "spell", "expand")):
-        made = expanded(spelled(core, vocabulary), core, vocabulary, enabled, *ends)
+        made = expanded(spelled(core, vocabulary), core, vocabulary, enabled, *behind)
     else:
-        made = token_automaton(counted_out(core, enabled), vocabulary.readings, *ends)
+        made = token_automaton(counted_out(core, enabled), vocabulary.readings, *behind)
     whole = _whole(made, factory.vocab_size, len(tags))
     automaton = _without_tags(made, factory.vocab_size, whole)
-    first = tuple(factory.end_ids)
-    fills = tuple(dict.fromkeys((*first, *(() if factory.pad_id is None else (factory.pad_id,)))))
-    texts = Texts(automaton=automaton, whole=whole, end_ids=first, fill_ids=fills)
-    return Labelled(texts, _labels(automaton, whole))
+    return Labelled(automaton, whole, _labels(automaton, whole))
 
 
 @functools.lru_cache(maxsize=4)

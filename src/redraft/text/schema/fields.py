@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from math import ceil, floor
 from typing import Any
 
-from redraft.text.grammar.nodes import Node
+from redraft.text.grammar.build import ANY, any_of, optional, sequence
+from redraft.text.grammar.nodes import Chars, Choice, Node, Repeat, Sequence, Text
+from redraft.text.grammar.sets import of
 from redraft.text.schema import schema_node
 from redraft.text.schema.checks import Unfit, among, limits
 from redraft.text.schema.keywords import ANNOTATIONS
@@ -19,6 +21,9 @@ _SCALARS = (str, int, float, bool, type(None))
 _OF_FEW = {"boolean": (True, False), "null": (None,)}
 _OF_MANY = {"string", "number", "integer"}
 _DEEPEST = 16
+_PLACE = "the field stands here"
+# A number ends where something else begins.
+_BEHIND = optional(Sequence((Chars(of(" \n,}")), Repeat(ANY))))
 
 
 @dataclass(frozen=True)
@@ -43,19 +48,32 @@ def fields_of(schema: Any) -> tuple[SchemaField, ...]:
     return tuple(_within(schema, (), References(schema)))
 
 
-def narrowed(schema: Any, field: SchemaField) -> list[tuple[Any, Node]]:
-    """(value, the tree of what the schema allows with that value in the field), without values that nothing allows.
+def told_apart(schema: Any, field: SchemaField) -> tuple[Node, list[tuple[Any, Node]]]:
+    """All texts by the value that they have in a field.
+
+    Returns:
+        What stands before the field, as the schema has it; and of each value that the field's own schema allows, the
+        value with whatever may follow it.
 
     Raises:
-        SchemaError: the schema cannot be enforced.
+        SchemaError: the schema cannot be enforced, or what stands before the field has no end of its own.
     """
-    found, references = [], References(schema)
+    references = References(schema)
+    holder = _PLACE
+    while holder in repr(schema):
+        holder += "_"
+    fixed, own = _fixed(schema, field.path, holder, references)
+    head = _before(schema_node(fixed, root=schema), f'"{holder}"')
+    if head is None:
+        raise SchemaError(".".join(field.path), "has no place of its own in this schema")
+    found = []
     for value in field.values:
         try:
-            found.append((value, schema_node(_fixed(schema, field.path, value, references), root=schema)))
+            schema_node({**{name: kept for name, kept in own.items() if name != "const"}, "enum": [value]}, root=schema)
         except Unfit:
             continue
-    return found
+        found.append((value, sequence([schema_node({"enum": [value]}), _BEHIND])))
+    return head, found
 
 
 def _within(schema: Any, path: tuple[str, ...], references: References) -> Iterator[SchemaField]:
@@ -64,7 +82,8 @@ def _within(schema: Any, path: tuple[str, ...], references: References) -> Itera
         return
     values = _values(own)
     if values is not None:
-        if values or own.get("type") in _OF_MANY:
+        # Nothing but the reply's end would tell a lone 1 from a 12.
+        if path and (values or own.get("type") in _OF_MANY):
             yield SchemaField(path, values)
         return
     properties, required = own.get("properties"), own.get("required", ())
@@ -113,14 +132,32 @@ def _integers(schema: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(range(first, last + 1)) if last - first < MOST_VALUES else ()
 
 
-def _fixed(schema: Any, path: tuple[str, ...], value: Any, references: References) -> dict[str, Any]:
-    """The schema with one value left to a field; its references lead to where they led."""
+def _fixed(
+    schema: Any, path: tuple[str, ...], value: Any, references: References
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """(the schema with one value left to a field, what it says of the field); references lead to where they led."""
     own = _followed(schema, references)
     assert own is not None
     if not path:
-        # Of an integer, the digits are what the schema's own bounds would have.
-        if isinstance(value, int) and not isinstance(value, bool) and "enum" not in own and "const" not in own:
-            return {**own, "minimum": value, "maximum": value}
-        return {**{name: kept for name, kept in own.items() if name != "const"}, "enum": [value]}
-    inner = _fixed(own["properties"][path[0]], path[1:], value, references)
-    return {**own, "properties": {**own["properties"], path[0]: inner}}
+        return {"enum": [value]}, own
+    inner, of_field = _fixed(own["properties"][path[0]], path[1:], value, references)
+    return {**own, "properties": {**own["properties"], path[0]: inner}}, of_field
+
+
+def _before(node: Node, mark: str) -> Node | None:
+    """What stands before a mark in the texts of a tree that have it; None where none has it at a place of its own."""
+    match node:
+        case Text():
+            head, found, _ = node.text.partition(mark)
+            return Text(head) if found else None
+        case Sequence():
+            for place, part in enumerate(node.parts):
+                head = _before(part, mark)
+                if head is not None:
+                    return sequence([*node.parts[:place], head])
+            return None
+        case Choice():
+            heads = [head for part in node.parts if (head := _before(part, mark)) is not None]
+            return any_of(heads) if heads else None
+        case _:
+            return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from reference import Story, random_ids
+from reference import TOLERANCE, Story, random_ids
 
 import redraft
 from checkpoints import CANVAS, EOS, PAD
@@ -33,7 +33,10 @@ def test_a_slot_reads_what_transformers_says_of_it(engine, reference, length):
     logits = story.denoise(canvas[None])[0]
     for slot, found in zip(slots, draw.slots, strict=True):
         row = logits[slot.position].double()
-        assert found.log_probs == pytest.approx(told(row, slot.token_ids), abs=1e-5)
+        wanted = torch.tensor(told(row, slot.token_ids))
+        assert found.log_probs == pytest.approx(wanted.tolist(), abs=TOLERANCE)
+        among = torch.softmax(torch.tensor(found.log_probs, dtype=torch.float64), -1)
+        assert torch.allclose(among, torch.softmax(wanted.double(), -1), atol=1e-5, rtol=0)
         assert found.argmax == int(row.argmax())
         table = torch.log_softmax(row, -1)
         assert found.entropy_nats == pytest.approx(float(-(table.exp() * table).sum()), abs=1e-4)
