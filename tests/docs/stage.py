@@ -82,6 +82,12 @@ class Stage:
         texts = ({"messages": [{"role": "user", "content": f"say {word}"}, {"role": "assistant", "content": word}]}
                  for word in ("yes", "no"))  # fmt: skip
         (self.folder / "my-texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+        asked = [{"name": "music", "type": "predicate", "instructions": "Is it about music?"}]
+        labelled = (
+            {"state": f"play {word}", "questions": asked, "answers": {"music": True}} for word in ("jazz", "Bach")
+        )
+        (self.folder / "my-rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+        (self.folder / "my.csv").write_text("id,text\n1,play jazz\n2,what is the weather in Paris\n")
         (self.folder / "my.yaml").write_text("output: runs/my\ninit: mini\nsteps: 2\nbatch_size: 4\nlog_every: 1\n")
         (self.folder / ".stage").mkdir()
 

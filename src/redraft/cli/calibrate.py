@@ -44,6 +44,7 @@ def calibrate(
     """Fit temperatures and thresholds on labelled rows, and check them on others."""
     from redraft.cli import show
     from redraft.decide.calibration_file import save, to_dict
+    from redraft.decide.fit import COLDEST, HOTTEST
     from redraft.decide.rows import read_rows
     from redraft.eval.calibration import calibrate as calibrated_on
     from redraft.eval.decision_plot import check_plot
@@ -78,3 +79,9 @@ def calibrate(
     parts = [f"{measured[part]['answers']} answers about {measured[part]['states']} states {said}"
              for part, said in (("fitted_on", "fitted on"), ("checked_on", "checked on"))]  # fmt: skip
     show.print_note(f"{', '.join(parts)}: {out}")
+    bounded = [
+        str(line["question"]) for line in found.questions if not 1.01 * COLDEST < line["temperature"] < HOTTEST / 1.01
+    ]
+    if bounded:
+        said = "at its bound: these rows are too easy, or too few, to say what a probability is worth"
+        show.print_note(f"{', '.join(bounded)}: the temperature is {said}")
