@@ -76,17 +76,23 @@ def test_the_temperature_found_is_the_likeliest(by):
 
 
 def test_a_temperature_keeps_within_its_bounds():
-    assert temperature(rows(*[(0.7, True)] * 20)) == pytest.approx(0.1, rel=1e-4)
+    assert temperature(rows(*[(0.51, True)] * 20)) == pytest.approx(0.1, rel=1e-4)
     assert temperature(rows(*[(0.7, False)] * 20)) == pytest.approx(10, rel=1e-4)
     nothing = [Outcome(state=0, key="k", kind="choice", probabilities=(0.5, 0.5), shares=(0.0, 0.0))]
     assert temperature(nothing) == 1
     assert temperature(rows((1.0, False), (0.9, True), (0.8, True))) < 10
 
 
+def test_where_nothing_was_wrong_the_rows_make_one_as_sure_as_so_many_can():
+    # Beside 20 rows one more, of which nobody knows what was right: 20.5 to 0.5.
+    sure = tempered((0.7, 0.3), temperature(rows(*[(0.7, True)] * 20)))
+    assert sure == pytest.approx((20.5 / 21, 0.5 / 21), rel=1e-4)
+
+
 def test_soft_labels_count_by_their_shares():
-    # At the temperature that makes .9 to .1 what was shared out.
-    soft = [Outcome(state=0, key="k", kind="choice", probabilities=(0.9, 0.1), shares=(0.75, 0.25))]
-    assert temperature(soft) == pytest.approx(2, rel=1e-4)
+    # At the temperature that makes .9 to .1 what was shared out, by a thousand rows and one that nobody knows.
+    soft = [Outcome(state=0, key="k", kind="choice", probabilities=(0.9, 0.1), shares=(0.75, 0.25))] * 1000
+    assert temperature(soft) == pytest.approx(2, rel=2e-3)
 
 
 def test_a_threshold_is_the_least_confidence_that_is_enough():

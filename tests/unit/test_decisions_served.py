@@ -7,7 +7,7 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
-from deciding import FakeEngine
+from served_decisions import FakeEngine
 from redraft.core.errors import ContextLengthError, OptionError, QuestionError
 from redraft.decide.given import questions_of
 from redraft.server.app import create_app

@@ -44,11 +44,18 @@ def fit(outcomes: Sequence[Outcome], *, target: float | None = None, bound_to: M
 def temperature(outcomes: Sequence[Outcome]) -> float:
     """The temperature, 0.1 to 10, at which what was right is likeliest; 1 where no option was right anywhere.
 
-    In the temperature's inverse the likelihood is concave, so that a golden-section search finds its one top.
+    Beside N rows one more is thought of, in which any option may have been right, spread over them all: where none was
+    wrong, that is how sure N rows can make one. In the temperature's inverse the likelihood is concave, so that a
+    golden-section search finds its one top.
+
+    Source: Platt 1999, "Probabilistic outputs for support vector machines", section 2.2, for the smoothed targets.
     """
     logs, shares = _columns([outcome for outcome in outcomes if any(outcome.shares)])
     if not len(logs):
         return 1.0
+    offered = np.isfinite(logs)
+    more = 1 / (len(logs) + 1)
+    shares = (1 - more) * shares + more * offered / offered.sum(axis=1, keepdims=True)
 
     def loss(log_temperature: float) -> float:
         scaled = logs / math.exp(log_temperature)
