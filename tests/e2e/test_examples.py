@@ -70,3 +70,13 @@ def test_agents(environment):
         "now playing Nina Simone on Spotify",
     ]
     assert output("pydantic_ai_agent.py", environment) == "7 degrees and dry in Oslo\n"
+
+
+def test_the_tools_as_a_question():
+    said = ["decide", "--text", "play something by Nina Simone on Spotify", "--threads", "1", "--json"]
+    command = [sys.executable, "-m", "redraft", *said, "--questions", str(EXAMPLES / "tools.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (answer,) = json.loads(done.stdout)["answers"]
+    assert (answer["name"], answer["answer"]) == ("tool", "PlayMusic")
+    assert sum(each["probability"] for each in answer["probabilities"]) == pytest.approx(1)

@@ -7,11 +7,11 @@ import json
 import pytest
 from starlette.testclient import TestClient
 
-from served_decisions import FakeEngine
 from redraft.core.errors import ContextLengthError, OptionError, QuestionError
 from redraft.decide.given import questions_of
 from redraft.server.app import create_app
 from redraft.server.settings import Settings
+from served_decisions import FakeEngine
 
 PREDICATE = {"type": "predicate", "instructions": "Is it wet?"}
 CHOICE = {
