@@ -122,13 +122,18 @@ def test_many_rows_are_a_question_s_own_and_few_its_kind_s():
 
 def test_an_answer_is_calibrated_by_its_question_or_its_kind():
     answer = Answer(question=QUESTION, probabilities=(0.8, 0.1, 0.1), raw=(0.8, 0.1, 0.1), label_mass=1.0)
-    own = Calibration(temperatures={key_of(QUESTION): 2.0, "choice": 3.0}, thresholds={"choice": 0.7})
+    asked = (key_of(QUESTION),)
+    own = Calibration(temperatures={key_of(QUESTION): 2.0, "choice": 3.0}, thresholds={"choice": 0.7}, questions=asked)
     assert calibrated(answer, own).probabilities == pytest.approx(tempered(answer.raw, 2.0))
     assert calibrated(answer, own).raw == answer.raw
-    kind = Calibration(temperatures={"choice": 3.0})
+    kind = Calibration(temperatures={"choice": 3.0}, questions=asked)
     assert calibrated(answer, kind).probabilities == pytest.approx(tempered(answer.raw, 3.0))
     assert calibrated(answer, kind).calibrated
     assert calibrated(answer, Calibration(temperatures={"score": 3.0})) == answer
+    # Rows of other choices say nothing of this one.
+    others = Calibration(temperatures={"choice": 3.0}, thresholds={"choice": 0.7}, questions=("another",))
+    assert calibrated(answer, others) == answer
+    assert threshold_of(others, QUESTION) is None
     assert (threshold_of(own, QUESTION), threshold_of(kind, QUESTION)) == (0.7, None)
 
 

@@ -151,7 +151,12 @@ def test_an_answer_is_left_out_for_each_of_the_reasons():
 def test_a_calibration_counts_and_another_ones_is_refused():
     asked = {"reader": "canvas", "gate_nats": None}
     bound = bound_to(known(), DecideOptions(**asked))
-    fitted = Calibration(temperatures={key_of(CAT): 2.0, "choice": 0.5}, thresholds={"predicate": 0.95}, bound_to=bound)
+    fitted = Calibration(
+        temperatures={key_of(CAT): 2.0, "choice": 0.5},
+        thresholds={"predicate": 0.95},
+        questions=(key_of(CAT), key_of(PET), key_of(MOOD)),
+        bound_to=bound,
+    )
     three = (0.9, 0.05, 0.05)
     driver = Driver(lambda read, draw, slot: SURE if options_of(read, slot) == 2 else three)
     cat, pet, mood = decided(driver, [CAT, PET, MOOD], calibration=fitted, **asked).answers

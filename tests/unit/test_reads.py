@@ -12,6 +12,7 @@ from redraft.core.errors import ContextLengthError, GenerationError, PromptError
 from redraft.core.events import Final
 from redraft.core.reads import NOISE, CanvasRead, CausalRead, Slot
 from redraft.engine.canvas import CanvasNoise, new_canvas
+from redraft.engine.fingerprint import fingerprint
 from redraft.engine.prefix import PrefixCache
 from redraft.engine.read import ReadList, pieces
 from redraft.engine.reading import ReadLoop
@@ -246,3 +247,33 @@ def test_what_is_no_number_is_told(engine, tmp_path):
         broken.model.backbone.layers[0].self_attn.q_proj.weight.fill_(float("nan"))
     with pytest.raises(GenerationError, match="not finite"):
         broken.read([canvas_read(broken)])
+
+
+def test_many_draws_share_forwards_of_a_bounded_size(engine, monkeypatch):
+    monkeypatch.setattr("redraft.engine.reading.TOGETHER", 3)
+    read = canvas_read(engine, draws=tuple(range(8)), steps=2)
+    seen = []
+    denoise = type(engine.model).denoise_hidden
+    monkeypatch.setattr(
+        type(engine.model),
+        "denoise_hidden",
+        lambda model, canvas, *more: seen.append(len(canvas)) or denoise(model, canvas, *more),
+    )
+    (reading,) = engine.read([read])
+    assert seen == [3, 3, 3, 3, 2, 2]
+    assert len({draw.slots[0].log_probs for draw in reading.draws}) == 8
+    assert reading.positions == len(read.prompt) + 8 * 2 * 16
+    monkeypatch.undo()
+    for mine, theirs in zip(reading.draws, engine.read([read])[0].draws, strict=True):
+        assert mine.slots[0].log_probs == pytest.approx(theirs.slots[0].log_probs, abs=1e-4)
+
+
+def test_other_weights_have_another_fingerprint(engine):
+    again = redraft.load("mini", dtype="float32", threads=1)
+    assert again.info.fingerprint == engine.info.fingerprint != ""
+    quantised = redraft.load("mini", quantize="int8", threads=1)
+    assert quantised.info.fingerprint != engine.info.fingerprint
+    before = fingerprint(quantised.model)
+    matrix = next(m.matrix for m in quantised.model.modules() if hasattr(m, "matrix"))
+    matrix.data.add_(1)
+    assert fingerprint(quantised.model) != before

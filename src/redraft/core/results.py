@@ -251,6 +251,7 @@ class ModelInfo:
         has_tokenizer, has_chat_template: what the directory came with.
         defaults: the generation options that apply when the caller sets none.
         end_ids: tokens that end a reply, and the padding behind it.
+        fingerprint: of its weights, as they are held.
     """
 
     name: str
@@ -266,6 +267,7 @@ class ModelInfo:
     has_chat_template: bool
     defaults: dict[str, Any] = field(default_factory=dict)
     end_ids: tuple[int, ...] = ()
+    fingerprint: str = ""
 
 
 def _count(number: int, one: str, many: str) -> str:

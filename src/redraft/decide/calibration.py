@@ -18,6 +18,8 @@ from redraft.decide.known import Known
 from redraft.decide.looks import softmax
 from redraft.decide.prompts import FORM
 
+# What a calibration is bound to of a model: fields of `ModelInfo`.
+IDENTITY = ("fingerprint", "parameters", "dtype", "quantization")
 # Below it a probability says nothing that a temperature could repair.
 FLOOR = 1e-12
 _BOUND = ("reader", "joint", "draws", "gate_nats", "more_draws", "second_reader", "steps", "width", "empty_thought")
@@ -36,8 +38,9 @@ def tempered(probabilities: Sequence[float], temperature: float) -> tuple[float,
 
 
 def calibrated(answer: Answer, calibration: Calibration) -> Answer:
-    """An answer at its question's temperature, or its kind's; as it was read where there is neither."""
-    temperature = _of(calibration.temperatures, answer.question)
+    """An answer at its question's temperature, or its kind's; as it was read where there is neither, or the question
+    was none of those that the calibration was found with."""
+    temperature = _of(calibration, calibration.temperatures, answer.question)
     if temperature is None:
         return answer
     return replace(answer, probabilities=tempered(answer.raw, temperature), calibrated=True)
@@ -45,7 +48,7 @@ def calibrated(answer: Answer, calibration: Calibration) -> Answer:
 
 def threshold_of(calibration: Calibration, question: Question) -> float | None:
     """The least confidence that was accurate enough; infinite where none was, None where none was wanted."""
-    return _of(calibration.thresholds, question)
+    return _of(calibration, calibration.thresholds, question)
 
 
 def bound_to(known: Known, options: DecideOptions) -> dict[str, Any]:
@@ -80,6 +83,7 @@ def _differing(found: Mapping[str, Any], wanted: Mapping[str, Any], within: str 
     return None
 
 
-def _of(values: Mapping[str, float | None], question: Question) -> float | None:
+def _of(calibration: Calibration, values: Mapping[str, float], question: Question) -> float | None:
     key = key_of(question)
-    return values.get(key, values.get(question.kind))
+    # What rows of other questions of its kind say, they say of those alone.
+    return values.get(key, values.get(question.kind) if key in calibration.questions else None)

@@ -14,7 +14,8 @@ from redraft.core.errors import DataError, OptionError
 from redraft.text.lines import read_value
 
 VERSION = 1
-_FIELDS = ("version", "temperatures", "thresholds", "bound_to", "measured")
+_FIELDS = ("version", "temperatures", "thresholds", "questions", "bound_to", "measured")
+_MAPS = ("temperatures", "thresholds", "bound_to", "measured")
 
 
 def to_dict(calibration: Calibration) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def to_dict(calibration: Calibration) -> dict[str, Any]:
         "version": VERSION,
         "temperatures": dict(calibration.temperatures),
         "thresholds": thresholds,
+        "questions": list(calibration.questions),
         "bound_to": dict(calibration.bound_to),
         "measured": dict(calibration.measured),
     }
@@ -43,10 +45,13 @@ def from_dict(value: Any) -> Calibration:
     for field in value:
         if field not in _FIELDS:
             raise OptionError(f"calibration: {shown(field)} is no field of it; there is {', '.join(_FIELDS)}")
-    maps = {field: value.get(field, {}) for field in _FIELDS[1:]}
+    maps = {field: value.get(field, {}) for field in _MAPS}
     for field, found in maps.items():
         if not isinstance(found, Mapping):
             raise OptionError(f"calibration: {field} must be an object, got {shown(found)}")
+    questions = value.get("questions", [])
+    if not (isinstance(questions, list) and all(isinstance(key, str) for key in questions)):
+        raise OptionError(f"calibration: questions must be a list of keys, got {shown(questions)}")
     for name, temperature in maps["temperatures"].items():
         if not (_is_number(temperature) and 0.01 <= temperature <= 100):
             said = f"temperatures: {shown(name)} must be a number from 0.01 to 100, got {shown(temperature)}"
@@ -58,7 +63,11 @@ def from_dict(value: Any) -> Calibration:
     thresholds = {name: math.inf if each is None else float(each) for name, each in maps["thresholds"].items()}
     temperatures = {name: float(each) for name, each in maps["temperatures"].items()}
     return Calibration(
-        temperatures=temperatures, thresholds=thresholds, bound_to=maps["bound_to"], measured=maps["measured"]
+        temperatures=temperatures,
+        thresholds=thresholds,
+        questions=tuple(questions),
+        bound_to=maps["bound_to"],
+        measured=maps["measured"],
     )
 
 

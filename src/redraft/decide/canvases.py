@@ -38,6 +38,8 @@ def widest(known: Known, width: int | None) -> int:
     """
     if width is not None and width > known.canvas_length:
         raise OptionError(f"width must be at most this model's {known.canvas_length}, got {width}")
+    if width is not None and width < _LEAST:
+        raise OptionError(f"width must be at least {_LEAST}, a label and the end of the turn, got {width}")
     return width or known.canvas_length
 
 
@@ -53,8 +55,6 @@ def of_label(known: Known, tokens: Sequence[int], width: int | None) -> Canvas:
         OptionError: a width that has no room for it.
     """
     wide = _wide(known, _LEAST, 0, width)
-    if wide < _LEAST:
-        raise OptionError(f"width must be at least {_LEAST}, a label and the end of the turn, got {wide}")
     slot = Slot(position=0, token_ids=tuple(tokens))
     return Canvas(ids=_filled(known, (NOISE,), wide), slots=(slot,))
 
@@ -68,15 +68,14 @@ def of_text(known: Known, longest: int, width: int | None) -> Canvas:
         width: positions; None: as few sixteens as hold it.
 
     Raises:
-        OptionError: a width that has no room for it.
-        QuestionError: no canvas of this model has.
+        QuestionError: no canvas of this model has room for it, or none of the width that is asked for.
     """
     if longest > known.canvas_length:
         reason = f"hold a text of {longest} tokens with its end, and a canvas of this model has {known.canvas_length}"
         raise QuestionError("choices", f"{reason}: shorten it, or ask with reader 'causal'")
     wide = _wide(known, longest, 0, width)
     if wide < longest:
-        raise OptionError(f"width must be at least {longest}, the longest option with its end, got {wide}")
+        raise QuestionError("choices", f"hold a text of {longest} tokens with its end: width {wide} has no room for it")
     return Canvas(ids=(NOISE,) * wide)
 
 

@@ -38,7 +38,8 @@ def fit(outcomes: Sequence[Outcome], *, target: float | None = None, bound_to: M
     groups = {**_grouped(known, "kind", ROWS_OF_A_KIND), **_grouped(known, "key", ROWS_OF_A_QUESTION)}
     temperatures = {name: temperature(group) for name, group in groups.items()}
     thresholds = {} if target is None else {n: threshold(g, temperatures[n], target) for n, g in groups.items()}
-    return Calibration(temperatures=temperatures, thresholds=thresholds, bound_to=bound_to)
+    questions = tuple(sorted({outcome.key for outcome in known}))
+    return Calibration(temperatures=temperatures, thresholds=thresholds, questions=questions, bound_to=bound_to)
 
 
 def temperature(outcomes: Sequence[Outcome]) -> float:

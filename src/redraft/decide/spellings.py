@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -55,7 +56,9 @@ class Spellings:
         """
         if question.form != "reply":
             return None
-        texts = self.texts(question)
+        # The causal mode has no canvas that an option could be longer than.
+        options, open_end = written(question)
+        texts = texts_of(replace(self._known, canvas_length=0), options, open_end=open_end)
         automaton = texts.automaton
         found = []
         for whole, continuation in zip(texts.whole, self.continuations(question), strict=True):

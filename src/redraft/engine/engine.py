@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Sequence as Rows
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,10 +21,12 @@ from redraft.core.questions import DecideOptions
 from redraft.core.reads import Read, Reading
 from redraft.core.reel import Recorder
 from redraft.core.results import Generation, ModelInfo
+from redraft.decide.calibration import IDENTITY
 from redraft.engine import filling
 from redraft.engine.admission import Admission
 from redraft.engine.deciding import driven, each_state, known_of, options_with, prepared_reads, readings_of, rounds_of
 from redraft.engine.defaults import Defaults
+from redraft.engine.fingerprint import fingerprint
 from redraft.engine.given import requests_of
 from redraft.engine.loop import CanvasLoop, UnderWay
 from redraft.engine.outcome import outcome
@@ -92,7 +95,12 @@ class LocalEngine(Engine):
             has_chat_template=self.template is not None,
             defaults=dataclasses.asdict(self.defaults.options),
             end_ids=tuple(sorted(self.defaults.end_ids | (set() if pad is None else {pad}))),
+            fingerprint=self._fingerprint,
         )
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.model)
 
     @property
     def request_bytes(self) -> int:
@@ -167,9 +175,7 @@ class LocalEngine(Engine):
     ) -> Generator[list[Read], list[Reading], Decisions]:
         chosen = options_with(options, changes)
         info = self.info
-        identity = {
-            "model": info.name, "parameters": info.parameters, "dtype": info.dtype, "quantization": info.quantization
-        }  # fmt: skip
+        identity = {name: getattr(info, name) for name in IDENTITY}
         return rounds_of(known_of(self.admission, identity, chosen), state, questions, chosen)
 
     def read(self, reads: Rows[Read]) -> list[Reading]:

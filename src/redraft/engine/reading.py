@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.core.reads import NOISE, CanvasRead, CausalRead, DrawReading, Reading, SlotReading
+from redraft.core.reads import NOISE, CanvasRead, CausalRead, DrawReading, Read, Reading, SlotReading
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise
 from redraft.engine.prefill import Encode, encode_pending, next_piece
 from redraft.engine.prefix import PrefixCache
@@ -66,7 +66,7 @@ class ReadLoop:
 
     def _begin(self, under_way: ReadList, prefixes: PrefixCache) -> None:
         """Takes up the next of them."""
-        width, leads = None, set[tuple[int, ...]]()
+        width, together, leads = None, 0, set[tuple[int, ...]]()
         for number in range(len(under_way.readings), len(under_way.reads)):
             read = under_way.reads[number]
             own = len(read.canvas) if isinstance(read, CanvasRead) and read.steps == 1 else None
@@ -89,7 +89,8 @@ class ReadLoop:
             if not one.pending:
                 one.last_hidden = self._nothing()
             under_way.open[number] = one
-            if len(under_way.open) == TOGETHER:
+            together += len(read.draws) if isinstance(read, CanvasRead) else 1
+            if together >= TOGETHER:
                 return
 
     def _joins(self, one: OneRead) -> bool:
@@ -131,50 +132,54 @@ class ReadLoop:
         return torch.zeros(1, 1, model.config.hidden_size, dtype=model.dtype, device=model.device)
 
     def _canvases(self, ones: list[OneRead]) -> list[list[DrawReading]]:
-        """What the draws of several canvases of one width say."""
-        model, caches, rows = self.model, [], []
-        for one in ones:
-            read = one.read
-            assert isinstance(read, CanvasRead)
-            # A canvas's own keys lie behind the prefix only while it is attended to, one after the other.
-            caches += [one.cache] * len(read.draws)
-            rows.append(self._start(read))
-            one.positions += len(read.canvas) * len(read.draws) * read.steps
-            one.forwards += read.steps
-        canvas, cache = torch.cat(rows), KVCache(caches)
-        soft = None
-        first = ones[0].read
-        assert isinstance(first, CanvasRead)
-        for step in range(first.steps - 1):
-            canvas, soft = self._moved(canvas, cache, soft, first, step)
-        if ones[0].pending:
-            ids = torch.tensor(next_piece(ones[0]), device=model.device)
-            hidden = model.encode_then_denoise(ids, canvas, ones[0].cache)
-        else:
-            hidden = model.denoise_hidden(canvas, cache, soft)
-        found, row = [], 0
-        for one in ones:
-            assert isinstance(one.read, CanvasRead)
-            found.append([self._looked_at(one.read, hidden[row + draw]) for draw in range(len(one.read.draws))])
-            row += len(one.read.draws)
+        """What the draws of several canvases of one width say, of no more than `TOGETHER` at a time."""
+        drawn = [(number, draw) for number, one in enumerate(ones) for draw in _draws(one.read)]
+        found: list[list[DrawReading]] = [[] for _ in ones]
+        for first in range(0, len(drawn), TOGETHER):
+            some = drawn[first : first + TOGETHER]
+            hidden = self._denoised([(ones[number], draw) for number, draw in some])
+            for (number, _), rows in zip(some, hidden, strict=True):
+                read = ones[number].read
+                assert isinstance(read, CanvasRead)
+                found[number].append(self._looked_at(read, rows))
         return found
 
-    def _start(self, read: CanvasRead) -> Int[Tensor, "B L"]:
+    def _denoised(self, drawn: list[tuple[OneRead, int]]) -> Float[Tensor, "B L D"]:
+        """Hidden states of canvases in their last step."""
+        model, reads = self.model, [one.read for one, _ in drawn]
+        (first, _), *_ = drawn
+        read = reads[0]
+        assert isinstance(read, CanvasRead)
+        canvas = torch.stack([self._start(one.read, draw) for one, draw in drawn])
+        # A canvas's own keys lie behind the prefix only while it is attended to, one after the other.
+        cache, soft = KVCache(one.cache for one, _ in drawn), None
+        for one, _ in drawn:
+            one.positions += canvas.shape[1] * read.steps
+        for one in {id(one): one for one, _ in drawn}.values():
+            one.forwards += read.steps
+        for step in range(read.steps - 1):
+            canvas, soft = self._moved(canvas, cache, soft, read, [draw for _, draw in drawn], step)
+        if first.pending:
+            ids = torch.tensor(next_piece(first), device=model.device)
+            return model.encode_then_denoise(ids, canvas, first.cache)
+        return model.denoise_hidden(canvas, cache, soft)
+
+    def _start(self, read: Read, draw: int) -> Int[Tensor, "L"]:
+        assert isinstance(read, CanvasRead)
         canvas = torch.tensor(read.canvas, device=self.model.device)
-        noise = torch.stack([self._noise(read, draw).start(0) for draw in read.draws])
-        return torch.where(canvas == NOISE, noise, canvas)
+        return torch.where(canvas == NOISE, self._noise(read, draw).start(0), canvas)
 
     def _noise(self, read: CanvasRead, draw: int) -> CanvasNoise:
         model = self.model
         return CanvasNoise(as_int64(read.seed), draw, len(read.canvas), model.config.vocab_size, model.device)
 
     def _moved(
-        self, canvas: Tensor, cache: KVCache, soft: Tensor | None, read: CanvasRead, step: int
+        self, canvas: Tensor, cache: KVCache, soft: Tensor | None, read: CanvasRead, draws: list[int], step: int
     ) -> tuple[Tensor, Tensor]:
         """A step as a reply takes it, in which what is no noise is held: the next canvas, and what it is conditioned
         on."""
         model, place = self.model, step % NOISE_STEPS
-        blocks = [self._noise(read, draw).block(step - place) for draw in read.draws]
+        blocks = [self._noise(read, draw).block(step - place) for draw in draws]
         uniform, fresh = (torch.stack([block[part][place] for block in blocks]) for part in (0, 1))
         degree = temperature(step, read.steps, _T_MAX, _T_MIN)
         hidden = model.denoise_hidden(canvas, cache, soft)
@@ -258,6 +263,10 @@ def _ended(rows: list[Row]) -> float:
             total = float(np.logaddexp(total, before + end))
         before += own
     return total
+
+
+def _draws(read: Read) -> tuple[int, ...]:
+    return read.draws if isinstance(read, CanvasRead) else ()
 
 
 def _slot(row: Row) -> SlotReading:
