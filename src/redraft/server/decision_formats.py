@@ -38,12 +38,21 @@ def asked(body: AnyBody) -> tuple[Any, list[Question | Refusal]]:
     for name, question in zip(body.questions, questions, strict=True):
         if isinstance(question, Refusal):
             raise _unasked(name, question.reason)
+        _check_keys(name, question)
     state = state_of(body.state)
     if body.instructions:
         before = {"role": "system", "content": as_text(body.instructions, "instructions")}
         said = state.messages or ({"role": "user", "content": state.text},)
         state = State(messages=(before, *said))
     return state, questions
+
+
+def _check_keys(name: str, question: Question) -> None:
+    """Makes sure that the options are apart as keys of an object, which is how this format tells of them."""
+    texts = [option.text for option in question.options]
+    if len(set(texts)) < len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise _unasked(name, f"choices hold {shown(twice)} twice, as text: this format cannot tell them apart")
 
 
 def _spelled_out(name: str, question: Any) -> dict[str, Any]:
@@ -144,7 +153,8 @@ def _of_system_one(name: str, given: Mapping[str, Any], answer: Answer | Refusal
     if kind == "choice":
         each = dict(zip(answer.question.values, shares, strict=True))
         return {"type": "choice", "choice": answer.value, "probabilities": each, "confidence": answer.confidence}
-    legend = {str(level): meant for level, meant in enumerate(given["criteria"])}
+    levels = given.get("criteria")
+    legend = {str(n): meant for n, meant in enumerate(answer.question.values if levels is None else levels)}
     each = {str(level): p for level, p in enumerate(shares)}
     return {
         "type": "score", "score": answer.score, "legend": legend, "probabilities": each,
