@@ -147,6 +147,14 @@ def test_options_that_are_one_key_are_refused_where_they_would_be(client):
     assert client.post("/v1/decisions", json=openai(question)).status_code == 200
 
 
+def test_what_is_not_asked_in_words_needs_none(client, engine):
+    question = {"type": "choice", "form": "reply", "choices": ["a", {"value": "b", "reply": "c"}]}
+    assert client.post("/v1/systemone", json=system_one({"which": question})).status_code == 200
+    assert engine.seen[-1][1][0].instructions == ""
+    answer = client.post("/v1/systemone", json=system_one({"which": {**question, "instructions": "Which?"}}))
+    assert "instructions are not asked with form 'reply'" in answer.json()["error"]["message"]
+
+
 def test_options_states_and_models(client, engine):
     own = {"draws": 3, "gate_nats": None, "least_mass": 0.5, "reader": "causal", "seed": 4, "state": "behind"}
     assert client.post("/v1/decisions", json=openai(PREDICATE, joint=True, decide=own)).status_code == 200

@@ -60,7 +60,8 @@ def _spelled_out(name: str, question: Any) -> dict[str, Any]:
     if not isinstance(question, dict):
         raise _unasked(name, f"must be an object, got {shown(question)}")
     kind, found = question.get("type"), dict(question)
-    if found.get("instructions") is None and isinstance(kind, str) and kind in _UNSAID:
+    unsaid = found.get("instructions") is None and found.get("form") != "reply"
+    if unsaid and isinstance(kind, str) and kind in _UNSAID:
         found["instructions"] = _UNSAID[kind]
     levels = found.get("criteria")
     if kind == "score" and isinstance(levels, list):
