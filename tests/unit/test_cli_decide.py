@@ -50,15 +50,17 @@ def test_every_option_has_a_flag_that_arrives(engine, monkeypatch):
     flags = decide_flags()
     assert set(flags) == {name if name != "state" else "place" for name in DecideOptions.__dataclass_fields__}
     given = ["--joint", "--reader", "canvas", "--place", "behind", "--draws", "2", "--gate-nats", "none"]
-    given += ["--more-draws", "0", "--no-second-reader", "--least-mass", "0.1", "--least-confidence", "0.2", "--agree"]
+    given += ["--more-draws", "0", "--no-second-reader", "--least-mass", "0.1", "--least-confidence", "0.2"]
     given += ["--steps", "2", "--width", "16", "--seed", "9", "--no-empty-thought"]
     assert main(["decide", "--text", "p=0.9", *ASK, *given]) == 0
     assert engine.options == [
         DecideOptions(
             joint=True, reader="canvas", state="behind", draws=2, gate_nats=None, more_draws=0, second_reader=False,
-            least_mass=0.1, least_confidence=0.2, agree=True, steps=2, width=16, seed=9, empty_thought=False,
+            least_mass=0.1, least_confidence=0.2, steps=2, width=16, seed=9, empty_thought=False,
         )
     ]  # fmt: skip
+    assert main(["decide", "--text", "p=0.9", *ASK, "--agree"]) == 0
+    assert engine.options[-1] == DecideOptions(agree=True)
 
 
 def test_people_get_bars_and_doubts_in_words(engine, capsys):
@@ -159,6 +161,7 @@ def test_questions_come_as_yaml_and_as_system_one_s_map(engine, capsys):
         (["--text", " ", *ASK], "state is empty"),
         (["--text", "x", *ASK, "--draws", "0"], "--draws must be an integer of at least 1, got 0"),
         (["--text", "x", *ASK, "--place", "left"], "--place must be one of 'auto', 'before', 'behind', got 'left'"),
+        (["--text", "x", *ASK, "--agree", "--no-second-reader"], "--agree compares two readers, so it needs second_"),
         (["--text", "x", *ASK, "--gate-nats", "much"], "--gate-nats must be a number of nats or none, got 'much'"),
         (["--text", "x", *ASK, "--calibration", "questions.json"], "questions.json: calibration must be an object"),
         (["--text", "x", *ASK, "calibrate", "rows.jsonl", "--out", "c.json"], "options of calibrate stand behind"),

@@ -53,9 +53,12 @@ def test_a_key_is_of_what_the_model_sees():
         choice("Which?", {"a": "x", "b": None, "c": None}),
         choice("Which?", ["a", "b", "c"], form="text"),
         score("Which?", ["a", "b", "c"]),
-        Question(kind="choice", instructions="Which?", options=(Option(value="a", reply="!"), *QUESTION.options[1:])),
+        Question(kind="choice", instructions="", options=QUESTION.options, form="reply"),
+        Question(
+            kind="choice", instructions="", options=(Option(value="a", reply="!"), *QUESTION.options[1:]), form="reply"
+        ),
     ]
-    assert len({key_of(QUESTION), *map(key_of, others)}) == 7
+    assert len({key_of(QUESTION), *map(key_of, others)}) == 8
     assert key_of(choice("?", [True, "b"])) != key_of(choice("?", ["true", "b"]))
 
 

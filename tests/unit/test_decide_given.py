@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from redraft.core.calibration import Calibration
 from redraft.core.decisions import Refusal
-from redraft.core.errors import QuestionError
-from redraft.core.questions import Option, Question, choice, predicate, score
+from redraft.core.errors import OptionError, QuestionError
+from redraft.core.questions import NO, YES, DecideOptions, Option, Question, choice, predicate, score
 from redraft.decide.given import questions_of
 
 CHOICE = {"type": "choice", "instructions": "Which?", "choices": [{"value": "a"}, {"value": "b"}]}
@@ -104,6 +105,11 @@ def test_ours():
         ({"images": []}, "'images' is no field of a choice"),
         ({"name": 5}, "name must be a text, got 5"),
         ({"form": "letters"}, "form must be one of auto, label, text, reply, got 'letters'"),
+        (
+            {"choices": ["a", {"value": "b", "reply": "c"}]},
+            "choices hold a reply, 'c', which nothing but form 'reply' reads",
+        ),
+        ({"form": "reply"}, "instructions are not asked with form 'reply': leave them out"),
         ({"form": {}}, "form must be one of auto, label, text, reply, got {}"),
     ],
 )  # fmt: skip
@@ -152,3 +158,66 @@ def test_what_are_no_questions_at_all_is_an_error(value):
         questions_of(value)
     assert raised.value.field == "questions"
     assert len(questions_of([CHOICE] * 400)) == 400
+
+
+A, B = Option(value="a"), Option(value="b")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: choice("?", "ab"), "choices must be a list, or a map of each to what it means, got 'ab'"),
+        (lambda: choice("?", {"a"}), "choices must be a list, or a map of each to what it means, got {'a'}"),
+        (lambda: choice("?", None), "choices must be a list, or a map of each to what it means, got None"),
+        (lambda: choice("?", ["a", 3]), "choices must be text or true or false, got 3"),
+        (lambda: choice("?", ["a", None]), "choices must be text or true or false, got None"),
+        (lambda: choice("?", ["a", ["b"]]), "choices must be text or true or false, got ['b']"),
+        (lambda: choice("?", {"a": 3, "b": None}), "choices hold a description that is no text: 3"),
+        (lambda: choice("", [A, Option(value="b", reply=3)], form="reply"), "choices hold an option whose reply is"),
+        (lambda: choice("", [A, Option(value="b", reply="")], form="reply"), "choices hold an option whose reply is"),
+        (lambda: choice("?", [A, Option(value="b", reply="c")]), "choices hold a reply, 'c', which nothing but form"),
+        (lambda: choice("?", [A, B], form="reply"), "instructions are not asked with form 'reply': leave them out"),
+        (lambda: choice("?", ["a", "b"], form="words"), "form must be one of auto, label, text, reply, got 'words'"),
+        (lambda: choice("?", ["a", "b"], name=""), "name must be a text, got ''"),
+        (lambda: choice(3, ["a", "b"]), "instructions must be text, got 3"),
+        (lambda: predicate(None), "instructions must be text, got None"),
+        (lambda: predicate("?", name=5), "name must be a text, got 5"),
+        (lambda: predicate("?", true=5), "options hold a description that is no text: 5"),
+        (lambda: score("?", "ab"), "levels must be a list, or a map of each to what it means, got 'ab'"),
+        (lambda: score("?", ["a"]), "levels must be 2 to 10, got 1"),
+        (lambda: score("?", [str(n) for n in range(11)]), "levels must be 2 to 10, got 11"),
+        (lambda: score("?", ["a", "a"]), "levels hold 'a' twice"),
+        (lambda: score("?", ["a", ""]), "levels hold an empty text"),
+        (lambda: score("?", ["a", True]), "levels must be text, got True"),
+        (lambda: Question(kind="box", instructions="?", options=(A, B)), "kind must be one of predicate, choice"),
+        (lambda: Question(kind="choice", instructions="?", options=("a", "b")), "choices must each be an Option, got"),
+        (lambda: Question(kind="choice", instructions="?", options="ab"), "choices must be a tuple of Option, got"),
+        (lambda: Question(kind="predicate", instructions="?", options=(NO, YES)), "options of a yes or no must be"),
+        (lambda: Question(kind="predicate", instructions="?", options=(YES,)), "options of a yes or no must be"),
+        (lambda: Question(kind="predicate", instructions="?", options=(A, B)), "options of a yes or no must be"),
+    ],
+)  # fmt: skip
+def test_what_no_question_can_be_is_refused_where_it_is_made(make, reason):
+    with pytest.raises(QuestionError) as raised:
+        make()
+    assert str(raised.value).startswith(reason)
+    assert raised.value.field == reason.split()[0]
+
+
+def test_options_in_a_list_are_kept_as_a_tuple():
+    assert Question(kind="choice", instructions="?", options=[A, B]) == choice("?", ["a", "b"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"agree": True, "second_reader": False}, "agree compares two readers, so it needs second_reader"),
+        ({"agree": True, "gate_nats": None}, "agree compares two readers, so it needs a gate"),
+        ({"calibration": "cal.json"}, "calibration must be a Calibration or None, got 'cal.json': redraft.decide.cal"),
+        ({"calibration": {"temperatures": {}}}, "calibration must be a Calibration or None, got {'temperatures': {}}"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_by_name(given, said):
+    with pytest.raises(OptionError, match=said):
+        DecideOptions(**given)
+    assert DecideOptions(agree=True, calibration=Calibration(temperatures={})).agree

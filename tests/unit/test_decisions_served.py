@@ -131,6 +131,30 @@ def test_a_bad_question_of_the_format_without_refusals_is_named(client, name, qu
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, f"questions.{name}"), answer.text
 
 
+@pytest.mark.parametrize("levels", [["a", "b"], [{"label": "a"}, {"label": "b"}], {"a": "x", "b": None}])
+def test_levels_by_the_other_name_have_a_legend(client, levels):
+    question = {"type": "score", "levels": levels, "criteria": None}
+    answer = client.post("/v1/systemone", json=system_one({"much": question}))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["answers"]["much"]["legend"] == {"0": "a", "1": "b"}
+
+
+def test_options_that_are_one_key_are_refused_where_they_would_be(client):
+    question = {"type": "choice", "instructions": "Which?", "choices": [True, "true", "c"]}
+    answer = client.post("/v1/systemone", json=system_one({"which": question}))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "questions.which"), answer.text
+    assert "choices hold 'true' twice" in answer.json()["error"]["message"]
+    assert client.post("/v1/decisions", json=openai(question)).status_code == 200
+
+
+def test_what_is_not_asked_in_words_needs_none(client, engine):
+    question = {"type": "choice", "form": "reply", "choices": ["a", {"value": "b", "reply": "c"}]}
+    assert client.post("/v1/systemone", json=system_one({"which": question})).status_code == 200
+    assert engine.seen[-1][1][0].instructions == ""
+    answer = client.post("/v1/systemone", json=system_one({"which": {**question, "instructions": "Which?"}}))
+    assert "instructions are not asked with form 'reply'" in answer.json()["error"]["message"]
+
+
 def test_options_states_and_models(client, engine):
     own = {"draws": 3, "gate_nats": None, "least_mass": 0.5, "reader": "causal", "seed": 4, "state": "behind"}
     assert client.post("/v1/decisions", json=openai(PREDICATE, joint=True, decide=own)).status_code == 200
@@ -165,6 +189,11 @@ def test_options_states_and_models(client, engine):
         (openai(PREDICATE, input=[{"role": "user", "content": [{"type": "input_image"}]}]), "input.0.content.0"),
         (openai(PREDICATE, stream=True), "stream"),
         (openai(PREDICATE, decide={"draws": 0}), "decide.draws"),
+        *[
+            (openai(PREDICATE, decide={name: value}), f"decide.{name}")
+            for name in ("draws", "more_draws", "steps", "width", "seed")
+            for value in ("4", True)
+        ],
         (openai(PREDICATE, decide={"frob": 0}), "decide.frob"),
         (openai(PREDICATE, prompt_cache_options={"ttl": "1h"}), "prompt_cache_options.ttl"),
         (openai(PREDICATE, images=["x"]), "images"),

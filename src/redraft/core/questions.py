@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from redraft.core.calibration import Calibration
 from redraft.core.checks import at_least, flag, shown
@@ -20,10 +20,13 @@ Reader = Literal["auto", "canvas", "causal"]
 Form = Literal["auto", "label", "text", "reply"]
 Place = Literal["auto", "before", "behind"]
 
+# What a question's options are called where one of them is wrong.
+_PARTS = {"predicate": "options", "choice": "choices", "score": "levels"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One of the answers that a question offers.
+    """One of the answers that a question offers; the question checks it.
 
     Attributes:
         value: what it is called, and what comes back; True and "true" are two.
@@ -71,21 +74,57 @@ class Question:
         Raises:
             QuestionError: it cannot be asked.
         """
-        if self.form != "reply" and not (isinstance(self.instructions, str) and self.instructions.strip()):
-            raise QuestionError("instructions", "are empty: say what is asked")
-        if self.kind == "predicate":
-            return
-        part, most = ("levels", MOST_LEVELS) if self.kind == "score" else ("choices", MOST_OPTIONS)
-        if not 2 <= len(self.options) <= most:
-            raise QuestionError(part, f"must be 2 to {most}, got {len(self.options)}")
-        seen: set[tuple[type, str | bool]] = set()
+        for name, known in (("kind", get_args(Kind)), ("form", get_args(Form))):
+            if getattr(self, name) not in known:
+                raise QuestionError(name, f"must be one of {', '.join(known)}, got {shown(getattr(self, name))}")
+        if self.name is not None and not (isinstance(self.name, str) and self.name):
+            raise QuestionError("name", f"must be a text, got {shown(self.name)}")
+        if not isinstance(self.instructions, str):
+            raise QuestionError("instructions", f"must be text, got {shown(self.instructions)}")
+        if bool(self.instructions.strip()) == (self.form == "reply"):
+            asked = self.form != "reply"
+            wrong = "are empty: say what is asked" if asked else "are not asked with form 'reply': leave them out"
+            raise QuestionError("instructions", wrong)
+        if not isinstance(self.options, tuple | list):
+            raise QuestionError(self.part, f"must be a tuple of Option, got {shown(self.options)}")
+        object.__setattr__(self, "options", tuple(self.options))
         for option in self.options:
-            if isinstance(option.value, str) and not option.value.strip():
-                raise QuestionError(part, "hold an empty text")
-            key = (type(option.value), option.value)
+            self._check(option)
+        if self.kind == "predicate":
+            if self.values != (True, False):
+                raise QuestionError(self.part, f"of a yes or no must be True and False, got {shown(self.values)}")
+            return
+        most = MOST_LEVELS if self.kind == "score" else MOST_OPTIONS
+        if not 2 <= len(self.options) <= most:
+            raise QuestionError(self.part, f"must be 2 to {most}, got {len(self.options)}")
+        seen: set[tuple[type, str | bool]] = set()
+        for value in self.values:
+            key = (type(value), value)
             if key in seen:
-                raise QuestionError(part, f"hold {shown(option.value)} twice")
+                raise QuestionError(self.part, f"hold {shown(value)} twice")
             seen.add(key)
+
+    def _check(self, option: Any) -> None:
+        """An option by itself."""
+        if not isinstance(option, Option):
+            raise QuestionError(self.part, f"must each be an Option, got {shown(option)}")
+        value, description, reply = option.value, option.description, option.reply
+        if not isinstance(value, str) and not (isinstance(value, bool) and self.kind != "score"):
+            wanted = "text" if self.kind == "score" else "text or true or false"
+            raise QuestionError(self.part, f"must be {wanted}, got {shown(value)}")
+        if isinstance(value, str) and not value.strip():
+            raise QuestionError(self.part, "hold an empty text")
+        if description is not None and not isinstance(description, str):
+            raise QuestionError(self.part, f"hold a description that is no text: {shown(description)}")
+        if reply is not None and not (isinstance(reply, str) and reply):
+            raise QuestionError(self.part, f"hold an option whose reply is no text: {shown(reply)}")
+        if reply is not None and self.form != "reply":
+            raise QuestionError(self.part, f"hold a reply, {shown(reply)}, which nothing but form 'reply' reads")
+
+    @property
+    def part(self) -> str:
+        """What its options are called where one of them is wrong: "choices", of a score "levels"."""
+        return _PARTS[self.kind]
 
     @property
     def values(self) -> tuple[str | bool, ...]:
@@ -109,8 +148,7 @@ def choice(
     form: Form = "auto",
 ) -> Question:
     """A question that is answered with one of these: values, or values with what they mean."""
-    described = options.items() if isinstance(options, Mapping) else ((value, None) for value in options)
-    made = tuple(x if isinstance(x, Option) else Option(value=x, description=d) for x, d in described)
+    made = _options("choices", options)
     return Question(kind="choice", instructions=instructions, options=made, name=name, form=form)
 
 
@@ -118,7 +156,17 @@ def score(
     instructions: str, levels: Mapping[str, str | None] | tuple[Any, ...] | list[Any], *, name: str | None = None
 ) -> Question:
     """A question that is answered with one of these levels, the least first."""
-    return replace(choice(instructions, levels, name=name), kind="score")
+    return Question(kind="score", instructions=instructions, options=_options("levels", levels), name=name)
+
+
+def _options(part: str, given: Any) -> tuple[Option, ...]:
+    """Of a list of values or Options, or a map of values to what they mean."""
+    if isinstance(given, Mapping):
+        return tuple(Option(value=value, description=meant) for value, meant in given.items())
+    # A text is no list of its letters, and a set has no order.
+    if not isinstance(given, Sequence) or isinstance(given, str | bytes | bytearray):
+        raise QuestionError(part, f"must be a list, or a map of each to what it means, got {shown(given)}")
+    return tuple(each if isinstance(each, Option) else Option(value=each) for each in given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +236,12 @@ class DecideOptions:
             raise OptionError(f"seed must be below 2**{EXACT_BITS}, got {self.seed}")
         if self.empty_thought is not None:
             flag("empty_thought", self.empty_thought)
+        if self.agree and (self.gate_nats is None or not self.second_reader):
+            missing = "a gate: leave gate_nats at a number" if self.second_reader else "second_reader"
+            raise OptionError(f"agree compares two readers, so it needs {missing}")
+        if self.calibration is not None and not isinstance(self.calibration, Calibration):
+            reads = "redraft.decide.calibration_file.read reads one from a file"
+            raise OptionError(f"calibration must be a Calibration or None, got {shown(self.calibration)}: {reads}")
 
     def with_changes(self, **changes: Any) -> DecideOptions:
         """The same with some of them changed.

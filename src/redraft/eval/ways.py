@@ -50,7 +50,7 @@ CAUSAL = Way(name="causal", changes={"joint": False, "reader": "causal"})
 WRITTEN = Way(name="written out", changes=None)
 WAYS = (JOINT, CANVAS, CANVAS_4, CAUSAL, WRITTEN)
 # By themselves: without looking again, or the other reader.
-_ALONE: Mapping[str, Any] = {"gate_nats": None, "second_reader": False, "calibration": None}
+_ALONE: Mapping[str, Any] = {"gate_nats": None, "second_reader": False, "agree": False, "calibration": None}
 
 
 def compare(

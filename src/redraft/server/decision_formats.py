@@ -38,6 +38,7 @@ def asked(body: AnyBody) -> tuple[Any, list[Question | Refusal]]:
     for name, question in zip(body.questions, questions, strict=True):
         if isinstance(question, Refusal):
             raise _unasked(name, question.reason)
+        _check_keys(name, question)
     state = state_of(body.state)
     if body.instructions:
         before = {"role": "system", "content": as_text(body.instructions, "instructions")}
@@ -46,12 +47,21 @@ def asked(body: AnyBody) -> tuple[Any, list[Question | Refusal]]:
     return state, questions
 
 
+def _check_keys(name: str, question: Question) -> None:
+    """Makes sure that the options are apart as keys of an object, which is how this format tells of them."""
+    texts = [option.text for option in question.options]
+    if len(set(texts)) < len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise _unasked(name, f"choices hold {shown(twice)} twice, as text: this format cannot tell them apart")
+
+
 def _spelled_out(name: str, question: Any) -> dict[str, Any]:
     """A question with what this format may leave out, its levels as text."""
     if not isinstance(question, dict):
         raise _unasked(name, f"must be an object, got {shown(question)}")
     kind, found = question.get("type"), dict(question)
-    if found.get("instructions") is None and isinstance(kind, str) and kind in _UNSAID:
+    unsaid = found.get("instructions") is None and found.get("form") != "reply"
+    if unsaid and isinstance(kind, str) and kind in _UNSAID:
         found["instructions"] = _UNSAID[kind]
     levels = found.get("criteria")
     if kind == "score" and isinstance(levels, list):
@@ -144,7 +154,8 @@ def _of_system_one(name: str, given: Mapping[str, Any], answer: Answer | Refusal
     if kind == "choice":
         each = dict(zip(answer.question.values, shares, strict=True))
         return {"type": "choice", "choice": answer.value, "probabilities": each, "confidence": answer.confidence}
-    legend = {str(level): meant for level, meant in enumerate(given["criteria"])}
+    levels = given.get("criteria")
+    legend = {str(n): meant for n, meant in enumerate(answer.question.values if levels is None else levels)}
     each = {str(level): p for level, p in enumerate(shares)}
     return {
         "type": "score", "score": answer.score, "legend": legend, "probabilities": each,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StrictBool, Tag, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictInt, Tag, WithJsonSchema, model_validator
 
 from redraft.core.options import EXACT_BITS
 from redraft.core.questions import MOST_QUESTIONS
@@ -50,16 +50,16 @@ class Decide(Body):
     joint: StrictBool | None = None
     reader: Literal["auto", "canvas", "causal"] | None = None
     state: Literal["auto", "before", "behind"] | None = None
-    draws: Annotated[int | None, Field(ge=1, le=64)] = None
+    draws: Annotated[StrictInt | None, Field(ge=1, le=64)] = None
     gate_nats: Annotated[float | None, Field(ge=0, description="null looks at no question again")] = None
-    more_draws: Annotated[int | None, Field(ge=0, le=64)] = None
+    more_draws: Annotated[StrictInt | None, Field(ge=0, le=64)] = None
     second_reader: StrictBool | None = None
     least_mass: Share | None = None
     least_confidence: Share | None = None
     agree: StrictBool | None = None
-    steps: Annotated[int | None, Field(ge=1, le=64)] = None
-    width: Annotated[int | None, Field(ge=1, lt=2**31)] = None
-    seed: Annotated[int | None, Field(ge=0, lt=2**EXACT_BITS)] = None
+    steps: Annotated[StrictInt | None, Field(ge=1, le=64)] = None
+    width: Annotated[StrictInt | None, Field(ge=1, lt=2**31)] = None
+    seed: Annotated[StrictInt | None, Field(ge=0, lt=2**EXACT_BITS)] = None
 
 
 class Asked(Body):
