@@ -133,7 +133,7 @@ def test_states_come_from_files_and_standard_input(engine, monkeypatch):
     for typed in ('[{"role": "user", "content": "p=0.9"}]', "[not json\n"):
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
         assert main(["decide", "--state", "-", *ASK]) == 0
-    assert engine.states == ["p=0.9 text", messages, {"p": "p=0.9"}, messages, "[not json"]
+    assert engine.states == ["p=0.9 text", {"messages": messages}, {"p": "p=0.9"}, messages, "[not json"]
 
 
 def test_questions_come_as_yaml_and_as_system_one_s_map(engine, capsys):

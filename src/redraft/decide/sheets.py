@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from redraft.core.checks import shown
 from redraft.core.errors import DataError
-from redraft.decide.files import conversation_of
 from redraft.text.lines import json_lines, numbered_lines
 
 # What a state's column is called where nobody says: the first of these that there is.
@@ -66,7 +65,7 @@ def read_sheet(path: str | Path, column: str | None = None) -> Sheet:
     if column is not None and column not in columns:
         raise DataError(str(path), 0, f"has no column {column!r}; there is {', '.join(columns)}")
     chosen = column or next((name for name in COLUMNS if name in columns), None)
-    states = [conversation_of(row if chosen is None else row.get(chosen)) for row in rows]
+    states = [row if chosen is None else row.get(chosen) for row in rows]
     return Sheet(path=str(path), columns=columns, rows=tuple(rows), states=tuple(states))
 
 
