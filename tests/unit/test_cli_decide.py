@@ -260,6 +260,55 @@ def test_a_row_that_was_cut_off_is_asked_again(engine, form):
         assert out.read_bytes() == whole, whole[:length]
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_row_that_was_cut_off_within_a_character_is_asked_again(engine, form):
+    command = [*csv_file(states=["p=0.9 one", "p=0.6 é€😀"])[:-1], f"out.{form}"]
+    assert main(command) == 0
+    out = Path(f"out.{form}")
+    whole = out.read_bytes()
+    at = whole.index("é".encode())
+    for length in (at + 1, at + 3, at + 4, at + 6, at + 8):
+        out.write_bytes(whole[:length])
+        assert main(command) == 0
+        assert out.read_bytes() == whole
+    out.write_bytes(whole.replace("é".encode(), b"\xff"))
+    assert main(command) == 2
+
+
+def test_a_file_of_another_column_is_refused(engine, capsys):
+    Path("in.csv").write_text("text,body\np=0.9,p=0.1\n")
+    command = ["--states", "in.csv", *ASK, "--out", "out.csv"]
+    assert main(["decide", *command]) == 0
+    capsys.readouterr()
+    said = "out.csv: cannot be gone on with: its row 1 was asked other questions, or otherwise"
+    assert refused(capsys, *command, "--column", "body").startswith(said)
+    assert main(["decide", *command, "--column", "text"]) == 0
+    capsys.readouterr()
+    # The same cells, in which a conversation was one.
+    Path("in.jsonl").write_text('{"text": "p=0.9", "body": "p=0.1"}\n')
+    assert refused(capsys, *command, "--states", "in.jsonl").startswith(said)
+    assert engine.states == ["p=0.9"]
+
+
+@pytest.mark.parametrize("column", ["error", "asked"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_file_that_has_a_column_of_the_answers_is_refused(engine, capsys, form, column):
+    Path("in.csv").write_text(f"text,{column}\np=0.9,kept\n")
+    Path("in.jsonl").write_text(f'{{"text": "p=0.9"}}\n{{"text": "p=0.8", "{column}": "kept"}}\n')
+    line = refused(capsys, "--states", f"in.{form}", *ASK, "--out", f"out.{form}")
+    assert line == f"in.{form}: has a column '{column}' already, which the answers need: rename it"
+    assert not Path(f"out.{form}").exists()
+
+
+def test_a_carriage_return_in_a_cell_is_no_end_of_a_row(engine):
+    command = csv_file(states=["p=0.9 one\rtwo", "p=0.6"])
+    assert main(command) == 0
+    assert b'"p=0.9 one\rtwo"' in Path("out.csv").read_bytes()
+    assert [row["text"] for row in rows_of()] == ["p=0.9 one\rtwo", "p=0.6"]
+    assert main(command) == 0
+    assert len(engine.states) == 2
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

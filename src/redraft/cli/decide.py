@@ -120,7 +120,7 @@ def _many(
     if out.exists() and out.samefile(states):
         raise InputError("--out is what --states reads: name another file")
     try:
-        columns = columns_of(questions, sheet.columns)
+        columns = columns_of(questions, sheet)
     except QuestionError as error:
         raise InputError(f"--questions: {error}") from None
     if options.state == "auto":
@@ -130,7 +130,7 @@ def _many(
     engine = show.load(model, loading)
     info = engine.info
     identity = {name: getattr(info, name) for name in ("name", "parameters", "dtype", "quantization")}
-    key = asked_key(identity, questions, options)
+    key = asked_key(identity, questions, options, sheet)
     answered = Answered(path=out, form=form, sheet=sheet, columns=columns, key=key)
     first = answered.begin()
     try:
