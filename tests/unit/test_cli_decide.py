@@ -16,6 +16,7 @@ from decide_fakes import SPAM, TONE, URGENCY, FakeDecider, by_reader
 import redraft
 from redraft.cli import main
 from redraft.cli.decide_options import decide_flags
+from redraft.core.errors import OptionError
 from redraft.core.questions import DecideOptions
 
 QUESTIONS = [SPAM, TONE]
@@ -351,6 +352,31 @@ def test_files_that_cannot_be_used_are_one_line(engine, capsys, more, said):
     Path("twice.csv").write_text("a,a\nx,y\n")
     Path("empty.csv").write_text("a,b\n")
     assert refused(capsys, *csv_file()[1:], *more).startswith(said)
+    assert engine.states == []
+
+
+def test_an_option_that_one_row_has_no_room_for_is_that_row_s_error(engine, monkeypatch, capsys):
+    def narrow(state: Any) -> None:
+        if "lines" in state:
+            raise OptionError("width must be at least 32, the longest option with its end, got 16")
+
+    use(monkeypatch, FakeDecider(on_state=narrow))
+    assert main(csv_file()) == 0
+    assert [row["error"].partition(",")[0] for row in rows_of()] == ["", "--width must be at least 32", "state is empty", ""]
+    assert "2 errors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--width", "49"], "--width must be at most this model's 48, got 49"),
+        (["--joint", "--reader", "causal"], "--joint needs a canvas"),
+    ],
+)
+def test_an_option_that_is_wrong_for_every_row_is_found_before_the_first(engine, capsys, more, said):
+    assert refused(capsys, *csv_file()[1:], *more).startswith(said)
+    assert not Path("out.csv").exists()
+    assert refused(capsys, "--text", "p=0.9", *ASK, *more).startswith(said)
     assert engine.states == []
 
 
