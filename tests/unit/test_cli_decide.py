@@ -362,7 +362,12 @@ def test_an_option_that_one_row_has_no_room_for_is_that_row_s_error(engine, monk
 
     use(monkeypatch, FakeDecider(on_state=narrow))
     assert main(csv_file()) == 0
-    assert [row["error"].partition(",")[0] for row in rows_of()] == ["", "--width must be at least 32", "state is empty", ""]
+    assert [row["error"].partition(",")[0] for row in rows_of()] == [
+        "",
+        "--width must be at least 32",
+        "state is empty",
+        "",
+    ]
     assert "2 errors" in capsys.readouterr().err
 
 
@@ -458,3 +463,33 @@ def test_what_cannot_be_calibrated_is_one_line(engine, monkeypatch, capsys):
     assert "pip install 'redraft[bench]'" in refused(capsys, *CALIBRATE[1:], "--plot", "x.png")
     assert engine.states == []
     assert "there is no folder no" in refused(capsys, *CALIBRATE[1:], "--out", "no/cal.json")
+
+
+def test_a_bad_path_of_a_calibration_is_found_before_anything_is_asked(engine, capsys):
+    labelled()
+    Path("folder").mkdir()
+    assert refused(capsys, *CALIBRATE[1:], "--out", "folder") == (
+        "--out: cannot write folder (Is a directory); name another file"
+    )
+    assert "--out: there is no folder no" in refused(capsys, *CALIBRATE[1:], "--out", "no/cal.json")
+    pytest.importorskip("matplotlib")
+    Path("cal.json").write_text("kept")
+    assert "--plot: cal.xyz must end in one of " in refused(capsys, *CALIBRATE[1:], "--plot", "cal.xyz")
+    assert "--plot: cal must end in one of " in refused(capsys, *CALIBRATE[1:], "--plot", "cal")
+    assert "--plot: there is no folder no" in refused(capsys, *CALIBRATE[1:], "--plot", "no/cal.png")
+    Path("x.png").mkdir()
+    assert "--plot: cannot write x.png" in refused(capsys, *CALIBRATE[1:], "--plot", "x.png")
+    assert engine.states == []
+    assert Path("cal.json").read_text() == "kept"
+    assert refused(capsys, *CALIBRATE[1:], "--out", "new.json", "--target", "95").startswith("--target must be")
+    assert not Path("new.json").exists()
+
+
+def test_a_calibration_says_where_nothing_was_wrong(engine, capsys):
+    labelled()
+    assert main(CALIBRATE) == 0
+    notes = " ".join(capsys.readouterr().err.split())
+    said = "tone: none of 30 was wrong, so the temperature is only as sure as 30 rows can make one; "
+    assert f"{said}harder rows would say more" in notes
+    assert "spam: none" not in notes
+    assert "at its bound" not in notes

@@ -59,9 +59,7 @@ def answers_of(questions: Sequence[Question], decisions: Decisions) -> Row:
     return found
 
 
-def asked_key(
-    identity: Mapping[str, Any], questions: Sequence[Question], options: DecideOptions, sheet: Sheet
-) -> str:
+def asked_key(identity: Mapping[str, Any], questions: Sequence[Question], options: DecideOptions, sheet: Sheet) -> str:
     """What a row's answers depend on besides the row, in a few digits: the model, the questions, the options, how they
     are put, and what of the row is the state."""
     asked = [[question.name, key_of(question)] for question in questions]
