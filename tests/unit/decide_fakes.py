@@ -56,6 +56,9 @@ class FakeDecider:
             dtype="float32", quantization=None, has_tokenizer=True, has_chat_template=True,
         )  # fmt: skip
 
+    def deciding(self, state: Any, questions: Any, options: DecideOptions | None = None) -> Any:
+        return decide(known(), state_of(state), questions_of(questions), options or DecideOptions())
+
     def decide(self, state: Any, questions: Any, options: DecideOptions | None = None, **changes: Any) -> Decisions:
         self.on_state(state)
         chosen = (options or DecideOptions()).with_changes(**changes)

@@ -16,6 +16,7 @@ from decide_fakes import SPAM, TONE, URGENCY, FakeDecider, by_reader
 import redraft
 from redraft.cli import main
 from redraft.cli.decide_options import decide_flags
+from redraft.core.errors import OptionError
 from redraft.core.questions import DecideOptions
 
 QUESTIONS = [SPAM, TONE]
@@ -135,7 +136,7 @@ def test_states_come_from_files_and_standard_input(engine, monkeypatch):
     for typed in ('[{"role": "user", "content": "p=0.9"}]', "[not json\n"):
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
         assert main(["decide", "--state", "-", *ASK]) == 0
-    assert engine.states == ["p=0.9 text", messages, {"p": "p=0.9"}, messages, "[not json"]
+    assert engine.states == ["p=0.9 text", {"messages": messages}, {"p": "p=0.9"}, messages, "[not json"]
 
 
 def test_questions_come_as_yaml_and_as_system_one_s_map(engine, capsys):
@@ -263,6 +264,55 @@ def test_a_row_that_was_cut_off_is_asked_again(engine, form):
         assert out.read_bytes() == whole, whole[:length]
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_row_that_was_cut_off_within_a_character_is_asked_again(engine, form):
+    command = [*csv_file(states=["p=0.9 one", "p=0.6 é€😀"])[:-1], f"out.{form}"]
+    assert main(command) == 0
+    out = Path(f"out.{form}")
+    whole = out.read_bytes()
+    at = whole.index("é".encode())
+    for length in (at + 1, at + 3, at + 4, at + 6, at + 8):
+        out.write_bytes(whole[:length])
+        assert main(command) == 0
+        assert out.read_bytes() == whole
+    out.write_bytes(whole.replace("é".encode(), b"\xff"))
+    assert main(command) == 2
+
+
+def test_a_file_of_another_column_is_refused(engine, capsys):
+    Path("in.csv").write_text("text,body\np=0.9,p=0.1\n")
+    command = ["--states", "in.csv", *ASK, "--out", "out.csv"]
+    assert main(["decide", *command]) == 0
+    capsys.readouterr()
+    said = "out.csv: cannot be gone on with: its row 1 was asked other questions, or otherwise"
+    assert refused(capsys, *command, "--column", "body").startswith(said)
+    assert main(["decide", *command, "--column", "text"]) == 0
+    capsys.readouterr()
+    # The same cells, in which a conversation was one.
+    Path("in.jsonl").write_text('{"text": "p=0.9", "body": "p=0.1"}\n')
+    assert refused(capsys, *command, "--states", "in.jsonl").startswith(said)
+    assert engine.states == ["p=0.9"]
+
+
+@pytest.mark.parametrize("column", ["error", "asked"])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_file_that_has_a_column_of_the_answers_is_refused(engine, capsys, form, column):
+    Path("in.csv").write_text(f"text,{column}\np=0.9,kept\n")
+    Path("in.jsonl").write_text(f'{{"text": "p=0.9"}}\n{{"text": "p=0.8", "{column}": "kept"}}\n')
+    line = refused(capsys, "--states", f"in.{form}", *ASK, "--out", f"out.{form}")
+    assert line == f"in.{form}: has a column '{column}' already, which the answers need: rename it"
+    assert not Path(f"out.{form}").exists()
+
+
+def test_a_carriage_return_in_a_cell_is_no_end_of_a_row(engine):
+    command = csv_file(states=["p=0.9 one\rtwo", "p=0.6"])
+    assert main(command) == 0
+    assert b'"p=0.9 one\rtwo"' in Path("out.csv").read_bytes()
+    assert [row["text"] for row in rows_of()] == ["p=0.9 one\rtwo", "p=0.6"]
+    assert main(command) == 0
+    assert len(engine.states) == 2
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -305,6 +355,36 @@ def test_files_that_cannot_be_used_are_one_line(engine, capsys, more, said):
     Path("twice.csv").write_text("a,a\nx,y\n")
     Path("empty.csv").write_text("a,b\n")
     assert refused(capsys, *csv_file()[1:], *more).startswith(said)
+    assert engine.states == []
+
+
+def test_an_option_that_one_row_has_no_room_for_is_that_row_s_error(engine, monkeypatch, capsys):
+    def narrow(state: Any) -> None:
+        if "lines" in state:
+            raise OptionError("width must be at least 32, the longest option with its end, got 16")
+
+    use(monkeypatch, FakeDecider(on_state=narrow))
+    assert main(csv_file()) == 0
+    assert [row["error"].partition(",")[0] for row in rows_of()] == [
+        "",
+        "--width must be at least 32",
+        "state is empty",
+        "",
+    ]
+    assert "2 errors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--width", "49"], "--width must be at most this model's 48, got 49"),
+        (["--joint", "--reader", "causal"], "--joint needs a canvas"),
+    ],
+)
+def test_an_option_that_is_wrong_for_every_row_is_found_before_the_first(engine, capsys, more, said):
+    assert refused(capsys, *csv_file()[1:], *more).startswith(said)
+    assert not Path("out.csv").exists()
+    assert refused(capsys, "--text", "p=0.9", *ASK, *more).startswith(said)
     assert engine.states == []
 
 
@@ -386,3 +466,33 @@ def test_what_cannot_be_calibrated_is_one_line(engine, monkeypatch, capsys):
     assert "pip install 'redraft[bench]'" in refused(capsys, *CALIBRATE[1:], "--plot", "x.png")
     assert engine.states == []
     assert "there is no folder no" in refused(capsys, *CALIBRATE[1:], "--out", "no/cal.json")
+
+
+def test_a_bad_path_of_a_calibration_is_found_before_anything_is_asked(engine, capsys):
+    labelled()
+    Path("folder").mkdir()
+    assert refused(capsys, *CALIBRATE[1:], "--out", "folder") == (
+        "--out: cannot write folder (Is a directory); name another file"
+    )
+    assert "--out: there is no folder no" in refused(capsys, *CALIBRATE[1:], "--out", "no/cal.json")
+    pytest.importorskip("matplotlib")
+    Path("cal.json").write_text("kept")
+    assert "--plot: cal.xyz must end in one of " in refused(capsys, *CALIBRATE[1:], "--plot", "cal.xyz")
+    assert "--plot: cal must end in one of " in refused(capsys, *CALIBRATE[1:], "--plot", "cal")
+    assert "--plot: there is no folder no" in refused(capsys, *CALIBRATE[1:], "--plot", "no/cal.png")
+    Path("x.png").mkdir()
+    assert "--plot: cannot write x.png" in refused(capsys, *CALIBRATE[1:], "--plot", "x.png")
+    assert engine.states == []
+    assert Path("cal.json").read_text() == "kept"
+    assert refused(capsys, *CALIBRATE[1:], "--out", "new.json", "--target", "95").startswith("--target must be")
+    assert not Path("new.json").exists()
+
+
+def test_a_calibration_says_where_nothing_was_wrong(engine, capsys):
+    labelled()
+    assert main(CALIBRATE) == 0
+    notes = " ".join(capsys.readouterr().err.split())
+    said = "tone: none of 30 was wrong, so the temperature is only as sure as 30 rows can make one; "
+    assert f"{said}harder rows would say more" in notes
+    assert "spam: none" not in notes
+    assert "at its bound" not in notes

@@ -132,3 +132,13 @@ def test_questions_that_cannot_be_told_apart_are_named(tmp_path):
 def test_a_file_of_no_rows_is_an_error(tmp_path):
     with pytest.raises(DataError, match="rows.jsonl: holds no rows"):
         read_rows(written(tmp_path, "", " "), QUESTIONS)
+
+
+def test_a_conversation_may_stand_in_an_object(tmp_path):
+    messages = [{"role": "user", "content": "Hi"}]
+    path = written(
+        tmp_path, *({"state": state, "answers": {"spam": True}} for state in (messages, {"messages": messages}))
+    )
+    bare, wrapped = read_rows(path, QUESTIONS)
+    assert wrapped.state == bare.state
+    assert wrapped.state.messages

@@ -100,3 +100,11 @@ def test_what_cannot_be_read_is_named(items, place, words):
     assert (caught.value.status, caught.value.param) == (400, place)
     assert caught.value.message.startswith(f"{place}: ")
     assert words in caught.value.message
+
+
+def test_an_object_of_messages_alone_is_a_conversation():
+    messages = [{"role": "user", "content": "hello"}]
+    assert state_of({"messages": messages}) == state_of(messages)
+    for other in ({"messages": messages, "id": 1}, {"messages": []}, {"messages": ["hello"]}, {"messages": "hello"}):
+        assert not state_of(other).messages
+        assert state_of(other).text.startswith('{"messages": ')

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.decide_options import Questions, askable, questions_in, with_decide_options
+from redraft.cli.decide_options import Questions, askable, flags_named, questions_in, with_decide_options
 from redraft.cli.options import Json, Model, with_loading_flags
-from redraft.core.errors import InputError
+from redraft.cli.values import check_writable
 from redraft.core.questions import DecideOptions
 
 ROWS = (
@@ -51,12 +51,12 @@ def calibrate(
     from redraft.eval.decision_plot import plot as draw
 
     labelled = read_rows(rows, None if questions is None else askable(questions_in(questions)))
+    check_writable("--out", out)
     if plot is not None:
-        check_plot()
-    if not out.parent.is_dir():
-        raise InputError(f"--out: there is no folder {out.parent}")
+        check_plot(plot)
+        check_writable("--plot", plot)
     engine = show.load(model, loading or {})
-    with show.progress("calibrate", len(labelled)) as on_progress:
+    with show.progress("calibrate", len(labelled)) as on_progress, flags_named("target"):
         found = calibrated_on(
             engine,
             labelled,
@@ -79,9 +79,14 @@ def calibrate(
     parts = [f"{measured[part]['answers']} answers about {measured[part]['states']} states {said}"
              for part, said in (("fitted_on", "fitted on"), ("checked_on", "checked on"))]  # fmt: skip
     show.print_note(f"{', '.join(parts)}: {out}")
-    bounded = [
-        str(line["question"]) for line in found.questions if not 1.01 * COLDEST < line["temperature"] < HOTTEST / 1.01
-    ]
+    bounded = []
+    for line in found.questions:
+        if line["fitted_on"] and not line["fitted_wrong"]:
+            many = show.count(line["fitted_on"], "row", "rows")
+            said = f"so the temperature is only as sure as {many} can make one; harder rows would say more"
+            show.print_note(f"{line['question']}: none of {line['fitted_on']} was wrong, {said}")
+        elif not 1.01 * COLDEST < line["temperature"] < HOTTEST / 1.01:
+            bounded.append(str(line["question"]))
     if bounded:
         said = "at its bound: these rows are too easy, or too few, to say what a probability is worth"
         show.print_note(f"{', '.join(bounded)}: the temperature is {said}")

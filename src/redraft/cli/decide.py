@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redraft.cli.calibrate import calibrate
 from redraft.cli.command import SETTINGS, Debug, Group, add_command
-from redraft.cli.decide_options import Questions, askable, questions_in, with_decide_options
+from redraft.cli.decide_options import Questions, askable, flags_named, questions_in, with_decide_options
 from redraft.cli.options import EagerHelp, Json, Model, Quiet, with_loading_flags
 from redraft.cli.values import text_of
 from redraft.core.errors import InputError
 from redraft.core.questions import DecideOptions
+
+if TYPE_CHECKING:
+    from redraft.core.decisions import Decisions
 
 app = typer.Typer(
     cls=Group,
@@ -89,7 +92,8 @@ def _one(
     if all(isinstance(question, Refusal) for question in questions):
         askable(questions)
     engine = show.load(model, loading)
-    decisions = engine.decide(state, questions, options)
+    with flags_named():
+        decisions = engine.decide(state, questions, options)
     if as_json:
         show.print_json(decisions.to_dict())
         return
@@ -113,14 +117,14 @@ def _many(
     from redraft.cli import show
     from redraft.core.errors import QuestionError
     from redraft.decide.answered import Answered, asked_key, columns_of
-    from redraft.decide.fill import fill
+    from redraft.decide.fill import check, fill
     from redraft.decide.sheets import form_of, read_sheet
 
     sheet, form = read_sheet(states, column), form_of(out)
     if out.exists() and out.samefile(states):
         raise InputError("--out is what --states reads: name another file")
     try:
-        columns = columns_of(questions, sheet.columns)
+        columns = columns_of(questions, sheet)
     except QuestionError as error:
         raise InputError(f"--questions: {error}") from None
     if options.state == "auto":
@@ -130,18 +134,19 @@ def _many(
     engine = show.load(model, loading)
     info = engine.info
     identity = {name: getattr(info, name) for name in ("name", "parameters", "dtype", "quantization")}
-    key = asked_key(identity, questions, options)
+    key = asked_key(identity, questions, options, sheet)
     answered = Answered(path=out, form=form, sheet=sheet, columns=columns, key=key)
+
+    def ask(state: Any) -> Decisions:
+        with flags_named():
+            return engine.decide(state, questions, options)
+
+    with flags_named():
+        check(sheet.states, lambda state: engine.deciding(state, questions, options))
     first = answered.begin()
     try:
         with show.progress("decide", len(sheet.rows), first) as on_progress:
-            counts = fill(
-                answered,
-                questions,
-                lambda state: engine.decide(state, questions, options),
-                first=first,
-                on_progress=on_progress,
-            )
+            counts = fill(answered, questions, ask, first=first, on_progress=on_progress)
     except KeyboardInterrupt:
         show.print_note(f"{out} keeps what it has; the same command goes on")
         raise

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,6 +100,25 @@ def askable(questions: Sequence[Question | Refusal]) -> list[Question]:
     return [question for question in questions if not isinstance(question, Refusal)]
 
 
+@contextmanager
+def flags_named(*others: str) -> Iterator[None]:
+    """What an option is called in here is called as its flag outside.
+
+    Args:
+        others: names of arguments of the same name, dashes aside, that are no options of `DecideOptions`.
+
+    Raises:
+        OptionError: one that was raised within, in the command line's words.
+    """
+    try:
+        yield
+    except OptionError as error:
+        name, _, reason = str(error).partition(" ")
+        if name not in (*others, *(field.name for field in fields(DecideOptions))):
+            raise
+        raise OptionError(f"--{_FLAGS.get(name, name).replace('_', '-')} {reason}") from None
+
+
 def _gathered(values: dict[str, Any]) -> DecideOptions:
     names = {flag: name for name, flag in _FLAGS.items()}
     given = {names.get(flag, flag): value for flag, value in values.items() if value is not None}
@@ -108,11 +128,8 @@ def _gathered(values: dict[str, Any]) -> DecideOptions:
         given["calibration"] = read(given["calibration"])
     if "gate_nats" in given:
         given["gate_nats"] = _gate(given["gate_nats"])
-    try:
+    with flags_named():
         return DecideOptions(**given)
-    except OptionError as error:
-        name, _, reason = str(error).partition(" ")
-        raise OptionError(f"--{_FLAGS.get(name, name).replace('_', '-')} {reason}") from None
 
 
 def _gate(value: str) -> float | None:

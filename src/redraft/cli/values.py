@@ -97,3 +97,20 @@ _READERS: Mapping[str, Callable[[str, Any], Any]] = {
     "initial_canvas": _canvas,
     "stop": _stop,
 }
+
+
+def check_writable(flag: str, path: Path) -> None:
+    """Makes sure that a file can be written: a long run must not end in a bad path. What it holds stays.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{flag}: there is no folder {path.parent}")
+    try:
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{flag}: cannot write {path} ({error.strerror}); name another file") from None

@@ -17,7 +17,8 @@ from redraft.core.errors import DataError, QuestionError
 from redraft.core.questions import DecideOptions, Question
 from redraft.core.strict_json import strict_json
 from redraft.decide.calibration import key_of
-from redraft.decide.sheets import Form, Row, Sheet, cell, object_of, records
+from redraft.decide.prompts import FORM
+from redraft.decide.sheets import Form, Row, Sheet, cell, form_of, object_of, records
 from redraft.text.lines import numbered_lines, read_value
 
 ERROR, ASKED = "error", "asked"
@@ -28,13 +29,16 @@ def names_of(questions: Sequence[Question]) -> tuple[str, ...]:
     return tuple(question.name or f"question_{number}" for number, question in enumerate(questions, start=1))
 
 
-def columns_of(questions: Sequence[Question], taken: Sequence[str]) -> tuple[str, ...]:
+def columns_of(questions: Sequence[Question], sheet: Sheet) -> tuple[str, ...]:
     """The columns of answers.
 
     Raises:
+        DataError: the rows have a column that every file of answers has.
         QuestionError: one that the rows, or another question, have already.
     """
-    found: list[str] = []
+    taken, found = sheet.columns, []
+    if own := [column for column in (ERROR, ASKED) if column in taken]:
+        raise DataError(sheet.path, 0, f"has a column {own[0]!r} already, which the answers need: rename it")
     for name, question in zip(names_of(questions), questions, strict=True):
         for column in (name, *(f"{name}_{part}" for part in _parts(question))):
             if column in (*taken, *found, ERROR, ASKED):
@@ -55,10 +59,13 @@ def answers_of(questions: Sequence[Question], decisions: Decisions) -> Row:
     return found
 
 
-def asked_key(identity: Mapping[str, Any], questions: Sequence[Question], options: DecideOptions) -> str:
-    """What a row's answers depend on besides the row, in a few digits: model, questions, options."""
+def asked_key(identity: Mapping[str, Any], questions: Sequence[Question], options: DecideOptions, sheet: Sheet) -> str:
+    """What a row's answers depend on besides the row, in a few digits: the model, the questions, the options, how they
+    are put, and what of the row is the state."""
     asked = [[question.name, key_of(question)] for question in questions]
-    text = json.dumps([dict(identity), asked, asdict(options)], sort_keys=True, default=str)
+    # In a CSV file a state is text, whatever it looks like.
+    read = [sheet.column, form_of(sheet.path)]
+    text = json.dumps([FORM, dict(identity), asked, asdict(options), read], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -91,7 +98,7 @@ class Answered:
         """
         try:
             there = self.path.read_bytes() if self.path.exists() else b""
-            rows = self._whole() if there else []
+            rows = self._whole(_whole_characters(there)) if there else []
             for number, row in enumerate(rows):
                 self._check(number, row)
             text = (self._head() + "".join(map(self.line, rows))).encode()
@@ -122,18 +129,19 @@ class Answered:
         return _csv_line(self._header) if self.form == "csv" else ""
 
     def _count(self, there: bytes) -> int:
-        return len(records(self.path)) - 1 if self.form == "csv" else len(numbered_lines(self.path))
+        of = records if self.form == "csv" else numbered_lines
+        return len(of(self.path, _whole_characters(there))) - (self.form == "csv")
 
-    def _whole(self) -> list[Row]:
+    def _whole(self, there: bytes) -> list[Row]:
         """The rows that were written to their end."""
         if self.form == "csv":
-            head, *found = records(self.path)
+            head, *found = records(self.path, there) or [[]]
             if tuple(head) != self._header:
                 raise self._other("its columns are others")
             if found and (len(found[-1]) < len(head) or len(found[-1][-1]) < len(self.key)):
                 found.pop()
             return [dict(zip(head, record, strict=False)) for record in found]
-        lines, rows = numbered_lines(self.path), []
+        lines, rows = numbered_lines(self.path, there), []
         for place, (number, line) in enumerate(lines, start=1):
             try:
                 rows.append(object_of(read_value(line)))
@@ -175,10 +183,21 @@ def _note(answer: Answer | Refusal) -> str:
     return f"in doubt: {', '.join(answer.doubts)}" if answer.doubts else ""
 
 
+def _whole_characters(there: bytes) -> bytes:
+    """Without the bytes of a last character that was cut off; all others are looked at by who reads them."""
+    try:
+        there.decode()
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            return there[: error.start]
+    return there
+
+
 def _csv_line(cells: Sequence[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+    # Cells are quoted that hold a character of the line's end: a carriage return ends lines, too.
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _itself(value: Any) -> Any:

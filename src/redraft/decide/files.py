@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def read_state(path: str | Path) -> Any:
     """
     path = Path(path)
     if path.suffix == ".json":
-        return conversation_of(_json(_text(path), str(path)))
+        return _json(_text(path), str(path))
     return _text(path).rstrip("\n")
 
 
@@ -52,17 +51,10 @@ def state_in(text: str) -> Any:
     """A state by its text: JSON where it is an object or a list, as a program pipes it, else the text."""
     if text.lstrip()[:1] in _JSON_BEGINS:
         try:
-            return conversation_of(read_value(text))
+            return read_value(text)
         except ValueError:
             return text
     return text
-
-
-def conversation_of(value: Any) -> Any:
-    """The messages of an object that holds nothing else; any other value is itself."""
-    if isinstance(value, Mapping) and set(value) == {"messages"} and isinstance(value["messages"], list):
-        return value["messages"]
-    return value
 
 
 def _text(path: Path) -> str:

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from redraft.core.decisions import Decisions, Refusal
-from redraft.core.errors import DataError, GenerationError, PromptError, QuestionError
+from redraft.core.errors import DataError, GenerationError, OptionError, PromptError, QuestionError
 from redraft.core.questions import Question
 from redraft.decide.answered import Answered, answers_of
+
+_OF_A_ROW = (PromptError, QuestionError, GenerationError)
+
+
+def check(states: Iterable[Any], begin: Callable[[Any], Iterator[Any]]) -> None:
+    """Makes sure that the options are right for one of the states at least: no model runs for it.
+
+    Args:
+        states: of the rows.
+        begin: what `Engine.deciding` makes of one; no further than its first reads.
+
+    Raises:
+        OptionError: that of the first state, where every other has one, too.
+    """
+    first: OptionError | None = None
+    for state in states:
+        try:
+            next(begin(state), None)
+            return
+        except _OF_A_ROW:
+            continue
+        except OptionError as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 def fill(
@@ -44,7 +69,7 @@ def fill(
                     decisions = ask(answered.sheet.states[number])
                     row = answered.row(number, answers_of(questions, decisions))
                     counts["abstained"] += sum(isinstance(each, Refusal) for each in decisions.answers)
-                except (PromptError, QuestionError, GenerationError) as error:
+                except (*_OF_A_ROW, OptionError) as error:
                     row = answered.row(number, None, " ".join(str(error).split()))
                     counts["errors"] += 1
                 file.write(answered.line(row).encode())

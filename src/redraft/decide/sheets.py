@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from redraft.core.checks import shown
 from redraft.core.errors import DataError
-from redraft.decide.files import conversation_of
 from redraft.text.lines import json_lines, numbered_lines
 
 # What a state's column is called where nobody says: the first of these that there is.
@@ -29,12 +28,14 @@ class Sheet:
         columns: of all rows, in the order in which they first come.
         rows: names and values; of a CSV file all texts.
         states: of each row.
+        column: which of them holds the states; None: the whole row is one.
     """
 
     path: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     states: tuple[Any, ...]
+    column: str | None
 
 
 def form_of(path: str | Path) -> Form:
@@ -66,8 +67,8 @@ def read_sheet(path: str | Path, column: str | None = None) -> Sheet:
     if column is not None and column not in columns:
         raise DataError(str(path), 0, f"has no column {column!r}; there is {', '.join(columns)}")
     chosen = column or next((name for name in COLUMNS if name in columns), None)
-    states = [conversation_of(row if chosen is None else row.get(chosen)) for row in rows]
-    return Sheet(path=str(path), columns=columns, rows=tuple(rows), states=tuple(states))
+    states = [row if chosen is None else row.get(chosen) for row in rows]
+    return Sheet(path=str(path), columns=columns, rows=tuple(rows), states=tuple(states), column=chosen)
 
 
 def cell(value: Any) -> str:
@@ -82,14 +83,18 @@ def object_of(value: Any) -> Row:
     return value if isinstance(value, dict) else {"state": value}
 
 
-def records(path: str | Path) -> list[list[str]]:
+def records(path: str | Path, content: bytes | None = None) -> list[list[str]]:
     """The records of a CSV file, its header first; a cell may hold several lines.
+
+    Args:
+        path: of the file.
+        content: of the file, where it has been read.
 
     Raises:
         DataError: the file cannot be read, or is no such.
     """
-    numbered_lines(path)
-    text = Path(path).read_bytes().decode("utf-8-sig")
+    numbered_lines(path, content)
+    text = (Path(path).read_bytes() if content is None else content).decode("utf-8-sig")
     csv.field_size_limit(2**31 - 1)
     try:
         return [record for record in csv.reader(io.StringIO(text, newline="")) if record]

@@ -26,7 +26,9 @@ class State:
 
 
 def state_of(value: Any) -> State:
-    """A state by what a caller gives: text, a conversation (a list of messages), or any other JSON value.
+    """A state by what a caller gives: text, a conversation, or any other JSON value.
+
+    A conversation is a list of messages, or an object that holds such a list as `messages` and nothing else.
 
     Raises:
         QuestionError: nothing, or nothing that can be written down.
@@ -38,6 +40,8 @@ def state_of(value: Any) -> State:
             raise QuestionError("state", "is empty")
         _checked(value)
         return State(text=value)
+    if isinstance(value, Mapping) and set(value) == {"messages"} and _is_conversation(value["messages"]):
+        value = value["messages"]
     if _is_conversation(value):
         try:
             return State(messages=tuple(checked_messages(value)))

@@ -30,8 +30,9 @@ class Calibrated:
         calibration: with its figures in `measured`.
         before: outcomes of the rows that it was not fitted on, as they were read.
         after: the same, calibrated.
-        questions: what its temperatures and thresholds mean: a name, a temperature, a threshold, and what comes
-            through that in the rows that it was not fitted on.
+        questions: what its temperatures and thresholds mean: a name, a temperature, how many rows it was fitted on
+            and how many of these were answered wrongly, a threshold, and what comes through that in the rows that it
+            was not fitted on.
     """
 
     calibration: Calibration
@@ -104,7 +105,7 @@ def calibrated_on(
         calibration=replace(calibration, measured=measured),
         before=before,
         after=after,
-        questions=tuple(_of_questions(rows, calibration, after)),
+        questions=tuple(_of_questions(rows, calibration, fitting, after)),
     )
 
 
@@ -135,7 +136,9 @@ def tempered_by(calibration: Calibration, found: Outcome) -> Outcome:
     return replace(found, probabilities=tempered(found.probabilities, temperature))
 
 
-def _of_questions(rows: Sequence[Row], calibration: Calibration, after: Sequence[Outcome]) -> list[dict[str, Any]]:
+def _of_questions(
+    rows: Sequence[Row], calibration: Calibration, fitting: Sequence[Outcome], after: Sequence[Outcome]
+) -> list[dict[str, Any]]:
     """A line for each question that was labelled often enough, and for each kind that the others have."""
     asked: dict[str, Question] = {key_of(question): question for row in rows for question in row.questions}
     kinds = {key: asked[key].name if key in asked else f"any {key}" for key in calibration.temperatures}
@@ -147,7 +150,15 @@ def _of_questions(rows: Sequence[Row], calibration: Calibration, after: Sequence
         if not own:
             continue
         threshold = calibration.thresholds.get(key)
-        line: dict[str, Any] = {"question": name, "temperature": calibration.temperatures[key], "answers": len(own)}
+        # Where none of the options was right, nothing can be told about a temperature.
+        told = [each for each in fitting if key in (each.key, each.kind) and each.probabilities and any(each.shares)]
+        line: dict[str, Any] = {
+            "question": name,
+            "temperature": calibration.temperatures[key],
+            "answers": len(own),
+            "fitted_on": len(told),
+            "fitted_wrong": sum(not each.is_right for each in told),
+        }
         if threshold is not None:
             columns = Columns.of(own)
             through = [each for each in own if max(each.probabilities, default=0.0) >= threshold]

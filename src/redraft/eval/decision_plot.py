@@ -11,17 +11,25 @@ from redraft.core.errors import InputError
 from redraft.decide.measures import BINS, Columns, Outcome, ece, reliability
 
 
-def check_plot() -> None:
-    """Makes sure that pictures can be drawn, before anything takes its time.
+def check_plot(path: Path) -> None:
+    """Makes sure that a picture can be drawn, before anything takes its time.
+
+    Args:
+        path: the picture; the end of its name says its form.
 
     Raises:
-        InputError: matplotlib is not installed.
+        InputError: matplotlib is not installed, or knows no such form.
     """
     try:
         import matplotlib
     except ModuleNotFoundError:
         raise InputError("--plot needs matplotlib: pip install 'redraft[bench]'") from None
     matplotlib.use("Agg")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    forms = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix.lower().removeprefix(".") not in forms:
+        raise InputError(f"--plot: {path} must end in one of {', '.join(f'.{form}' for form in forms)}")
 
 
 def plot(path: Path, series: Mapping[str, Sequence[Outcome]]) -> None:
@@ -32,9 +40,9 @@ def plot(path: Path, series: Mapping[str, Sequence[Outcome]]) -> None:
         series: outcomes by what they are called.
 
     Raises:
-        InputError: matplotlib is not installed, or the file cannot be written.
+        InputError: as `check_plot`, or the file cannot be written.
     """
-    check_plot()
+    check_plot(path)
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")

@@ -15,15 +15,19 @@ from redraft.core.errors import DataError
 _BLANK = " \t\r"
 
 
-def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
+def numbered_lines(path: str | Path, content: bytes | None = None) -> list[tuple[int, str]]:
     """Every line of a UTF-8 file that is not blank, with its number from 1; a byte order mark is skipped.
+
+    Args:
+        path: of the file.
+        content: of the file, where it has been read.
 
     Raises:
         DataError: the file cannot be read or is no UTF-8.
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
     except FileNotFoundError:
         command = command_for(path)
         way_out = f"; `{command}` fetches it" if command else ""
