@@ -135,7 +135,7 @@ DATASETS = (
     ),
     Dataset(
         name="decider",
-        purpose="typed questions about such requests: to train on, to calibrate, to measure",
+        purpose="typed questions about such requests",
         sources=(SNIPS, CLINC150),
         products=(
             Product(
