@@ -55,6 +55,8 @@ def test_texts_get_as_few_sixteens_as_hold_the_longest(longest, wide):
 def test_a_text_longer_than_the_canvas_is_refused():
     with pytest.raises(QuestionError, match="choices hold a text of 49 tokens with its end, and a canvas .* has 48"):
         canvases.of_text(known(), 49, None)
+    with pytest.raises(QuestionError, match="levels hold a text of 49 tokens"):
+        canvases.of_text(known(), 49, None, part="levels")
     with pytest.raises(OptionError, match="width must be at least 7, the longest option with its end, got 6"):
         canvases.of_text(known(), 7, 6)
 

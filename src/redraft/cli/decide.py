@@ -92,12 +92,15 @@ def _one(
     decisions = engine.decide(state, questions, options)
     if as_json:
         show.print_json(decisions.to_dict())
-        return
-    from redraft.cli.decide_show import costs, print_decisions
+    else:
+        from redraft.cli.decide_show import costs, print_decisions
 
-    print_decisions(decisions)
-    if not quiet:
-        show.print_note(costs(decisions.stats))
+        print_decisions(decisions)
+        if not quiet:
+            show.print_note(costs(decisions.stats))
+    if all(isinstance(answer, Refusal) and answer.answer is None for answer in decisions.answers):
+        # What was asked is wrong, whether its words say so or only this model does.
+        raise typer.Exit(2)
 
 
 def _many(

@@ -59,13 +59,14 @@ def of_label(known: Known, tokens: Sequence[int], width: int | None) -> Canvas:
     return Canvas(ids=_filled(known, (NOISE,), wide), slots=(slot,))
 
 
-def of_text(known: Known, longest: int, width: int | None) -> Canvas:
+def of_text(known: Known, longest: int, width: int | None, *, part: str = "choices") -> Canvas:
     """A canvas of noise alone, for options by their own text.
 
     Args:
         known: the model.
         longest: tokens of the longest option, with what must stand behind it.
         width: positions; None: as few sixteens as hold it.
+        part: of the question, what an error calls its options.
 
     Raises:
         OptionError: a width that has no room for it.
@@ -73,7 +74,7 @@ def of_text(known: Known, longest: int, width: int | None) -> Canvas:
     """
     if longest > known.canvas_length:
         reason = f"hold a text of {longest} tokens with its end, and a canvas of this model has {known.canvas_length}"
-        raise QuestionError("choices", f"{reason}: shorten it, or ask with reader 'causal'")
+        raise QuestionError(part, f"{reason}: shorten it, or ask with reader 'causal'")
     wide = _wide(known, longest, 0, width)
     if wide < longest:
         raise OptionError(f"width must be at least {longest}, the longest option with its end, got {wide}")
