@@ -118,6 +118,22 @@ def test_a_question_that_cannot_be_asked_stands_beside_the_others(engine, capsys
     assert "question 1 (broken) cannot be asked" in refused(capsys, "--text", "x", "--questions", json.dumps([broken]))
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_questions_that_this_model_cannot_be_asked_end_as_broken_ones_do(engine, capsys, more):
+    same = {"type": "choice", "name": "same", "instructions": "?", "choices": [True, "true"], "form": "text"}
+    assert main(["decide", "--text", "p=0.9", "--questions", json.dumps([same]), *more]) == 2
+    assert "choices hold two that are written 'true'" in capsys.readouterr().out
+    broken = {"type": "noul"}
+    assert main(["decide", "--text", "p=0.9", "--questions", json.dumps([same, broken]), *more]) == 2
+    said = capsys.readouterr().out
+    assert "choices hold two" in said
+    assert "instructions are missing" in said
+    assert main(["decide", "--text", "p=0.9", "--questions", json.dumps([same, SPAM]), *more]) == 0
+    # What is withheld could be asked.
+    withheld = ["--questions", json.dumps([SPAM]), "--least-confidence", "0.99"]
+    assert main(["decide", "--text", "p=0.9", *withheld, *more]) == 0
+
+
 def test_json_is_one_document(engine, capsys):
     assert main(["decide", "--text", "p=0.9", *ASK, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -55,8 +55,10 @@ def test_texts_get_as_few_sixteens_as_hold_the_longest(longest, wide):
 def test_a_text_longer_than_the_canvas_is_refused():
     with pytest.raises(QuestionError, match="choices hold a text of 49 tokens with its end, and a canvas .* has 48"):
         canvases.of_text(known(), 49, None)
-    with pytest.raises(QuestionError, match="choices hold a text of 7 tokens with its end: width 6 has no room"):
-        canvases.of_text(known(), 7, 6)
+    with pytest.raises(QuestionError, match="levels hold a text of 49 tokens"):
+        canvases.of_text(known(), 49, None, part="levels")
+    with pytest.raises(QuestionError, match="levels hold a text of 7 tokens with its end: width 6 has no room"):
+        canvases.of_text(known(), 7, 6, part="levels")
 
 
 def test_a_joint_canvas_has_a_line_for_each_question():

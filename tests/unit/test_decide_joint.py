@@ -84,6 +84,19 @@ def test_a_question_too_long_is_refused_and_a_state_too_long_is_an_error():
     assert re.fullmatch(
         r"instructions are too long: prompt and answer have \d+ tokens, the context holds 96", refused.reason
     )
+    questions = [
+        score("How?", ["low", "high " * 60]),
+        choice("Which?", {"a": None, "b": "so " * 60}),
+        predicate("Is it?", true="so " * 60),
+    ]
+    reasons = [answer.reason for answer in decided(Driver(surely), questions, of=small) if isinstance(answer, Refusal)]
+    assert [reason.split(":")[0] for reason in reasons] == [
+        "levels are too long", "choices are too long", "options are too long"
+    ]  # fmt: skip
+    calls = choice("", ["play", "stop"], form="reply")
+    (whole,) = decided(Driver(surely), calls, "word " * 96, of=small).answers
+    assert isinstance(whole, Refusal)
+    assert whole.reason.startswith("state is too long: prompt and answer")
     with pytest.raises(ContextLengthError, match="the context holds 96"):
         decided(Driver(surely), CAT, "word " * 96, of=small)
     with pytest.raises(ContextLengthError, match="the context holds 96"):

@@ -202,6 +202,19 @@ def test_texts_that_no_reading_tells_apart_are_refused():
     ]
 
 
+def test_levels_by_their_own_text_are_called_levels():
+    levels = (Option(value="low"), Option(value="a<turn|>"))
+    ended = Question(kind="score", instructions="How?", options=levels, form="text")
+    begun = Question(
+        kind="score", instructions="", form="reply", options=(Option(value="play"), Option(value="player"))
+    )
+    huge = Question(
+        kind="score", instructions="How?", form="text", options=(Option(value="a"), Option(value="b" * 60_000))
+    )
+    found = decided(Driver(surely), [ended, begun, huge], reader="canvas", of=known(max_context=200_000)).answers
+    assert [each.reason.split()[0] for each in found if isinstance(each, Refusal)] == ["levels"] * 3
+
+
 def test_a_model_without_a_canvas_is_read_by_the_causal_mode():
     bare = known(canvas_length=0)
     driver = Driver(torn)

@@ -233,6 +233,13 @@ def test_what_the_engine_refuses_is_told_in_the_bodys_words(client, engine, erro
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
+def test_instructions_that_are_too_long_are_named(client, engine):
+    engine.raises = ContextLengthError(10, 5)
+    for instructions, param in (("long " * 9, "instructions"), ({"x": "long" * 9}, "instructions"), ("I", "state")):
+        answer = client.post("/v1/systemone", json=system_one(instructions=instructions))
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
 def test_one_place_for_all_rounds_given_back_whatever_happens(client, engine):
     scheduler = client.app.state.scheduler
     held = []

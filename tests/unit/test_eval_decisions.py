@@ -147,6 +147,7 @@ def test_ways_are_compared_on_the_same_rows(rows):
 def test_without_two_questions_there_is_nothing_joint(tmp_path):
     few = written(tmp_path, [{"state": "p=0.9", "answers": {"spam": True}}], [SPAM])
     assert list(compare(FakeDecider(), few, PLAIN, ways=(JOINT, CANVAS))["ways"]) == ["canvas"]
+    assert list(compare(FakeDecider(), few, DecideOptions(agree=True), ways=(CANVAS,))["ways"]) == ["canvas"]
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,9 @@ def test_too_many_ways_to_spell_are_refused(monkeypatch):
     monkeypatch.setattr(module, "MOST_TOKENS", 20)
     with pytest.raises(QuestionError, match="choices can be spelled in too many ways"):
         texts_of(KNOWN, ["thirty minutes", "forty"], open_end=False)
+
+
+def test_an_error_calls_options_what_their_question_does():
+    with pytest.raises(QuestionError, match="levels hold 'a' twice") as caught:
+        texts_of(FEW, ["a", "a"], open_end=False, part="levels")
+    assert caught.value.field == "levels"

@@ -96,12 +96,15 @@ def _one(
         decisions = engine.decide(state, questions, options)
     if as_json:
         show.print_json(decisions.to_dict())
-        return
-    from redraft.cli.decide_show import costs, print_decisions
+    else:
+        from redraft.cli.decide_show import costs, print_decisions
 
-    print_decisions(decisions)
-    if not quiet:
-        show.print_note(costs(decisions.stats))
+        print_decisions(decisions)
+        if not quiet:
+            show.print_note(costs(decisions.stats))
+    if all(isinstance(answer, Refusal) and answer.answer is None for answer in decisions.answers):
+        # What was asked is wrong, whether its words say so or only this model does.
+        raise typer.Exit(2)
 
 
 def _many(
@@ -116,6 +119,7 @@ def _many(
 ) -> None:
     from redraft.cli import show
     from redraft.core.errors import QuestionError
+    from redraft.decide.calibration import IDENTITY
     from redraft.decide.answered import Answered, asked_key, columns_of
     from redraft.decide.fill import check, fill
     from redraft.decide.sheets import form_of, read_sheet
@@ -133,7 +137,7 @@ def _many(
         options = options.with_changes(state=bound or "behind")
     engine = show.load(model, loading)
     info = engine.info
-    identity = {name: getattr(info, name) for name in ("name", "parameters", "dtype", "quantization")}
+    identity = {name: getattr(info, name) for name in IDENTITY}
     key = asked_key(identity, questions, options, sheet)
     answered = Answered(path=out, form=form, sheet=sheet, columns=columns, key=key)
 

@@ -93,11 +93,12 @@ class Ask:
         by_text = put.labels == "text"
         if reader == "canvas":
             canvas = self._worded(question) if by_text else self._labelled(put)
-            prompt = self._fitting(lambda: self._prompt(put), len(canvas.ids))
+            prompt = self._fitting(lambda: self._prompt(put), len(canvas.ids), _longest(question))
             texts = self.spellings.texts(question) if by_text else None
             return Look(read=self._read(prompt, canvas, draws, texts), asked=(number,))
         continuations = self.spellings.continuations(question) if by_text else ()
-        prompt = self._fitting(lambda: self._prompt(put), max(map(len, continuations), default=1))
+        behind = max(map(len, continuations), default=1)
+        prompt = self._fitting(lambda: self._prompt(put), behind, _longest(question))
         tokens = tuple(sorted({each[0] for each in continuations})) if by_text else self.labels.tokens(put)
         endings = None
         if (open_ended := self.spellings.endings(question)) is not None:
@@ -191,7 +192,7 @@ class Ask:
     def _worded(self, question: Question) -> Canvas:
         longest = max(map(len, self.spellings.continuations(question)))
         whole = self.known.canvas_length if question.form == "reply" else None
-        return canvases.of_text(self.known, longest, self.options.width or whole)
+        return canvases.of_text(self.known, longest, self.options.width or whole, part=question.part)
 
     def _read(self, prompt: Prompt, canvas: Canvas, draws: Sequence[int], texts: Texts | None = None) -> CanvasRead:
         seed = prompt.seed if self.options.seed is None else self.options.seed
@@ -200,8 +201,8 @@ class Ask:
             texts=texts, steps=self.options.steps,
         )  # fmt: skip
 
-    def _fitting(self, make: Callable[[], Prompt], behind: int) -> Prompt:
-        """A prompt that leaves so many positions of the context behind it.
+    def _fitting(self, make: Callable[[], Prompt], behind: int, part: str = "instructions") -> Prompt:
+        """A prompt that leaves so many positions of the context behind it; `part`: what is too long where it does not.
 
         Raises:
             QuestionError: it does not, or cannot be made.
@@ -213,8 +214,17 @@ class Ask:
         except ContextLengthError as error:
             prompt, length, more = None, error.prompt_tokens, "at least "
         except PromptError as error:
-            raise QuestionError("instructions", f"cannot be put to this model: {error}") from None
+            raise QuestionError(part, f"cannot be put to this model: {error}") from None
         if prompt is None or length + behind > most:
-            reason = f"are too long: prompt and answer have {more}{length + behind} tokens, the context holds {most}"
-            raise QuestionError("instructions", reason)
+            verb = "is" if part == "state" else "are"
+            reason = f"{verb} too long: prompt and answer have {more}{length + behind} tokens, the context holds {most}"
+            raise QuestionError(part, reason)
         return prompt
+
+
+def _longest(question: Question) -> str:
+    """What is too long where a question is: its instructions or its options; where nothing is asked, the state."""
+    if question.form == "reply":
+        return "state"
+    options = sum(len(option.text) + len(option.description or "") for option in question.options)
+    return question.part if options > len(question.instructions) else "instructions"

@@ -59,23 +59,24 @@ def of_label(known: Known, tokens: Sequence[int], width: int | None) -> Canvas:
     return Canvas(ids=_filled(known, (NOISE,), wide), slots=(slot,))
 
 
-def of_text(known: Known, longest: int, width: int | None) -> Canvas:
+def of_text(known: Known, longest: int, width: int | None, *, part: str = "choices") -> Canvas:
     """A canvas of noise alone, for options by their own text.
 
     Args:
         known: the model.
         longest: tokens of the longest option, with what must stand behind it.
         width: positions; None: as few sixteens as hold it.
+        part: of the question, what an error calls its options.
 
     Raises:
         QuestionError: no canvas of this model has room for it, or none of the width that is asked for.
     """
     if longest > known.canvas_length:
         reason = f"hold a text of {longest} tokens with its end, and a canvas of this model has {known.canvas_length}"
-        raise QuestionError("choices", f"{reason}: shorten it, or ask with reader 'causal'")
+        raise QuestionError(part, f"{reason}: shorten it, or ask with reader 'causal'")
     wide = _wide(known, longest, 0, width)
     if wide < longest:
-        raise QuestionError("choices", f"hold a text of {longest} tokens with its end: width {wide} has no room for it")
+        raise QuestionError(part, f"hold a text of {longest} tokens with its end: width {wide} has no room for it")
     return Canvas(ids=(NOISE,) * wide)
 
 

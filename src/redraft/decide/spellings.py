@@ -35,7 +35,7 @@ class Spellings:
         key = written(question)
         found = self._continuations.get(key)
         if found is None:
-            found = self._continuations[key] = self._spelled(*key)
+            found = self._continuations[key] = self._spelled(question.part, *key)
         return found
 
     def texts(self, question: Question) -> Texts:
@@ -46,7 +46,7 @@ class Spellings:
         """
         self.continuations(question)
         options, open_end = written(question)
-        return texts_of(self._known, options, open_end=open_end)
+        return texts_of(self._known, options, open_end=open_end, part=question.part)
 
     def endings(self, question: Question) -> tuple[tuple[int, ...], tuple[tuple[tuple[int, ...], ...], ...]] | None:
         """(tokens that any option may begin with; of each option, for each place of its continuation, the tokens with
@@ -74,20 +74,20 @@ class Spellings:
         begins = np.append(automaton.following(automaton.start) != DEAD, False)
         return tuple(np.flatnonzero(begins[automaton.class_of]).tolist()), tuple(found)
 
-    def _spelled(self, options: tuple[str, ...], open_end: bool) -> Continuations:
+    def _spelled(self, part: str, options: tuple[str, ...], open_end: bool) -> Continuations:
         for one, other in pairwise(sorted(options)):
             if one == other:
-                raise QuestionError("choices", f"hold two that are written {shown(one)}: no text tells them apart")
+                raise QuestionError(part, f"hold two that are written {shown(one)}: no text tells them apart")
             if open_end and other.startswith(one):
                 reason = f"hold {shown(one)}, which {shown(other)} begins with: a reply that does may be either"
-                raise QuestionError("choices", reason)
+                raise QuestionError(part, reason)
         encode = self._known.encode if open_end else self._known.encode_text or self._known.encode
         end = () if open_end else (self._known.end_id,)
         found = []
         for option in options:
             ids = encode(option)
             if not ids or set(ids) & set(self._known.end_ids):
-                raise QuestionError("choices", f"hold {shown(option)}, which is no text that this model can write")
+                raise QuestionError(part, f"hold {shown(option)}, which is no text that this model can write")
             found.append((*ids, *end))
         return tuple(found)
 

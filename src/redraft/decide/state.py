@@ -41,7 +41,7 @@ def state_of(value: Any) -> State:
         _checked(value)
         return State(text=value)
     if isinstance(value, Mapping) and set(value) == {"messages"} and _is_conversation(value["messages"]):
-        value = value["messages"]
+        value = list(value["messages"])
     if _is_conversation(value):
         try:
             return State(messages=tuple(checked_messages(value)))

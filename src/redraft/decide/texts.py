@@ -29,7 +29,7 @@ MOST_PLACES, MOST_TOKENS = 50_000, 2_000_000
 _FIELD = "choices"
 
 
-def texts_of(known: Known, options: Sequence[str], *, open_end: bool) -> Texts:
+def texts_of(known: Known, options: Sequence[str], *, open_end: bool, part: str = _FIELD) -> Texts:
     """Options of any number of tokens, told apart.
 
     Args:
@@ -38,6 +38,7 @@ def texts_of(known: Known, options: Sequence[str], *, open_end: bool) -> Texts:
         open_end: whether they are what a reply begins with, and anything may follow: a token may then go on beyond an
             option's end, and markers such as `<|tool_call>` are read as such. Else an option is the whole reply, and
             what it spells is text.
+        part: of the question, what an error calls them.
 
     Raises:
         QuestionError: an option that no tokens can spell or that no canvas holds, one that is there twice or, with an
@@ -45,8 +46,11 @@ def texts_of(known: Known, options: Sequence[str], *, open_end: bool) -> Texts:
     """
     ends = tuple(dict.fromkeys((known.end_id, *known.end_ids)))
     if not all(isinstance(option, str) for option in options):
-        raise QuestionError(_FIELD, "by their own text must be texts")
-    return _made(known.constraints(), tuple(options), open_end, ends, known.pad_id, known.canvas_length)
+        raise QuestionError(part, "by their own text must be texts")
+    try:
+        return _made(known.constraints(), tuple(options), open_end, ends, known.pad_id, known.canvas_length)
+    except QuestionError as error:
+        raise QuestionError(part, error.reason) from None
 
 
 # Many states are asked the same, and 255 options take a tenth of a second.

@@ -114,7 +114,7 @@ def refused(error: InputError, body: AnyBody) -> ApiError:
     """What a client is told of a state, a question or an option that cannot work, in its own words."""
     state = "input" if isinstance(body, DecisionsRequest) else "state"
     if isinstance(error, ContextLengthError):
-        return ApiError(400, str(error), param=state, code="context_length_exceeded")
+        return ApiError(400, str(error), param=_longest(body), code="context_length_exceeded")
     if isinstance(error, PromptError):
         return ApiError(400, f"{state}: {error}", param=state)
     if isinstance(error, QuestionError):
@@ -123,6 +123,14 @@ def refused(error: InputError, body: AnyBody) -> ApiError:
     option = str(error).split(" ", 1)[0]
     known = option in Decide.model_fields
     return ApiError(400, f"decide.{error}" if known else str(error), param=f"decide.{option}" if known else None)
+
+
+def _longest(body: AnyBody) -> str:
+    """What of a body, apart from its questions, takes the most room."""
+    if isinstance(body, DecisionsRequest):
+        return "input"
+    instructions = as_text(body.instructions or "", "instructions")
+    return "instructions" if len(instructions) > len(as_text(body.state, "state")) else "state"
 
 
 def _of_openai(answer: Answer | Refusal) -> dict[str, Any]:
