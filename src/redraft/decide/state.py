@@ -40,11 +40,10 @@ def state_of(value: Any) -> State:
             raise QuestionError("state", "is empty")
         _checked(value)
         return State(text=value)
-    if isinstance(value, Mapping) and set(value) == {"messages"} and _is_conversation(value["messages"]):
-        value = value["messages"]
-    if _is_conversation(value):
+    messages: Any = value["messages"] if isinstance(value, Mapping) and set(value) == {"messages"} else value
+    if _is_conversation(messages):
         try:
-            return State(messages=tuple(checked_messages(value)))
+            return State(messages=tuple(checked_messages(messages)))
         except PromptError as error:
             raise QuestionError("state", f"is no conversation: {error}") from None
     if not isinstance(value, Mapping | list | tuple) or not value:
