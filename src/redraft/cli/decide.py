@@ -119,8 +119,8 @@ def _many(
 ) -> None:
     from redraft.cli import show
     from redraft.core.errors import QuestionError
-    from redraft.decide.calibration import IDENTITY
     from redraft.decide.answered import Answered, asked_key, columns_of
+    from redraft.decide.calibration import IDENTITY
     from redraft.decide.fill import check, fill
     from redraft.decide.sheets import form_of, read_sheet
 
