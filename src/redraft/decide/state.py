@@ -40,14 +40,8 @@ def state_of(value: Any) -> State:
             raise QuestionError("state", "is empty")
         _checked(value)
         return State(text=value)
-<<<<<<< HEAD
-    if isinstance(value, Mapping) and set(value) == {"messages"} and _is_conversation(value["messages"]):
-        value = list(value["messages"])
-    if _is_conversation(value):
-=======
     messages: Any = value["messages"] if isinstance(value, Mapping) and set(value) == {"messages"} else value
     if _is_conversation(messages):
->>>>>>> eed6c918ff42e30e38a59c0aa575ab4f19db93d2
         try:
             return State(messages=tuple(checked_messages(messages)))
         except PromptError as error:
