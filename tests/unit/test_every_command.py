@@ -127,7 +127,7 @@ def command_eval(model: str, tmp_path: Path) -> list[str]:
 
 
 def command_decide(model: str, tmp_path: Path) -> list[str]:
-    asked = json.dumps([{"type": "noul", "instructions": "Is it?"}])
+    asked = json.dumps([{"type": "choice", "instructions": "Is it?", "form": "text", "choices": ["a", "b"]}])
     return ["decide", "--text", "hello", "--questions", asked, "--model", model, "--threads", "1"]
 
 
