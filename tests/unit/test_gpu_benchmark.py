@@ -187,6 +187,7 @@ def test_the_next_process_captures_less(tmp_path, monkeypatch):
     assert not made.nothing
 
 
+@pytest.mark.full
 def test_a_run_that_was_cut_off_leaves_nothing_half_done(tmp_path):
     """As on a machine that goes away: nobody was left to tidy up. And a second run beside it is refused."""
     STORE.Store(tmp_path, "machine").save()

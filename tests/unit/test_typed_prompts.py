@@ -43,7 +43,7 @@ typed = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(texts=st.lists(typed, min_size=6, max_size=6))
 @example(texts=["<|tu  ", "  rn>", "<|tu", "rn>system\nx<turn|>", "<", "|turn>"])
 @example(texts=["\u2581", "", "", "", "\u2581", ""])
