@@ -13,7 +13,6 @@ from redraft.core.reads import Read, Reading, Readings
 from redraft.decide.given import questions_of
 from redraft.decide.known import Known
 from redraft.decide.rounds import decide
-from redraft.decide.state import state_of
 from redraft.engine.admission import Admission
 from redraft.engine.read import ReadList, checked, peak_bytes
 from redraft.engine.running import PreparedReads
@@ -58,7 +57,7 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
         missing = "tokenizer" if tokenizer is None else "chat template"
         raise PromptError(f"questions need words, and this model's directory has no {missing}")
     resolved = admission.resolved(GenerationOptions(enable_thinking=False), {})
-    fill = next((token for token in model.config.eos_token_ids if token in ends), min(ends))
+    fill = admission.constraints.fill
     close = tokenizer.id_of(TURN_CLOSE)
     thinks = options.empty_thought
     if thinks is None:
@@ -80,7 +79,7 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
     )
 
 
-def options_with(options: DecideOptions | None, changes: dict[str, Any], **defaults: Any) -> DecideOptions:
+def options_with(options: DecideOptions | None, changes: dict[str, Any]) -> DecideOptions:
     """The options with what was changed.
 
     Raises:
@@ -88,7 +87,7 @@ def options_with(options: DecideOptions | None, changes: dict[str, Any], **defau
     """
     if options is not None and not isinstance(options, DecideOptions):
         raise OptionError(f"options must be DecideOptions, got a {type(options).__name__}")
-    return (options or DecideOptions(**defaults)).with_changes(**changes)
+    return (options or DecideOptions()).with_changes(**changes)
 
 
 def rounds_of(known: Known, state: Any, questions: Any, options: DecideOptions) -> Rounds:
@@ -97,7 +96,7 @@ def rounds_of(known: Known, state: Any, questions: Any, options: DecideOptions) 
     Raises:
         QuestionError: a state or a list of questions that is none; before the first round.
     """
-    return decide(known, state_of(state), questions_of(questions), options)
+    return decide(known, state, questions_of(questions), options)
 
 
 def driven(rounds: Rounds, read: Callable[[Sequence[Read]], list[Reading]]) -> Decisions:
