@@ -25,7 +25,6 @@ class Known:
         vocab_size: of the model, padding included.
         thought: the empty thought as its ids, where this model's replies begin with one, else nothing.
         encode_text: a text's ids as it stands, in which a marker is text; None: `encode` has to do.
-        tools: declarations of the calls that the model knows by heart.
         identity: what a calibration is bound to: model, parameters, dtype, quantisation.
     """
 
@@ -40,5 +39,4 @@ class Known:
     vocab_size: int
     thought: tuple[int, ...] = ()
     encode_text: Callable[[str], list[int]] | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
     identity: Mapping[str, Any]

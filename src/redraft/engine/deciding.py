@@ -74,7 +74,6 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
         max_context=admission.max_context,
         vocab_size=model.config.vocab_size,
         thought=tuple(tokenizer.encode(f"{CHANNEL_OPEN}thought\n{CHANNEL_CLOSE}")) if thinks else (),
-        tools=tuple(resolved.tools or ()),
         identity=identity,
     )
 
