@@ -21,7 +21,7 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in _tensors(model):
         step = max(1, tensor.numel() // _LOOKED_AT)
-        sample = tensor.detach().reshape(-1)[::step][:_LOOKED_AT].contiguous().cpu()
+        sample = tensor.detach().reshape(-1)[::step][:_LOOKED_AT].cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
         digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
