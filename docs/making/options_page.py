@@ -17,8 +17,8 @@ DIFFUSION, CAUSAL, ALL = "diffusion", "autoregressive, verified", "all"
 UNITS = {
     **dict.fromkeys(("max_new_tokens",), "tokens"),
     **dict.fromkeys(("canvas_length", "pinned"), "positions"),
-    **dict.fromkeys(("max_denoising_steps", "stability_threshold", "plateau_steps"), "steps"),
-    **dict.fromkeys(("entropy_bound", "confidence_threshold"), "nats"),
+    **dict.fromkeys(("max_denoising_steps", "stability_threshold", "settled_steps", "plateau_steps"), "steps"),
+    **dict.fromkeys(("entropy_bound", "confidence_threshold", "settled_nats"), "nats"),
     "redraft": "rounds",
     "top_p": "probability",
 }

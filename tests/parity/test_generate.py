@@ -60,6 +60,9 @@ class Draws:
         return ids
 
 
+RULE = {"settled_nats": 0.0, "settled_steps": 0}
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the reference made of a prompt: the ids after it, padding included, and its denoising steps."""
@@ -118,11 +121,11 @@ def reply_of(calm_reference: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 @pytest.fixture
 def engine_with(calm_checkpoint: Path, tmp_path: Path) -> Callable[..., Any]:
-    """An engine whose generation_config.json has these entries."""
+    """An engine whose generation_config.json has these entries, and asks for the reference's stop alone."""
 
     def make(**entries: Any) -> Any:
         directory = shutil.copytree(calm_checkpoint, tmp_path / "model")
-        edit_json(directory / "generation_config.json", lambda config: config.update(entries))
+        edit_json(directory / "generation_config.json", lambda config: config.update(RULE | entries))
         return redraft.load(directory, device="cpu", dtype="float32")
 
     return make

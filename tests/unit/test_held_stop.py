@@ -68,6 +68,7 @@ def test_ends_are_all_alike_where_the_model_disagrees():
 def sequence_of(**options) -> Any:
     """As much of a request as the end of a step looks at."""
     reply = SimpleNamespace(end_ids=ENDS)
+    options = {"settled_nats": 0.0, "settled_steps": 0, **options}
     return SimpleNamespace(options=GenerationOptions(**options), reply=reply, room=lambda: 100, costs=Costs())
 
 
@@ -105,13 +106,15 @@ def test_a_text_of_which_nothing_is_free_is_done_once_it_stands():
 def verdicts(shares, entropies=None, *, texts=None, own_entropy=0.5, stability_threshold=1, confidence_threshold=0.005):
     """What a standstill says of steps with these shares, mean entropies and texts."""
     standstill, step, found = Standstill(), step_of(own_entropy=own_entropy), []
+    texts, stood = [0] * len(shares) if texts is None else list(texts), 0
     for place, share in enumerate(shares):
+        stood = stood + 1 if place and texts[place] == texts[place - 1] else 0
         found.append(
             standstill.is_for_good(
                 replace(step, own=TEXT),
-                TEXT if texts is None else torch.tensor([texts[place]]),
                 share=share,
                 mean_entropy=1.0 if entropies is None else entropies[place],
+                stood=stood,
                 stability_threshold=stability_threshold,
                 confidence_threshold=confidence_threshold,
             )

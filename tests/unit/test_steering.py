@@ -92,7 +92,8 @@ def test_a_declared_canvas_is_that_long(mini, length):
 def test_an_adaptive_canvas_drops_what_lies_behind_the_end(mini):
     shrunk = 0
     for seed, text in enumerate(REQUESTS):
-        events = list(mini.stream(text, seed=seed, adaptive_canvas=True))
+        # By its text it would be done before anything can leave it.
+        events = list(mini.stream(text, seed=seed, adaptive_canvas=True, confidence_threshold=0.005))
         lengths = [len(event.token_ids) for event in events if isinstance(event, redraft.Draft)]
         assert lengths == sorted(lengths, reverse=True)
         assert lengths[-1] > len(events[-1].token_ids)
@@ -111,11 +112,13 @@ def test_a_canvas_that_gets_nowhere_is_given_up(engine):
 
 
 def test_an_empty_reply_is_drafted_once_more(engine):
-    first = engine.generate([5, 6, 7], seed=2, max_new_tokens=CANVAS).token_ids[0]
+    # Where the end stands decides what the text is: by the text, each of these would stop elsewhere.
+    options = {"seed": 2, "max_new_tokens": CANVAS, "confidence_threshold": 0.005}
+    first = engine.generate([5, 6, 7], **options).token_ids[0]
     end_with(engine, first)
-    empty = engine.generate([5, 6, 7], seed=2, max_new_tokens=CANVAS, retry_empty=False)
+    empty = engine.generate([5, 6, 7], **options, retry_empty=False)
     assert (empty.token_ids, empty.finish_reason, empty.stats.empty_retries) == ((), "stop", 0)
-    got = engine.generate([5, 6, 7], seed=2, max_new_tokens=CANVAS)
+    got = engine.generate([5, 6, 7], **options)
     assert got.stats.empty_retries == 1
     assert got.token_ids
     assert got.token_ids[0] != first

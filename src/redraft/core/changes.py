@@ -22,6 +22,8 @@ class GenerationChanges(TypedDict, total=False):
     entropy_bound: float
     stability_threshold: int
     confidence_threshold: float
+    settled_nats: float
+    settled_steps: int
     seed: int | None
     mode: Mode
     temperature: float | None

@@ -33,7 +33,10 @@ class GenerationOptions:
         t_min: temperature that the schedule approaches at its end.
         entropy_bound: nats; tokens are accepted in ascending entropy while the sum before them is within it.
         stability_threshold: steps for which the argmax canvas must not have changed before a stop.
-        confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop.
+        confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop. This and
+            `stability_threshold`, given by themselves, are the reference's rule, and turn off the two that follow.
+        settled_nats: nats left in the whole text of a canvas, below which one that stands is done, too; 0 for never.
+        settled_steps: steps after which a text that has not changed is done, however unsure; 0 for never.
         seed: same seed, same text; None draws a fresh one, which the result reports.
         mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
             drafts by canvases and keeps what the causal mode would have written.
@@ -70,6 +73,8 @@ class GenerationOptions:
     entropy_bound: float = 0.1
     stability_threshold: int = 1
     confidence_threshold: float = 0.005
+    settled_nats: float = 1.0
+    settled_steps: int = 12
     seed: int | None = None
     mode: Mode = "diffusion"
     temperature: float | None = None
@@ -194,6 +199,8 @@ class GenerationOptions:
         if isinstance(preset, str) and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.
             changes = {**PRESETS[preset], **changes, "preset": None}
+        if not _BY_TEXT.keys() & changes.keys() and any(changes.get(name) is not None for name in _BY_REFERENCE):
+            changes |= _BY_TEXT
         changed = dataclasses.replace(self, **changes)
         vars(changed)["_given"] = vars(self)["_given"] | changes.keys()
         return changed
@@ -220,6 +227,9 @@ class GenerationOptions:
 _WIDE = 0.9
 # A longer schedule stays warm for so long that no canvas settles, and a reply would never come.
 _MOST = {"max_denoising_steps": 4096, "redraft": 64}
+# Who asks for the reference's rule, and for no other, gets that alone.
+_BY_REFERENCE = ("stability_threshold", "confidence_threshold")
+_BY_TEXT = {"settled_nats": 0.0, "settled_steps": 0}
 # What the causal mode has no use for.
 _OF_CANVASES = (
     "max_denoising_steps",
@@ -228,6 +238,8 @@ _OF_CANVASES = (
     "entropy_bound",
     "stability_threshold",
     "confidence_threshold",
+    "settled_nats",
+    "settled_steps",
     "canvas_length",
     "adaptive_canvas",
     "plateau_steps",
@@ -242,6 +254,8 @@ _LEAST: dict[str, tuple[float, type[int] | type[float]]] = {
     "entropy_bound": (0.0, float),
     "stability_threshold": (0, int),
     "confidence_threshold": (0.0, float),
+    "settled_nats": (0.0, float),
+    "settled_steps": (0, int),
     "temperature": (0.0, float),
     "top_p": (0.0, float),
     "redraft": (0, int),

@@ -10,17 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "reference": {"adaptive_canvas": False, "plateau_steps": 0, "retry_empty": False, "redraft": 0, "tools": None},
-    "trimmed": {"adaptive_canvas": True, "plateau_steps": 8, "retry_empty": True, "redraft": 0},
-    "fewer-steps": {
-        "adaptive_canvas": True, "plateau_steps": 4, "retry_empty": True, "entropy_bound": 0.3, "redraft": 0,
+    "reference": {
+        "settled_nats": 0.0, "settled_steps": 0, "adaptive_canvas": False, "plateau_steps": 0, "retry_empty": False,
+        "redraft": 0, "tools": None,
     },
+    "fast": {"settled_nats": 1.0, "settled_steps": 5},
+    "trimmed": {"adaptive_canvas": True, "plateau_steps": 8, "retry_empty": True, "redraft": 0},
     "redrafted": {"adaptive_canvas": False, "plateau_steps": 8, "retry_empty": True, "redraft": 2},
 }  # fmt: skip
 
 MEANINGS: Mapping[str, str] = {
     "reference": "as the published sampler does it; replies are free",
+    "fast": "a text that has stood for five steps is done, however unsure",
     "trimmed": "what lies behind a settled end goes; no progress, and it is given up",
-    "fewer-steps": "trimmed, and a step accepts three times the entropy",
     "redrafted": "what the causal mode doubts is drafted again, twice at most",
 }

@@ -57,6 +57,8 @@ class CanvasState:
         candidates: argmax canvases of the steps in which it fell.
         stale: steps since then.
         seen: [L, D] of the last step's positions, where the fields of a schema are watched.
+        text: [L] of the last step under a constraint, see `as_text`; without one, the text is the argmax's.
+        stood: steps since the text last changed.
         held: what the last step under a constraint said beside its results; None without one.
         standstill: how long the model has not come round to the constraint.
 
@@ -83,6 +85,8 @@ class CanvasState:
     candidates: list[Tensor] = field(default_factory=list)
     stale: int = 0
     seen: Tensor | None = None
+    text: Tensor | None = None
+    stood: int = 0
     held: HeldStep | None = None
     standstill: Standstill = field(default_factory=Standstill)
 
@@ -98,7 +102,7 @@ class CanvasState:
 
     def cut(self, length: int) -> None:
         """Drops the positions from `length` on; the noise of the others stays what it was."""
-        for name in ("tokens", "argmax", "soft", "pinned", "barred"):
+        for name in ("tokens", "argmax", "soft", "pinned", "barred", "text"):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[:length])

@@ -20,6 +20,8 @@ _NAMES = (
     "t_min",
     "stability_threshold",
     "confidence_threshold",
+    "settled_nats",
+    "settled_steps",
 )
 
 

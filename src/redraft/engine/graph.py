@@ -15,7 +15,7 @@ from redraft.kernels.head_stats import HeadStats
 from redraft.model.cache import SequenceCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
-from redraft.sampler.advance import Canvases, Found
+from redraft.sampler.advance import Canvases, Found, TextStop
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise, D hidden
 
@@ -26,11 +26,13 @@ class Verdict:
 
     Attributes:
         settled: the canvas stands still and the model is sure.
+        by_text: its text is settled, see `done_by_text`.
         finite: the model's output is.
         mean_entropy: nats.
     """
 
     settled: bool
+    by_text: bool
     finite: bool
     mean_entropy: float
 
@@ -87,8 +89,9 @@ class StepGraph:
         history: Int[Tensor, "H 1 L"],
         entropy_bound: float,
         confidence_threshold: float,
+        stop: TextStop | None = None,
     ) -> None:
-        """Puts a canvas, and what it sees of its prefix, into a row."""
+        """Puts a canvas, and what it sees of its prefix, into a row; without `stop`, the reference's rule is alone."""
         self.cache.fill(row, sequence)
         self.soft[row] = 0.0 if soft is None else soft
         canvases = self.canvases
@@ -96,6 +99,7 @@ class StepGraph:
         canvases.history[:, row] = history[:, 0]
         canvases.bound[row] = entropy_bound
         canvases.confidence[row] = confidence_threshold
+        canvases.place_stop(row, stop or TextStop())
 
     def feed(
         self, row: int, uniform: Float[Tensor, "S L"], noise: Int[Tensor, "S L"], temperatures: list[float], place: int
@@ -134,7 +138,7 @@ class StepGraph:
         """Of the last step; the host waits for it."""
         settled, finite, mean_entropy = self.canvases.verdict.tolist()
         return [
-            Verdict(settled=bool(s), finite=bool(f), mean_entropy=m)
+            Verdict(settled=s == 2, by_text=s == 1, finite=bool(f), mean_entropy=m)
             for s, f, m in zip(settled, finite, mean_entropy, strict=True)
         ]
 

@@ -18,6 +18,7 @@ from redraft.engine.sequence import Sequence
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, room_for
+from redraft.sampler.advance import MOST_ENDS, TextStop
 from redraft.sampler.schedule import temperature
 
 # Graphs that are kept at most, however small, and at least, however large: shapes that are moved by turns.
@@ -73,6 +74,7 @@ class _Seats:
             if state.held is None:
                 # Of a text under a constraint, the canvas keeps its own.
                 state.history = graph.canvases.history[:, row : row + 1].clone()
+                state.stood = int(graph.canvases.stood[row])
             self.taken[row] = None
             graph.clear(row)
 
@@ -94,6 +96,8 @@ class Graphs:
     def takes(sequence: Sequence, state: CanvasState) -> bool:
         """Whether the model's part of this canvas's step can be a launch: nothing is pinned or barred, and its length
         stays."""
+        if len(sequence.reply.end_ids) > MOST_ENDS:
+            return False
         return state.pinned is None and state.barred is None and not sequence.options.adaptive_canvas
 
     def step(self, group: Rows[Sequence], states: Rows[CanvasState], temperatures: Rows[float]) -> Moved:
@@ -191,6 +195,7 @@ class Graphs:
                     history=state.history,
                     entropy_bound=sequence.options.entropy_bound,
                     confidence_threshold=sequence.options.confidence_threshold,
+                    stop=_stop(sequence, state),
                 )
                 _feed(seats.graph, row, sequence, state)
             elif state.taken % NOISE_STEPS == 0:
@@ -205,9 +210,19 @@ def _verdicts(graph: StepGraph, rows: list[int], choices: list[Choice | None]) -
     return [
         told[row]
         if choice is None
-        else Verdict(settled=False, finite=choice.is_finite, mean_entropy=float(choice.entropy.mean()))
+        else Verdict(settled=False, by_text=False, finite=choice.is_finite, mean_entropy=float(choice.entropy.mean()))
         for row, choice in zip(rows, choices, strict=True)
     ]
+
+
+def _stop(sequence: Sequence, state: CanvasState) -> TextStop:
+    return TextStop(
+        end_ids=sequence.reply.end_ids,
+        settled_nats=sequence.options.settled_nats,
+        settled_steps=sequence.options.settled_steps,
+        argmax=state.argmax,
+        stood=state.stood,
+    )
 
 
 def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) -> None:

@@ -18,7 +18,7 @@ from redraft.engine.causal import CausalLoop
 from redraft.engine.graphs import Graphs
 from redraft.engine.prefill import encode_pending
 from redraft.engine.prefix import PrefixCache
-from redraft.engine.progress import advance, count, take
+from redraft.engine.progress import advance, collapsed, count, take
 from redraft.engine.read import ReadList
 from redraft.engine.reading import ReadLoop
 from redraft.engine.sequence import Sequence
@@ -179,7 +179,8 @@ class CanvasLoop:
             # The graph's next step writes over its own.
             states[row].argmax = found.argmax[moved.rows[row]].clone()
             verdict = moved.verdicts[row]
-            return count(group[row], states[row], settled=verdict.settled, mean_entropy=lambda: verdict.mean_entropy)
+            settled = verdict.settled or (verdict.by_text and not collapsed(group[row], states[row]))
+            return count(group[row], states[row], settled=settled, mean_entropy=lambda: verdict.mean_entropy)
 
         return _Step(
             finite=[verdict.finite for verdict in moved.verdicts],

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.engine.canvas import CanvasState
+from redraft.engine.judge import cut_at_end
 from redraft.engine.sequence import Sequence
 from redraft.kernels.head_stats import HeadStats
 from redraft.sampler import held_stop
-from redraft.sampler.held_stop import HeldStep
 from redraft.sampler.stop import remember, stable_and_confident
+from redraft.sampler.text_stop import done_by_text, repeats, same_text, text_places
 
 # A canvas is cut behind an end-of-turn that was there a step ago and is this certain, and keeps a margin.
 CERTAIN_NATS = 0.01
@@ -36,14 +40,28 @@ def take(sequence: Sequence, state: CanvasState, argmax: Tensor, entropy: Tensor
 
     Under a constraint, what the step has `held` lies where they do.
     """
-    if state.held is None:
-        sure, text, stands = _of_free(entropy[None], state), argmax[None], False
-    else:
-        sure, text, stands = _held(sequence, state, state.held, argmax)
-    history = state.history.to(text.device)
-    settled = stands or bool(stable_and_confident(history, text, sure, sequence.options.confidence_threshold))
-    state.history, state.argmax = remember(history, text), argmax
+    options = sequence.options
+    found = _free(sequence, state, argmax, entropy) if state.held is None else _held(sequence, state, argmax)
+    history = state.history.to(found.text.device)
+    settled = found.against or bool(stable_and_confident(history, found.text, found.sure, options.confidence_threshold))
+    state.history, state.argmax = remember(history, found.text), argmax
+    state.stood = state.stood + 1 if found.same else 0
+    if not settled:
+        done = done_by_text(
+            torch.tensor([state.stood]),
+            torch.tensor([found.left]),
+            stability_threshold=options.stability_threshold,
+            settled_nats=torch.tensor([options.settled_nats]),
+            settled_steps=torch.tensor([options.settled_steps]),
+        )
+        settled = bool(done) and not collapsed(sequence, state)
     return count(sequence, state, settled=settled, mean_entropy=lambda: float(entropy.mean()))
+
+
+def collapsed(sequence: Sequence, state: CanvasState) -> bool:
+    """Whether a span of the canvas's text repeats itself over and over: it may stand, and is not settled."""
+    assert state.argmax is not None
+    return repeats(cut_at_end(state.argmax.tolist(), sequence.reply.end_ids, state.length))
 
 
 def count(sequence: Sequence, state: CanvasState, *, settled: bool, mean_entropy: Callable[[], float]) -> bool:
@@ -64,32 +82,62 @@ def count(sequence: Sequence, state: CanvasState, *, settled: bool, mean_entropy
     return settled or bool(stuck) or state.step == options.max_denoising_steps
 
 
-def _held(sequence: Sequence, state: CanvasState, step: HeldStep, argmax: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """([1, N] entropies that count, [1, L] the text that must stand still, whether the model is against it for good) of
-    a canvas under a constraint."""
-    options, ends = sequence.options, sequence.reply.end_ids
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What a step says of the stop.
+
+    Attributes:
+        sure: nats of the positions that the reference's rule looks at.
+        text: what must stand still for it.
+        left: nats in the free positions of the text, summed.
+        same: whether the text is that of the step before.
+        against: whether the model is against it for good.
+    """
+
+    sure: Float[Tensor, "1 N"]
+    text: Int[Tensor, "1 L"]
+    left: float
+    same: bool
+    against: bool = False
+
+
+def _free(sequence: Sequence, state: CanvasState, argmax: Tensor, entropy: Tensor) -> _Found:
+    """Of a canvas without a constraint: positions that are pinned would make any look confident."""
+    ends = torch.tensor([sorted(sequence.reply.end_ids)], device=argmax.device)
+    counts, sure = text_places(argmax[None], ends)[0], entropy
+    if state.pinned is not None:
+        counts = counts & (state.pinned < 0)
+        sure = entropy if bool((state.pinned >= 0).all()) else entropy[state.pinned < 0]
+    before = state.argmax
+    return _Found(
+        sure=sure[None],
+        text=argmax[None],
+        left=float(torch.where(counts, entropy, 0.0).sum()),
+        same=before is not None and bool(same_text(before[None, : len(argmax)], argmax[None], ends)),
+    )
+
+
+def _held(sequence: Sequence, state: CanvasState, argmax: Tensor) -> _Found:
+    """Of a canvas under a constraint: nothing but the free positions of its text."""
+    step, options, ends = state.held, sequence.options, sequence.reply.end_ids
+    assert step is not None
     length = held_stop.text_length(argmax, ends, sequence.room())
-    text = held_stop.as_text(argmax, length, ends)
+    text, before = held_stop.as_text(argmax, length, ends), state.text
+    same = before is not None and torch.equal(before, text)
+    state.text = text
     places = held_stop.free_places(step, length)
     if not len(places):
-        return step.entropy.new_zeros(1, 1), text[None], False
+        return _Found(sure=step.entropy.new_zeros(1, 1), text=text[None], left=0.0, same=same)
     sure = step.entropy[places]
-    stands = state.standstill.is_for_good(
+    against = state.standstill.is_for_good(
         step,
-        text,
         share=float(held_stop.against(step, argmax, places, ends).float().mean()),
         mean_entropy=float(sure.mean()),
+        stood=state.stood + 1 if same else 0,
         stability_threshold=options.stability_threshold,
         confidence_threshold=options.confidence_threshold,
     )
-    return sure[None], text[None], stands
-
-
-def _of_free(entropy: Tensor, state: CanvasState) -> Tensor:
-    """[1, N] entropies of the positions that are not pinned: those that are would make any canvas look confident."""
-    if state.pinned is None or bool((state.pinned >= 0).all()):
-        return entropy
-    return entropy[:, state.pinned < 0]
+    return _Found(sure=sure[None], text=text[None], left=float(sure.sum()), same=same, against=against)
 
 
 def _watch(state: CanvasState, mean_entropy: float) -> None:

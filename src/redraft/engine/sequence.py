@@ -33,6 +33,7 @@ class Costs:
     redrafts: int = 0
     redrafts_kept: int = 0
     plateaus: int = 0
+    repeats: int = 0
     disagreements: int = 0
     drafted_tokens: int = 0
     verified_tokens: int = 0
@@ -62,6 +63,7 @@ class Costs:
             redrafts=self.redrafts,
             redrafts_kept=self.redrafts_kept,
             plateaus=self.plateaus,
+            repeats=self.repeats,
             disagreements=self.disagreements,
             drafted_tokens=self.drafted_tokens,
             verified_tokens=self.verified_tokens,

@@ -14,6 +14,7 @@ from redraft.engine.instead import calls, say_instead
 from redraft.engine.judge import cut_at_end, doubtful, score
 from redraft.engine.sequence import Sequence
 from redraft.model.model import DiffusionGemma
+from redraft.sampler.text_stop import repeats
 
 # A redraft begins this near the end of the schedule, where temperatures are low.
 REDRAFT_STEPS = 12
@@ -156,6 +157,7 @@ class Settle:
             canvas = canvas[: sequence.budget - before]
         self._see_fields(sequence, state, canvas)
         ids, text, shown = sequence.reply.add(canvas)
+        costs.repeats += repeats(ids)
         if own is not None:
             costs.disagreements += sum(token != wanted for token, wanted in zip(ids, own, strict=False))
         log_probs, doubts = None, []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,15 @@ from torch import Tensor
 from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.sampler.accept import accept, renoise
-from redraft.sampler.stop import new_history, remember, stable_and_confident
+from redraft.sampler.stop import UNSEEN, new_history, remember, stable_and_confident
+from redraft.sampler.text_stop import NO_ID, done_by_text, same_text, text_places
 
-# B canvases, L positions, H remembered canvases, S steps of a block of noise
+# B canvases, L positions, H remembered canvases, S steps of a block of noise, E ids that end a turn
 
 # One program of the Triton form holds a whole canvas.
 _MAX_LENGTH = 1024
+# Ids that end a turn, of one canvas; Gemma has three.
+MOST_ENDS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,24 @@ class Found:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextStop:
+    """What the stop by a canvas's text needs to know of it.
+
+    Attributes:
+        end_ids: that end the turn, `MOST_ENDS` at most.
+        settled_nats, settled_steps: see `done_by_text`.
+        argmax: [L] of the step before; None where there was none.
+        stood: steps since its text changed.
+    """
+
+    end_ids: Collection[int] = ()
+    settled_nats: float = 0.0
+    settled_steps: int = 0
+    argmax: Tensor | None = None
+    stood: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Canvases:
     """Canvases at fixed addresses, with all that the end of a step reads and writes.
 
@@ -51,7 +73,11 @@ class Canvases:
         place: the step of the block that comes next.
         bound: nats that are accepted at once.
         confidence: nats below which a canvas may stop.
-        verdict: of the last step: whether the canvas is settled, whether its entropies are finite, and their mean.
+        ends: ids that end the turn, `NO_ID` where there are no more.
+        settled_nats, settled_steps: see `done_by_text`.
+        stood: steps since the text changed.
+        verdict: of the last step: whether the canvas is settled, by the reference's rule (2) or by its text alone (1);
+            whether its entropies are finite, and their mean.
     """
 
     tokens: Int[Tensor, "B L"]
@@ -65,6 +91,10 @@ class Canvases:
     place: Int[Tensor, "B"]
     bound: Float[Tensor, "B 1"]
     confidence: Float[Tensor, "B"]
+    ends: Int[Tensor, "B E"]
+    settled_nats: Float[Tensor, "B"]
+    settled_steps: Int[Tensor, "B"]
+    stood: Int[Tensor, "B"]
     verdict: Float[Tensor, "3 B"]
 
     @classmethod
@@ -77,11 +107,22 @@ class Canvases:
 
         return cls(
             tokens=zeros(B, L, dtype=torch.long), history=new_history(threshold, B, L, device),
-            argmax=zeros(B, L, dtype=torch.long), entropy=zeros(B, L), accepted=zeros(B, L, dtype=torch.bool),
+            argmax=torch.full((B, L), UNSEEN, device=device), entropy=zeros(B, L),
+            accepted=zeros(B, L, dtype=torch.bool),
             temperatures=torch.ones(S, B, device=device), uniforms=zeros(S, B, L),
             noise=zeros(S, B, L, dtype=torch.long), place=zeros(B, dtype=torch.long),
-            bound=zeros(B, 1), confidence=zeros(B), verdict=zeros(3, B),
+            bound=zeros(B, 1), confidence=zeros(B), ends=torch.full((B, MOST_ENDS), NO_ID, device=device),
+            settled_nats=zeros(B), settled_steps=zeros(B, dtype=torch.long), stood=zeros(B, dtype=torch.long),
+            verdict=zeros(3, B),
         )  # fmt: skip
+
+    def place_stop(self, row: int, stop: TextStop) -> None:
+        """Puts what is known of a canvas's stop into a row."""
+        ends = [*sorted(stop.end_ids), *[NO_ID] * (MOST_ENDS - len(stop.end_ids))]
+        self.ends[row] = torch.tensor(ends, device=self.ends.device)
+        self.settled_nats[row], self.settled_steps[row] = stop.settled_nats, stop.settled_steps
+        self.argmax[row] = UNSEEN if stop.argmax is None else stop.argmax
+        self.stood[row] = stop.stood
 
     def draws(self) -> tuple[Float[Tensor, "B L"], Float[Tensor, "B L"]]:
         """(temperature, uniform draw) of each position in the step that comes."""
@@ -108,9 +149,10 @@ class Canvases:
             from redraft.kernels.triton.advance import advance_triton
 
             advance_triton(
-                stats.entropy, stats.argmax, stats.sample, self.noise, self.bound, self.confidence,
-                history=self.history, tokens=self.tokens, kept_argmax=self.argmax, kept_entropy=self.entropy,
-                accepted=self.accepted, verdict=self.verdict, place=self.place,
+                stats.entropy, stats.argmax, stats.sample, self.noise, self.bound, self.confidence, self.ends,
+                self.settled_nats, self.settled_steps, history=self.history, tokens=self.tokens,
+                kept_argmax=self.argmax, kept_entropy=self.entropy, accepted=self.accepted, stood=self.stood,
+                verdict=self.verdict, place=self.place,
             )  # fmt: skip
 
         attempt("advance", fast, lambda: self._advance(stats))
@@ -120,7 +162,17 @@ class Canvases:
         fresh = self.noise[self.place, torch.arange(len(self.place), device=self.place.device)]
         settled = stable_and_confident(self.history, stats.argmax, stats.entropy, self.confidence)
         finite = torch.isfinite(stats.entropy).all(-1)
-        self.verdict.copy_(torch.stack([settled.float(), finite.float(), stats.entropy.mean(-1)]))
+        same = same_text(self.argmax, stats.argmax, self.ends)
+        self.stood.copy_(torch.where(same, self.stood + 1, 0))
+        by_text = done_by_text(
+            self.stood,
+            torch.where(text_places(stats.argmax, self.ends), stats.entropy, 0.0).sum(-1),
+            stability_threshold=len(self.history),
+            settled_nats=self.settled_nats,
+            settled_steps=self.settled_steps,
+        )
+        rule = torch.where(settled, 2.0, by_text.float())
+        self.verdict.copy_(torch.stack([rule, finite.float(), stats.entropy.mean(-1)]))
         self.history.copy_(remember(self.history, stats.argmax))
         self.tokens.copy_(renoise(accepted, stats.sample, fresh))
         self.argmax.copy_(stats.argmax)

@@ -88,8 +88,6 @@ class Standstill:
         least_share: of the free positions, at which the model would have written another token.
         least_entropy: nats, mean over the free positions, when it last had halved.
         steps: since either fell.
-        text: [L] of the last step, see `as_text`.
-        text_steps: since it changed.
         own: [L] the model's own argmax at the last step.
         own_steps: since it changed.
     """
@@ -97,18 +95,16 @@ class Standstill:
     least_share: float = math.inf
     least_entropy: float = math.inf
     steps: int = 0
-    text: Tensor | None = None
-    text_steps: int = 0
     own: Tensor | None = None
     own_steps: int = 0
 
     def is_for_good(
         self,
         step: HeldStep,
-        text: Int[Tensor, "L"],
         *,
         share: float,
         mean_entropy: float,
+        stood: int,
         stability_threshold: int,
         confidence_threshold: float,
     ) -> bool:
@@ -121,29 +117,28 @@ class Standstill:
 
         Args:
             step: its results.
-            text: see `as_text`.
             share: of the free positions, at which the model would have written another token.
             mean_entropy: nats, over the free positions.
+            stood: steps since the text changed.
             stability_threshold, confidence_threshold: of the canvas; a confidence of 0 lets nothing stop.
         """
-        self._take(step, text, share, mean_entropy)
+        self._take(step, share, mean_entropy)
         if not confidence_threshold:
             return False
         if share < AGAINST_SHARE:
-            stood = min(self.steps, self.text_steps)
+            stood = min(self.steps, stood)
             return share >= PARTLY_SHARE and stood >= max(PARTLY_STEPS, stability_threshold)
         own_is_done = self.own_steps >= stability_threshold and float(step.own_entropy.mean()) < confidence_threshold
         return self.steps >= (1 if own_is_done else max(AGAINST_STEPS, stability_threshold))
 
-    def _take(self, step: HeldStep, text: Tensor, share: float, mean_entropy: float) -> None:
+    def _take(self, step: HeldStep, share: float, mean_entropy: float) -> None:
         came_round = share < self.least_share or mean_entropy < _PROGRESS * self.least_entropy
         self.least_share = min(self.least_share, share)
         if mean_entropy < _PROGRESS * self.least_entropy:
             self.least_entropy = mean_entropy
         self.steps = 0 if came_round else self.steps + 1
-        self.text_steps = self.text_steps + 1 if _same(self.text, text) else 0
         self.own_steps = self.own_steps + 1 if _same(self.own, step.own) else 0
-        self.text, self.own = text, step.own
+        self.own = step.own
 
 
 def _same(before: Tensor | None, now: Tensor) -> bool:

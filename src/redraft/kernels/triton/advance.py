@@ -11,7 +11,7 @@ from torch import Tensor
 from redraft.kernels.triton.dependent import after_the_last
 from redraft.kernels.triton.target import lanes, launch, power_of_two
 
-# B canvases, L positions, H remembered canvases, S steps of a block of noise
+# B canvases, L positions, H remembered canvases, S steps of a block of noise, E ids that end a turn
 
 # Elements of a tile, of all positions by those that they are compared with at once: more would not stay in registers.
 _TILE = 8192
@@ -19,8 +19,8 @@ _TILE = 8192
 
 @triton.jit
 def advance_kernel(
-    entropy, argmax, sample, noise, bound, confidence, history, tokens, kept_argmax, kept_entropy, accepted, verdict,
-    place, L, H, S, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+    entropy, argmax, sample, noise, bound, confidence, ends, settled_nats, settled_steps, history, tokens, kept_argmax,
+    kept_entropy, accepted, stood, verdict, place, L, H, S, E, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """One canvas. `history` [H, B, L] forgets its oldest canvas; `place` [B] moves on by one of S."""
     after_the_last()
@@ -50,6 +50,20 @@ def advance_kernel(
         stands = stands & (tl.load(history + (h * B + b) * L + i, mask=inside, other=0) == best)
     mean = tl.sum(uncertainty, axis=0) / L
     settled = (tl.min(stands.to(tl.int32), axis=0) == 1) & (mean < tl.load(confidence + b))
+    # The text: up to and with the first end. Ends are all alike.
+    before_it = tl.load(kept_argmax + own, mask=inside, other=0)
+    ends_now, ended = tl.zeros((BLOCK,), dtype=tl.int1), tl.zeros((BLOCK,), dtype=tl.int1)
+    for e in range(E):
+        end = tl.load(ends + b * E + e)
+        ends_now, ended = ends_now | (best == end), ended | (before_it == end)
+    first = tl.min(tl.where(ends_now & inside, i, L), axis=0)
+    counts = inside & (i <= first)
+    alike = (best == before_it) | (ends_now & ended) | (i > first)
+    same = tl.min(tl.where(inside, alike, True).to(tl.int32), axis=0) == 1
+    steps = tl.where(same, tl.load(stood + b) + 1, 0)
+    left = tl.sum(tl.where(counts, uncertainty, 0.0), axis=0)
+    patience = tl.load(settled_steps + b)
+    by_text = ((steps >= H) & (left < tl.load(settled_nats + b))) | ((patience > 0) & (steps >= patience))
     finite = tl.min(known.to(tl.int32), axis=0)
     fresh = tl.load(noise + (now * B + b) * L + i, mask=inside, other=0)
     drawn = tl.load(sample + own, mask=inside, other=0)
@@ -61,7 +75,8 @@ def advance_kernel(
             following = tl.load(history + ((h + 1) * B + b) * L + i, mask=inside, other=0)
         tl.debug_barrier()
         tl.store(history + (h * B + b) * L + i, following, mask=inside)
-    tl.store(verdict + b, settled.to(tl.float32))
+    tl.store(verdict + b, tl.where(settled, 2.0, by_text.to(tl.float32)))
+    tl.store(stood + b, steps)
     tl.store(verdict + B + b, finite.to(tl.float32))
     tl.store(verdict + 2 * B + b, mean)
     tl.store(tokens + own, tl.where(taken, drawn, fresh), mask=inside)
@@ -93,12 +108,16 @@ def advance_triton(
     noise: Int[Tensor, "S B L"],
     bound: Float[Tensor, "B 1"],
     confidence: Float[Tensor, "B"],
+    ends: Int[Tensor, "B E"],
+    settled_nats: Float[Tensor, "B"],
+    settled_steps: Int[Tensor, "B"],
     *,
     history: Int[Tensor, "H B L"],
     tokens: Int[Tensor, "B L"],
     kept_argmax: Int[Tensor, "B L"],
     kept_entropy: Float[Tensor, "B L"],
     accepted: Bool[Tensor, "B L"],
+    stood: Int[Tensor, "B"],
     verdict: Float[Tensor, "3 B"],
     place: Int[Tensor, "B"],
 ) -> None:
@@ -106,8 +125,9 @@ def advance_triton(
     B, L = entropy.shape
     block = max(32, power_of_two(L))
     launch(
-        advance_kernel, (B,), entropy, argmax, sample, noise, bound, confidence, history, tokens, kept_argmax,
-        kept_entropy, accepted, verdict, place, L, len(history), len(noise),
+        advance_kernel, (B,), entropy, argmax, sample, noise, bound, confidence, ends, settled_nats, settled_steps,
+        history, tokens, kept_argmax, kept_entropy, accepted, stood, verdict, place, L, len(history), len(noise),
+        ends.shape[1],
         BLOCK=block, COLUMNS=min(32, _TILE // block), num_warps=min(8, max(1, block // lanes(entropy.device))),
     )  # fmt: skip
 
