@@ -41,7 +41,8 @@ def stats(batch, length, generator, entropy=None):
     argmax, sample = torch.randint(0, VOCABULARY, (2, batch, length), generator=generator).unbind(0)
     zero = torch.zeros(batch, length)
     return HeadStats(
-        argmax=argmax, sample=sample, entropy=entropy, log_prob=zero, soft_embedding=zero, dropped_mass=zero
+        argmax=argmax, sample=sample, entropy=entropy, log_prob=zero, best_log_prob=zero, soft_embedding=zero,
+        dropped_mass=zero,
     )
 
 
