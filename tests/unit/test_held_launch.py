@@ -335,7 +335,7 @@ def test_one_copy_goes_down_and_one_up(monkeypatch):
 )
 def test_bytes_at_the_released_vocabulary(explicit, broad, down):
     """Of an integer, of two strings and an integer, and of a string of at most 12 characters, as docs/log.md has it."""
-    assert step_bytes(256, explicit, broad) == (down, 5120)
+    assert step_bytes(256, explicit, broad) == (down, 6144)
 
 
 def test_all_of_the_models_part_is_on_the_device_and_asks_it_nothing(monkeypatch):

@@ -41,7 +41,7 @@ class CanvasDraw:
         sample: a draw from all of them.
         entropy: nats, of each position's marginal under the constraint.
         local: nats, of each position's own distribution over the tokens that any sequence could have there.
-        best_log_prob: nats, of each position's `argmax`, by its marginal or by its own distribution: whichever is lower.
+        best_log_prob: nats, of `argmax`, in its position's marginal or own distribution: whichever is lower.
     """
 
     argmax: Int[Tensor, "L"]

@@ -113,8 +113,8 @@ def marginals(
     best: NDArray[np.int64],
     score: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """([L] entropies in nats of the marginals; [L] of each position's own distribution over the tokens that are possible;
-    [L] nats of the token of class `best` [L] that has this `score` [L], in whichever of the two makes less of it).
+    """([L] entropies in nats of the marginals; [L] of each position's own distribution over the tokens that are
+    possible; [L] nats of the token of class `best` that has this `score`, in whichever of the two makes less of it).
 
     A token's marginal is its own probability times a factor r that its whole class shares, so
     H = - sum over classes of P(class) (log r + the mean log p within it).
