@@ -64,6 +64,18 @@ WANTED = {
     },
     "plateau": {"tools": TOOLS, "plateau_steps": 2, "confidence_threshold": 0.0, "max_denoising_steps": 12},
     "verified": {"response_format": {"type": "choice", "choices": ["yes please", "no"]}, "mode": "verified"},
+    "confidence": {"tools": TOOLS, "tool_choice": "required", "sampler": "confidence", "confidence_threshold": 0.0},
+    "confidence over canvases": {
+        "response_format": {
+            "type": "json_schema",
+            "schema": {"type": "array", "items": {"type": "integer"}, "minItems": 25},
+        },
+        "sampler": "confidence",
+        "threshold": 0.8,
+        "floor": 3,
+        "max_new_tokens": 200,
+    },
+    "free confidence": {**FREE, "sampler": "confidence"},
     "free": FREE,
 }
 COUNTED = ("denoising_steps", "disagreements", "plateaus", "canvases")
@@ -102,7 +114,7 @@ def same(found, expected) -> None:
 def test_replies_are_those_of_the_other_form(launching, alone, name):
     same(launching.generate(TEXT, seed=7, **WANTED[name]), alone[name])
     held = [shape.held for shape in launching._loop.graphs._graphs]
-    assert held == [name != "free"]
+    assert held == [not name.startswith("free")]
 
 
 def test_free_and_constrained_canvases_share_a_launch(launching, alone, monkeypatch):

@@ -32,8 +32,8 @@ class GenerationOptions:
         max_denoising_steps: N, the most denoising steps of one canvas; also the length of the schedule.
         t_max: temperature of the schedule's start. `t_max = t_min = 0` is the limit: argmax everywhere.
         t_min: temperature that the schedule approaches at its end.
-        sampler: which tokens the next step keeps: "entropy-bound" chooses them anew each time, "confidence" keeps them for
-            good, and a canvas is done once all are. In Python, also a `Sampler` of your own; it runs operator by
+        sampler: which tokens the next step keeps: "entropy-bound" chooses them anew each time, "confidence" keeps them
+            for good, and a canvas is done once all are. In Python, also a `Sampler` of your own; it runs operator by
             operator.
         entropy_bound: nats; tokens are accepted in ascending entropy while the sum before them is within it.
         threshold: probability from which on sampler="confidence" keeps a token.
@@ -43,8 +43,8 @@ class GenerationOptions:
         seed: same seed, same text; None draws a fresh one, which the result reports.
         mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
             drafts by canvases and keeps what the causal mode would have written.
-        temperature: scales t_max and t_min; 0 is greedy; to a sampler that looks at probabilities it leaves the schedule as it
-            is, as None does. In the other modes it is the causal mode's temperature itself, and None is 1.
+        temperature: scales t_max and t_min; 0 is greedy, and scales nothing where a sampler needs probabilities. None
+            leaves the schedule as it is. In the other modes it is the causal mode's temperature itself, and None is 1.
         top_p: nucleus bound of the causal mode.
         preset: a named set of options, which others given beside it override: see `redraft presets`.
         initial_canvas: a draft to start from instead of noise, as text or token ids, from the reply's first token on.
@@ -230,8 +230,8 @@ class GenerationOptions:
     @property
     def schedule(self) -> tuple[float, float]:
         """(t_max, t_min) after `temperature` has scaled them. A draft that is verified has the plain schedule:
-        temperature is the causal mode's there, and 0 makes poor drafts. To a sampler that looks at probabilities 0 means
-        the likeliest tokens: a schedule of 0 would make all of them certain."""
+        temperature is the causal mode's there, and 0 makes poor drafts. To a sampler that looks at probabilities, 0
+        means the likeliest tokens: a schedule of 0 would make all of them certain."""
         scale = 1.0 if self.temperature is None or self.mode != "diffusion" else self.temperature
         if scale == 0 and self.sampler != "entropy-bound":
             scale = 1.0

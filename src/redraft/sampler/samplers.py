@@ -8,7 +8,7 @@ by canvas, and its canvases are never part of a captured step.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -117,9 +117,11 @@ class Rule:
 
 
 def rule_of(options: GenerationOptions) -> Rule | None:
-    """The rule that a request asks for; None where it brings a sampler of its own."""
+    """The rule that a request asks for; None where it brings a sampler of another kind."""
     if isinstance(options.sampler, Rule):
-        return options.sampler
+        # Beside it, temperature 0 leaves the schedule alone: see `GenerationOptions.schedule`.
+        is_greedy = options.temperature == 0 and options.mode == "diffusion"
+        return replace(options.sampler, greedy=True) if is_greedy else options.sampler
     if options.sampler == "entropy-bound":
         return Rule(bound=options.entropy_bound, threshold=NEVER, floor=options.floor, sticky=False, greedy=False)
     if options.sampler == "confidence":
