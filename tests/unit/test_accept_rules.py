@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 import redraft
 from redraft.core.errors import OptionError
 from redraft.core.options import GenerationOptions
+from redraft.engine import loop
+from redraft.engine import steer as steering
+from redraft.engine.canvas import CanvasNoise, new_canvas
 from redraft.sampler.accept import accept
 from redraft.sampler.samplers import NEVER, Move, Rule, Seen, move, rule_of
 
@@ -205,6 +208,25 @@ def test_temperature_zero_leaves_the_schedule_to_rules_that_need_it():
     assert GenerationOptions(threshold=0.5, sampler="confidence").ignored == ()
 
 
+def test_what_a_canvas_keeps_is_cut_with_it_and_let_go_up_to_its_pins():
+    def canvas(pinned):
+        noise = CanvasNoise(1, 0, 8, VOCABULARY, torch.device("cpu"))
+        return new_canvas(noise, 1, initial=[], pinned=pinned)
+
+    state = canvas([3, -1, 5])
+    assert state.kept.tolist() == [True, False, True] + [False] * 5
+    state.kept = torch.ones(8, dtype=torch.bool)
+    state.cut(4)
+    assert state.kept.tolist() == [True] * 4
+    state.let_go()
+    assert state.kept.tolist() == [True, False, True, False]
+    free = canvas([])
+    assert free.kept is None
+    free.kept = torch.ones(8, dtype=torch.bool)
+    free.let_go()
+    assert free.kept is None
+
+
 @pytest.fixture(scope="module")
 def engine():
     return redraft.load("mini", dtype="float32")
@@ -236,6 +258,33 @@ def test_at_temperature_zero_it_does_not_take_everything_at_once(engine):
     cold, again = (steps_of(engine, seed=3, sampler="confidence", temperature=t) for t in (0, None))
     assert len(cold[0]) > 1
     assert [draft.token_ids for draft in cold[0]] == [draft.token_ids for draft in again[0]], "argmaxes both"
+
+
+def test_a_canvas_that_is_cut_goes_on_with_what_it_keeps(engine):
+    options = {"sampler": "confidence", "adaptive_canvas": True, "confidence_threshold": 0.0, "threshold": 0.999}
+    drafts, generation = steps_of(engine, seed=4, **options)
+    assert len(drafts[-1].token_ids) < len(drafts[0].token_ids)
+    assert all(drafts[-1].accepted)
+    assert generation.tool_calls[0].name == "PlayMusic"
+
+
+def test_under_a_constraint_a_probability_is_the_draws(engine, monkeypatch):
+    """Not the head's, which is of a token that the constraint may not take."""
+    seen, drawn, constrain = [], [], steering.constrain
+
+    def watched(model, hidden, stats, row, *rest):
+        own = stats.best_log_prob[row].clone()
+        steering.steer(model, hidden, stats, row, *rest)
+        seen.append((own, stats.best_log_prob[row].clone()))
+
+    monkeypatch.setattr(loop, "steer", watched)
+    monkeypatch.setattr(steering, "constrain", lambda *given: drawn.append(constrain(*given)) or drawn[-1])
+    choices = {"type": "choice", "choices": ["yes please", "no"]}
+    engine.generate(TEXT, seed=1, sampler="confidence", response_format=choices, tools=None)
+    assert len(seen) == len(drawn) > 0
+    for (own, told), draw in zip(seen, drawn, strict=True):
+        torch.testing.assert_close(told, draw.best_log_prob.float(), atol=0, rtol=0)
+        assert not torch.equal(own, told)
 
 
 def test_rules_of_one_batch_differ(engine):

@@ -172,6 +172,61 @@ def test_what_is_not_finite_is_said(launched, broken, places):
     assert_same(found, meant)
 
 
+# The named ones, and each number of a rule on its own.
+MIXED = [
+    Rule(threshold=0.8, floor=1, **CONFIDENCE),
+    Rule(threshold=NEVER, floor=4, **CONFIDENCE),
+    Rule(threshold=0.0, floor=0, **CONFIDENCE),
+    Rule(threshold=0.9, floor=0, **CONFIDENCE),
+    Rule(bound=0.5, **ENTROPY_BOUND),
+    Rule(bound=0.5, threshold=0.7, floor=2, sticky=True, greedy=False),
+    Rule(bound=0.25, threshold=0.9, floor=0, sticky=False, greedy=True),
+    Rule(bound=-1.0, threshold=NEVER, floor=0, sticky=True, greedy=True),
+]
+
+
+@pytest.mark.parametrize("length", [1, 7, 48, 300])
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_rules_of_one_launch_differ(launched, length, share):
+    generator = torch.Generator().manual_seed(length)
+    meant = canvases(len(MIXED), length, 1, generator)
+    set_rules(meant, MIXED)
+    meant.held.copy_(torch.rand(meant.held.shape, generator=generator) < share)
+    found, seen = copied(meant), []
+    for _ in range(4):
+        given, before = stats(len(MIXED), length, generator), copied(meant)
+        meant.advance(given)
+        launched(found, given)
+        assert_same(found, meant)
+        assert torch.equal(found.tokens[before.held], before.tokens[before.held])
+        assert torch.equal(found.verdict[3] == 1, found.held.all(-1))
+        assert (found.held >= before.held).all()
+        seen.append(found.held.sum(-1).tolist())
+    assert found.held[2].all(), "a threshold of 0 takes all at once"
+    if share == 0 and length > 1:
+        assert [held[1] for held in seen[:2]] != seen[0][1:2] * 2, "a floor holds some more at each step"
+        assert found.held[4].sum() == found.held[6].sum() == found.held[7].sum() == 0
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_no_rule_takes_what_is_not_finite(launched, broken):
+    generator = torch.Generator().manual_seed(1)
+    meant = canvases(len(MIXED), 9, 1, generator)
+    set_rules(meant, MIXED)
+    found = copied(meant)
+    entropy = torch.randint(0, 6, (len(MIXED), 9), generator=generator) / 8
+    entropy[:, [0, 4]] = broken
+    given = stats(len(MIXED), 9, generator, entropy)
+    # Sure to be taken, if it were looked at.
+    given.best_log_prob[:, 0] = 0.0
+    given.best_log_prob[:, 5] = float("nan")
+    meant.advance(given)
+    with np.errstate(invalid="ignore"):
+        launched(found, given)
+    assert_same(found, meant)
+    assert not found.accepted[:, [0, 4]].any()
+
+
 def test_a_step_begins_with_its_own_draws(as_on_a_gpu):
     generator = torch.Generator().manual_seed(0)
     for batch, length in ((1, 1), (3, 48), (2, 1500)):
