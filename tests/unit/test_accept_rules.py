@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from redraft.core.options import GenerationOptions
 from redraft.engine import loop
 from redraft.engine import steer as steering
 from redraft.engine.canvas import CanvasNoise, new_canvas
+from redraft.engine.sequence import Sequence
 from redraft.sampler.accept import accept
 from redraft.sampler.samplers import NEVER, Move, Rule, Seen, move, rule_of
 
@@ -313,6 +315,46 @@ def test_pins_stay_under_every_rule(engine, sampler):
     assert list(generation.token_ids[: len(ids)]) == ids
     infilled = engine.infill("The [[...]] is [[...]].", sampler=sampler, seed=1, max_new_tokens=32)
     assert infilled.text.startswith("The ")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_all_pinned(engine, monkeypatch, exact):
+    """The entropy bound stops when it always has: once the canvas has stood still."""
+    monkeypatch.setattr(engine, "_loop", loop.CanvasLoop(engine.model, exact=exact, on_encoded=engine._remember))
+    ids = [7] * engine.model.config.canvas_length
+    options = {"initial_canvas": ids, "pinned": range(len(ids)), "seed": 2, **FREE}
+    samplers = ("entropy-bound", "confidence")
+    found = engine.generate_batch(
+        [redraft.Request(prompt=TEXT, options={"sampler": sampler, **options}) for sampler in samplers]
+    )
+    assert [list(one.token_ids) for one in found] == [ids, ids]
+    assert [one.stats.denoising_steps for one in found] == [2, 1]
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_constraint_that_is_narrowed_lets_go(engine, monkeypatch, graphs):
+    """At the third step the constraint becomes another; what was held until then was held to the first."""
+    monkeypatch.setattr(
+        engine, "_loop", loop.CanvasLoop(engine.model, exact=not graphs, graphs=graphs, on_encoded=engine._remember)
+    )  # fmt: skip
+    narrowed = []
+
+    def narrow(sequence, token_ids):
+        if sequence.canvas.taken != 2 or narrowed:
+            return False
+        narrowed.append(sequence.constraint)
+        sequence.constraint = copy.copy(sequence.constraint)
+        return True
+
+    monkeypatch.setattr(Sequence, "narrow", narrow)
+    pattern = {"type": "regex", "pattern": "[a-z ]{60}"}
+    options = {"sampler": "confidence", "threshold": 1.0, "floor": 5, "confidence_threshold": 0.0, "tools": None}
+    drafts, _ = steps_of(engine, seed=1, response_format=pattern, **options)
+    assert narrowed
+    kept = [sum(draft.accepted) for draft in drafts]
+    assert kept[0] < kept[1]
+    assert kept[2] < kept[1]
+    assert kept[3] > kept[2]
 
 
 def test_a_sampler_that_is_the_rule_writes_the_same(engine):

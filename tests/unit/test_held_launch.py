@@ -75,6 +75,12 @@ WANTED = {
         "floor": 3,
         "max_new_tokens": 200,
     },
+    "confidence, narrowed": {
+        "response_format": {"type": "json_schema", "schema": CITY},
+        "sampler": "confidence",
+        "threshold": 0.3,
+        "confidence_threshold": 0.0,
+    },
     "free confidence": {**FREE, "sampler": "confidence"},
     "free": FREE,
 }
