@@ -50,6 +50,9 @@ class CanvasState:
         settled: whether it stopped because it was stable and confident, or because the model will not come round to the
             constraint.
         pinned: [L] token ids that never change, -1 elsewhere; None where nothing is held.
+        kept: [L] positions that keep their tokens, those that are pinned and those that the sampler holds; None where
+            there are none.
+        full: whether the sampler holds all of them, which ends the canvas.
         barred: [L] positions at which end-of-turn is barred; None where it may stand anywhere.
         rounds: redrafts that this canvas has had.
         judged: the best draft so far, where the judge chooses between drafts.
@@ -78,6 +81,8 @@ class CanvasState:
     drawn: int = 0
     settled: bool = False
     pinned: Tensor | None = None
+    kept: Tensor | None = None
+    full: bool = False
     barred: Tensor | None = None
     rounds: int = 0
     judged: Judged | None = None
@@ -102,7 +107,7 @@ class CanvasState:
 
     def cut(self, length: int) -> None:
         """Drops the positions from `length` on; the noise of the others stays what it was."""
-        for name in ("tokens", "argmax", "soft", "pinned", "barred", "text"):
+        for name in ("tokens", "argmax", "soft", "pinned", "kept", "barred", "text"):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[:length])
@@ -111,6 +116,10 @@ class CanvasState:
             if value is not None:
                 setattr(self, name, value[..., :length])
         self.candidates = [candidate[:length] for candidate in self.candidates]
+
+    def let_go(self) -> None:
+        """Nothing but what is pinned keeps its token: what the sampler held may be what can no longer be written."""
+        self.kept = None if self.pinned is None else self.pinned >= 0
 
 
 class CanvasNoise:
@@ -171,6 +180,7 @@ def new_canvas(
         noise=fresh,
         drawn=drawn,
         pinned=held,
+        kept=None if held is None else held >= 0,
         barred=barred,
     )
 
