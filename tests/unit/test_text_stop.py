@@ -17,7 +17,15 @@ from redraft.engine.progress import take
 from redraft.engine.sequence import Costs
 from redraft.sampler.advance import Canvases, Found, TextStop
 from redraft.sampler.stop import new_history
-from redraft.sampler.text_stop import LONGEST_SPAN, REPEATED, REPEATED_TOKENS, repeats, same_text, text_places
+from redraft.sampler.text_stop import (
+    LONGEST_SPAN,
+    REPEATED,
+    REPEATED_TOKENS,
+    done_by_text,
+    repeats,
+    same_text,
+    text_places,
+)
 
 END, OTHER_END, L = 1, 5, 6
 TEXT = torch.tensor([7, 8, 9, END, 0, 0])
@@ -47,13 +55,13 @@ def on_a_graph(steps: list[tuple[torch.Tensor, torch.Tensor]], **options) -> lis
     canvases = Canvases.empty(1, length, given.stability_threshold, 4, torch.device("cpu"))
     canvases.confidence[0] = given.confidence_threshold
     ends = (END, OTHER_END)
-    stop = TextStop(end_ids=ends, settled_nats=given.settled_nats, settled_steps=given.settled_steps)
-    canvases.place_stop(0, stop)
+    canvases.place_stop(0, TextStop(end_ids=ends))
     found = []
-    for argmax, entropy in steps:
+    for step, (argmax, entropy) in enumerate(steps):
         zero = torch.zeros(1, length)
         canvases.advance(Found(argmax=argmax[None], sample=argmax[None], entropy=entropy[None], best_log_prob=zero))
-        found.append(bool(canvases.verdict[0, 0]))
+        settled, *_, stood, left = canvases.verdict[:, 0].tolist()
+        found.append(bool(settled) or done_by_text(int(stood), left, step, given))
     return found
 
 
@@ -72,6 +80,14 @@ def test_a_text_that_has_stood_is_done_however_unsure(done):
     assert done(unsure, **REFERENCE) == [False] * 6
     turned = [(TEXT, SURE + 1)] * 2 + [(TEXT + (TEXT == 8), SURE + 1)] * 4
     assert done(turned, settled_nats=0.0, settled_steps=3) == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("done", [stops, on_a_graph])
+def test_in_the_last_third_of_the_schedule_a_text_that_stands_is_done(done):
+    steps = [(torch.where(TEXT == 8, 20 + step // 2, TEXT), SURE + 1) for step in range(12)]
+    late = [False] * 9 + [True, False, True]
+    assert done(steps, max_denoising_steps=12)[:11] == late[:11]
+    assert done(steps, max_denoising_steps=12, settled_steps=0)[:11] == [False] * 11
 
 
 @pytest.mark.parametrize("done", [stops, on_a_graph])

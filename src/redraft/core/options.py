@@ -42,7 +42,8 @@ class GenerationOptions:
         confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop. This and
             `stability_threshold`, given by themselves, are the reference's rule, and turn off the two that follow.
         settled_nats: nats left in the whole text of a canvas, below which one that stands is done, too; 0 for never.
-        settled_steps: steps after which a text that has not changed is done, however unsure; 0 for never.
+        settled_steps: steps after which a text that has not changed is done, however unsure; in the last third of the
+            schedule one is enough. 0 for never.
         seed: same seed, same text; None draws a fresh one, which the result reports.
         mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
             drafts by canvases and keeps what the causal mode would have written.

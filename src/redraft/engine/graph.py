@@ -27,14 +27,15 @@ class Verdict:
 
     Attributes:
         settled: the canvas stands still and the model is sure.
-        by_text: its text is settled, see `done_by_text`.
+        stood, left_nats: of its text, see `done_by_text`.
         finite: the model's output is.
         mean_entropy: nats.
         full: a sampler holds all positions.
     """
 
     settled: bool
-    by_text: bool
+    stood: int
+    left_nats: float
     finite: bool
     mean_entropy: float
     full: bool
@@ -95,7 +96,7 @@ class StepGraph:
         confidence_threshold: float,
         stop: TextStop | None = None,
     ) -> None:
-        """Puts a canvas, and what it sees of its prefix, into a row; without `stop`, the reference's rule is alone."""
+        """Puts a canvas, and what it sees of its prefix, into a row; `stop` is what is known of its text."""
         self.cache.fill(row, sequence)
         self.soft[row] = 0.0 if soft is None else soft
         canvases = self.canvases
@@ -141,10 +142,16 @@ class StepGraph:
 
     def verdicts(self) -> list[Verdict]:
         """Of the last step; the host waits for it."""
-        settled, finite, mean_entropy, full = self.canvases.verdict.tolist()
         return [
-            Verdict(settled=s == 2, by_text=s == 1, finite=bool(f), mean_entropy=m, full=bool(h))
-            for s, f, m, h in zip(settled, finite, mean_entropy, full, strict=True)
+            Verdict(
+                settled=bool(settled),
+                finite=bool(finite),
+                mean_entropy=mean,
+                full=bool(full),
+                stood=int(stood),
+                left_nats=left,
+            )
+            for settled, finite, mean, full, stood, left in self.canvases.verdict.T.tolist()
         ]
 
     def _step(self) -> None:

@@ -219,7 +219,8 @@ def _verdicts(
         if choice is None
         else Verdict(
             settled=False,
-            by_text=False,
+            stood=0,
+            left_nats=0.0,
             finite=choice.is_finite,
             mean_entropy=float(choice.entropy.mean()),
             full=row in told and told[row].full,
@@ -231,8 +232,6 @@ def _verdicts(
 def _stop(sequence: Sequence, state: CanvasState) -> TextStop:
     return TextStop(
         end_ids=sequence.reply.end_ids,
-        settled_nats=sequence.options.settled_nats,
-        settled_steps=sequence.options.settled_steps,
         argmax=state.argmax,
         stood=state.stood,
     )

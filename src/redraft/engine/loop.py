@@ -19,7 +19,7 @@ from redraft.engine.graphs import Graphs
 from redraft.engine.moves import moves
 from redraft.engine.prefill import encode_pending
 from redraft.engine.prefix import PrefixCache
-from redraft.engine.progress import advance, collapsed, count, take
+from redraft.engine.progress import advance, by_text, count, take
 from redraft.engine.read import ReadList
 from redraft.engine.reading import ReadLoop
 from redraft.engine.sequence import Sequence
@@ -180,7 +180,7 @@ class CanvasLoop:
             # The graph's next step writes over its own.
             states[row].argmax = found.argmax[moved.rows[row]].clone()
             verdict = moved.verdicts[row]
-            settled = verdict.settled or (verdict.by_text and not collapsed(group[row], states[row]))
+            settled = verdict.settled or by_text(group[row], states[row], verdict.stood, verdict.left_nats)
             return count(group[row], states[row], settled=settled, mean_entropy=lambda: verdict.mean_entropy)
 
         return _Step(

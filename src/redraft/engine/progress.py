@@ -15,7 +15,7 @@ from redraft.engine.sequence import Sequence
 from redraft.kernels.head_stats import HeadStats
 from redraft.sampler import held_stop
 from redraft.sampler.stop import remember, stable_and_confident
-from redraft.sampler.text_stop import done_by_text, repeats, same_text, text_places
+from redraft.sampler.text_stop import done_by_text, left_of, repeats, same_text
 
 # A canvas is cut behind an end-of-turn that was there a step ago and is this certain, and keeps a margin.
 CERTAIN_NATS = 0.01
@@ -47,21 +47,16 @@ def take(sequence: Sequence, state: CanvasState, argmax: Tensor, entropy: Tensor
     state.history, state.argmax = remember(history, found.text), argmax
     state.stood = state.stood + 1 if found.same else 0
     if not settled:
-        done = done_by_text(
-            torch.tensor([state.stood]),
-            torch.tensor([found.left]),
-            stability_threshold=options.stability_threshold,
-            settled_nats=torch.tensor([options.settled_nats]),
-            settled_steps=torch.tensor([options.settled_steps]),
-        )
-        settled = bool(done) and not collapsed(sequence, state)
+        settled = by_text(sequence, state, state.stood, found.left)
     return count(sequence, state, settled=settled, mean_entropy=lambda: float(entropy.mean()))
 
 
-def collapsed(sequence: Sequence, state: CanvasState) -> bool:
-    """Whether a span of the canvas's text repeats itself over and over: it may stand, and is not settled."""
+def by_text(sequence: Sequence, state: CanvasState, stood: int, left_nats: float) -> bool:
+    """Whether a canvas is done by its text. One in which a span repeats itself over and over may stand, and is not."""
+    if not done_by_text(stood, left_nats, state.step, sequence.options):
+        return False
     assert state.argmax is not None
-    return repeats(cut_at_end(state.argmax.tolist(), sequence.reply.end_ids, state.length))
+    return not repeats(cut_at_end(state.argmax.tolist(), sequence.reply.end_ids, state.length))
 
 
 def count(sequence: Sequence, state: CanvasState, *, settled: bool, mean_entropy: Callable[[], float]) -> bool:
@@ -105,15 +100,15 @@ class _Found:
 def _free(sequence: Sequence, state: CanvasState, argmax: Tensor, entropy: Tensor) -> _Found:
     """Of a canvas without a constraint: positions that are pinned would make any look confident."""
     ends = torch.tensor([sorted(sequence.reply.end_ids)], device=argmax.device)
-    counts, sure = text_places(argmax[None], ends)[0], entropy
+    counting, sure = entropy, entropy
     if state.pinned is not None:
-        counts = counts & (state.pinned < 0)
+        counting = torch.where(state.pinned < 0, entropy, 0.0)
         sure = entropy if bool((state.pinned >= 0).all()) else entropy[state.pinned < 0]
     before = state.argmax
     return _Found(
         sure=sure[None],
         text=argmax[None],
-        left=float(torch.where(counts, entropy, 0.0).sum()),
+        left=float(left_of(counting[None], argmax[None], ends)),
         same=before is not None and bool(same_text(before[None, : len(argmax)], argmax[None], ends)),
     )
 

@@ -13,7 +13,7 @@ from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.sampler.samplers import NUMBERS, Seen, move
 from redraft.sampler.stop import UNSEEN, new_history, remember, stable_and_confident
-from redraft.sampler.text_stop import NO_ID, done_by_text, same_text, text_places
+from redraft.sampler.text_stop import NO_ID, left_of, same_text
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise, E ids that end a turn, R numbers of a
 # rule
@@ -53,14 +53,11 @@ class TextStop:
 
     Attributes:
         end_ids: that end the turn, `MOST_ENDS` at most.
-        settled_nats, settled_steps: see `done_by_text`.
         argmax: [L] of the step before; None where there was none.
         stood: steps since its text changed.
     """
 
     end_ids: Collection[int] = ()
-    settled_nats: float = 0.0
-    settled_steps: int = 0
     argmax: Tensor | None = None
     stood: int = 0
 
@@ -79,10 +76,9 @@ class Canvases:
         rules: what is accepted, as `move` reads it.
         confidence: nats below which a canvas may stop.
         ends: ids that end the turn, `NO_ID` where there are no more.
-        settled_nats, settled_steps: see `done_by_text`.
         stood: steps since the text changed.
-        verdict: of the last step: whether the canvas is settled, by the reference's rule (2) or by its text alone (1);
-            whether its entropies are finite, their mean, and whether a sampler holds all positions.
+        verdict: of the last step: whether the canvas is settled by the reference's rule, whether its entropies are
+            finite, their mean, whether a sampler holds all positions, how long its text has stood, the nats left in it.
     """
 
     tokens: Int[Tensor, "B L"]
@@ -98,10 +94,8 @@ class Canvases:
     rules: Float[Tensor, "R B"]
     confidence: Float[Tensor, "B"]
     ends: Int[Tensor, "B E"]
-    settled_nats: Float[Tensor, "B"]
-    settled_steps: Int[Tensor, "B"]
     stood: Int[Tensor, "B"]
-    verdict: Float[Tensor, "4 B"]
+    verdict: Float[Tensor, "6 B"]
 
     @classmethod
     def empty(cls, batch_size: int, length: int, threshold: int, steps: int, device: torch.device) -> Canvases:
@@ -119,15 +113,13 @@ class Canvases:
             temperatures=torch.ones(S, B, device=device), uniforms=zeros(S, B, L),
             noise=zeros(S, B, L, dtype=torch.long), place=zeros(B, dtype=torch.long),
             rules=zeros(NUMBERS, B), confidence=zeros(B), ends=torch.full((B, MOST_ENDS), NO_ID, device=device),
-            settled_nats=zeros(B), settled_steps=zeros(B, dtype=torch.long), stood=zeros(B, dtype=torch.long),
-            verdict=zeros(4, B),
+            stood=zeros(B, dtype=torch.long), verdict=zeros(6, B),
         )  # fmt: skip
 
     def place_stop(self, row: int, stop: TextStop) -> None:
         """Puts what is known of a canvas's stop into a row."""
         ends = [*sorted(stop.end_ids), *[NO_ID] * (MOST_ENDS - len(stop.end_ids))]
         self.ends[row] = torch.tensor(ends, device=self.ends.device)
-        self.settled_nats[row], self.settled_steps[row] = stop.settled_nats, stop.settled_steps
         self.argmax[row] = UNSEEN if stop.argmax is None else stop.argmax
         self.stood[row] = stop.stood
 
@@ -157,7 +149,7 @@ class Canvases:
 
             advance_triton(
                 stats.entropy, stats.best_log_prob, stats.argmax, stats.sample, self.noise, self.rules, self.confidence,
-                self.ends, self.settled_nats, self.settled_steps, history=self.history, tokens=self.tokens,
+                self.ends, history=self.history, tokens=self.tokens,
                 held=self.held, kept_argmax=self.argmax, kept_entropy=self.entropy, accepted=self.accepted,
                 stood=self.stood, verdict=self.verdict, place=self.place,
             )  # fmt: skip
@@ -177,16 +169,10 @@ class Canvases:
         finite = torch.isfinite(stats.entropy).all(-1)
         same = same_text(self.argmax, stats.argmax, self.ends)
         self.stood.copy_(torch.where(same, self.stood + 1, 0))
-        by_text = done_by_text(
-            self.stood,
-            torch.where(text_places(stats.argmax, self.ends), stats.entropy, 0.0).sum(-1),
-            stability_threshold=len(self.history),
-            settled_nats=self.settled_nats,
-            settled_steps=self.settled_steps,
-        )
-        rule = torch.where(settled, 2.0, by_text.float())
+        left = left_of(stats.entropy, stats.argmax, self.ends)
         full = moved.held.all(-1)
-        self.verdict.copy_(torch.stack([rule, finite.float(), stats.entropy.mean(-1), full.float()]))
+        mean = stats.entropy.mean(-1)
+        self.verdict.copy_(torch.stack([settled, finite, mean, full, self.stood, left]))
         self.history.copy_(remember(self.history, stats.argmax))
         self.tokens.copy_(moved.tokens)
         self.held.copy_(moved.held)

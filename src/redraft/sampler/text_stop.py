@@ -10,11 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from redraft.core.options import GenerationOptions
+
 # B canvases, L positions, E ids that end a turn
 
+# Of mini's canvases that take as much of the schedule, a quarter is right then, and no more at its end.
+LATE_SHARE = 2 / 3
 # No token id: fills up a row of ends.
 NO_ID = -2
 # A span that comes so often in a row, over so many tokens, is a canvas that has collapsed; a list of two hundred
@@ -39,25 +44,28 @@ def same_text(before: Int[Tensor, "B L"], now: Int[Tensor, "B L"], ends: Int[Ten
     return (alike | ~text_places(now, ends)).all(-1)
 
 
-def done_by_text(
-    stood: Int[Tensor, "B"],
-    left: Float[Tensor, "B"],
-    *,
-    stability_threshold: int,
-    settled_nats: Float[Tensor, "B"],
-    settled_steps: Int[Tensor, "B"],
-) -> Bool[Tensor, "B"]:
+def left_of(
+    entropy: Float[Tensor, "B L"], token_ids: Int[Tensor, "B L"], ends: Int[Tensor, "B E"]
+) -> Float[Tensor, "B"]:
+    """Nats that are left in the text: the sum of its entropies."""
+    return torch.where(text_places(token_ids, ends), entropy, 0.0).sum(-1)
+
+
+def done_by_text(stood: int, left_nats: float, step: int, options: GenerationOptions) -> bool:
     """Whether the text is settled.
 
     Args:
         stood: steps since it last changed.
-        left: nats, the sum of the entropies of its positions that are free.
-        stability_threshold: steps that it must have stood in any case.
-        settled_nats: below which it is sure; 0 for never.
-        settled_steps: for which it must have stood however unsure it is; 0 for never.
+        left_nats: what is left in its positions that are free.
+        step: its place in the schedule, from 0.
+        options: `stability_threshold`, that it must have stood for in any case; `settled_nats` and `settled_steps`. In
+            the schedule's last part, having stood is enough.
     """
-    sure = (stood >= stability_threshold) & (left < settled_nats)
-    return sure | ((settled_steps > 0) & (stood >= settled_steps))
+    if stood < options.stability_threshold:
+        return False
+    is_late = stood > 0 and step >= LATE_SHARE * options.max_denoising_steps
+    patient = bool(options.settled_steps) and (stood >= options.settled_steps or is_late)
+    return patient or left_nats < options.settled_nats
 
 
 def repeats(token_ids: Sequence[int]) -> bool:

@@ -20,7 +20,7 @@ _TILE = 8192
 
 @triton.jit
 def advance_kernel(
-    entropy, best_log_prob, argmax, sample, noise, rules, confidence, ends, settled_nats, settled_steps, history,
+    entropy, best_log_prob, argmax, sample, noise, rules, confidence, ends, history,
     tokens, held, kept_argmax, kept_entropy, accepted, stood, verdict, place, L, H, S, E,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
@@ -70,8 +70,6 @@ def advance_kernel(
     same = tl.min(tl.where(inside, alike, True).to(tl.int32), axis=0) == 1
     steps = tl.where(same, tl.load(stood + b) + 1, 0)
     left = tl.sum(tl.where(counts, uncertainty, 0.0), axis=0)
-    patience = tl.load(settled_steps + b)
-    by_text = ((steps >= H) & (left < tl.load(settled_nats + b))) | ((patience > 0) & (steps >= patience))
     finite = tl.min(known.to(tl.int32), axis=0)
     fresh = tl.load(noise + (now * B + b) * L + i, mask=inside, other=0)
     drawn = tl.load(sample + own, mask=inside, other=0)
@@ -86,11 +84,13 @@ def advance_kernel(
         tl.debug_barrier()
         tl.store(history + (h * B + b) * L + i, newer, mask=inside)
     tl.debug_barrier()
-    tl.store(verdict + b, tl.where(settled, 2.0, by_text.to(tl.float32)))
+    tl.store(verdict + b, settled.to(tl.float32))
     tl.store(stood + b, steps)
     tl.store(verdict + B + b, finite.to(tl.float32))
     tl.store(verdict + 2 * B + b, mean)
     tl.store(verdict + 3 * B + b, tl.min(now_held.to(tl.int32), axis=0).to(tl.float32))
+    tl.store(verdict + 4 * B + b, steps.to(tl.float32))
+    tl.store(verdict + 5 * B + b, left)
     tl.store(tokens + own, following, mask=inside)
     tl.store(held + own, now_held, mask=inside)
     tl.store(accepted + own, was_held | taken, mask=inside)
@@ -123,8 +123,6 @@ def advance_triton(
     rules: Float[Tensor, "R B"],
     confidence: Float[Tensor, "B"],
     ends: Int[Tensor, "B E"],
-    settled_nats: Float[Tensor, "B"],
-    settled_steps: Int[Tensor, "B"],
     *,
     history: Int[Tensor, "H B L"],
     tokens: Int[Tensor, "B L"],
@@ -133,15 +131,15 @@ def advance_triton(
     kept_entropy: Float[Tensor, "B L"],
     accepted: Bool[Tensor, "B L"],
     stood: Int[Tensor, "B"],
-    verdict: Float[Tensor, "4 B"],
+    verdict: Float[Tensor, "6 B"],
     place: Int[Tensor, "B"],
 ) -> None:
     """`redraft.sampler.advance.Canvases.advance`, on a GPU; L is at most 1024. All tensors are contiguous."""
     B, L = entropy.shape
     block = max(32, power_of_two(L))
     launch(
-        advance_kernel, (B,), entropy, best_log_prob, argmax, sample, noise, rules, confidence, ends, settled_nats,
-        settled_steps, history, tokens, held, kept_argmax, kept_entropy, accepted, stood, verdict, place, L,
+        advance_kernel, (B,), entropy, best_log_prob, argmax, sample, noise, rules, confidence, ends,
+        history, tokens, held, kept_argmax, kept_entropy, accepted, stood, verdict, place, L,
         len(history), len(noise), ends.shape[1],
         BLOCK=block, COLUMNS=min(32, _TILE // block), num_warps=min(8, max(1, block // lanes(entropy.device))),
     )  # fmt: skip
