@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from redraft.engine.reply import Reply
 from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import SequenceCache
 from redraft.text.constraint import Constraint
+
+if TYPE_CHECKING:
+    from redraft.engine.drafting import Drafting
 
 # More tokens than any reply has.
 NO_END = 2**31
@@ -98,6 +102,8 @@ class Sequence:
         drafts: whether anyone looks at the drafts of its canvases.
         pieces: the text around the holes, where the reply fills a text.
         fields: what is known of the fields of its schema, where that is wanted.
+        drafting: where its drafts stand, in the verified mode.
+        positions: of the prompt and all canvases, at most.
         failed: why it ended early.
     """
 
@@ -125,6 +131,8 @@ class Sequence:
     pieces: list[str] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
     fields: FieldWatch | None = None
+    drafting: Drafting | None = None
+    positions: int = NO_END
     failed: str | None = None
 
     @property
@@ -140,7 +148,8 @@ class Sequence:
         """
         budget = self.budget
         if not self.strict:
-            budget = NO_END if self.canvas_length == 1 else -(-budget // self.canvas_length) * self.canvas_length
+            causal = self.canvas_length == 1 or self.options.mode == "verified"
+            budget = NO_END if causal else -(-budget // self.canvas_length) * self.canvas_length
         return budget - self.committed - ahead
 
     @property
@@ -163,6 +172,12 @@ class Sequence:
     def fail_held(self, error: Exception) -> None:
         """Ends a reply that cannot keep what it turned out to be held to."""
         self.fail(f"the reply cannot be brought to an end that matches: {error}")
+
+    def hold_to(self, constraint: Constraint | None) -> None:
+        """Holds the reply to a constraint that its committed tokens keep."""
+        if constraint is not self.constraint and constraint is not None:
+            self.constraint = constraint
+            self.constraint_state = constraint.automaton.advance(constraint.automaton.start, self.reply.token_ids)
 
     def narrow(self, token_ids: list[int]) -> bool:
         """Narrows the constraint where these tokens, behind the committed ones, break a rule that it leaves open.
