@@ -95,10 +95,12 @@ class Graphs:
     @staticmethod
     def takes(sequence: Sequence, state: CanvasState) -> bool:
         """Whether the model's part of this canvas's step can be a launch: nothing is pinned or barred, and its length
-        stays."""
+        stays. What is known of a draft of one step stands in it anyway, and is not renoised."""
+        options = sequence.options
         if len(sequence.reply.end_ids) > MOST_ENDS:
             return False
-        return state.pinned is None and state.barred is None and not sequence.options.adaptive_canvas
+        free = state.pinned is None or (options.mode == "verified" and options.max_denoising_steps == 1)
+        return free and state.barred is None and not options.adaptive_canvas
 
     def step(self, group: Rows[Sequence], states: Rows[CanvasState], temperatures: Rows[float]) -> Moved:
         """Moves canvases of one length and one stability threshold by one step.

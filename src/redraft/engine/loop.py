@@ -16,7 +16,7 @@ from redraft.core.errors import OptionError
 from redraft.core.events import Commit, Draft
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_canvas
 from redraft.engine.causal import CausalLoop
-from redraft.engine.drafting import draft_canvas
+from redraft.engine.drafted import draft_canvas
 from redraft.engine.graphs import Graphs
 from redraft.engine.prefill import encode_pending
 from redraft.engine.prefix import PrefixCache

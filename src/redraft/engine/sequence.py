@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,14 +11,12 @@ from redraft.core.automaton import DEAD
 from redraft.core.options import GenerationOptions
 from redraft.core.results import GenerationStats
 from redraft.engine.canvas import CanvasState
+from redraft.engine.drafting import Drafting
 from redraft.engine.fields import FieldWatch
 from redraft.engine.reply import Reply
 from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import SequenceCache
 from redraft.text.constraint import Constraint
-
-if TYPE_CHECKING:
-    from redraft.engine.drafting import Drafting
 
 # More tokens than any reply has.
 NO_END = 2**31
@@ -46,9 +43,13 @@ class Costs:
     started: float = field(default_factory=time.perf_counter)
     first_canvas_s: float | None = None
 
-    def finish(self, prompt_tokens: int, generated_tokens: int) -> GenerationStats:
-        """The final figures."""
+    def finish(self, prompt_tokens: int, generated_tokens: int, *, verified: bool) -> GenerationStats:
+        """The final figures; a draft that is verified takes a forward of each kind."""
         total = time.perf_counter() - self.started
+        # The causal mode has no denoising steps; each of its tokens took one encode.
+        forwards = self.denoising_steps or self.encode_passes
+        if verified:
+            forwards = self.denoising_steps + self.encode_passes
         return GenerationStats(
             prompt_tokens=prompt_tokens,
             cached_tokens=self.cached_tokens,
@@ -56,8 +57,7 @@ class Costs:
             canvases=self.canvases,
             denoising_steps=self.denoising_steps,
             encode_passes=self.encode_passes,
-            # The causal mode has no denoising steps; each of its tokens took one encode.
-            tokens_per_forward=generated_tokens / max(1, self.denoising_steps or self.encode_passes),
+            tokens_per_forward=generated_tokens / max(1, forwards),
             time_to_first_canvas_s=total if self.first_canvas_s is None else self.first_canvas_s,
             encode_s=self.encode_s,
             denoise_s=self.denoise_s,
