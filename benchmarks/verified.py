@@ -4,8 +4,8 @@ causal mode's text.
     python benchmarks/verified.py --limit 200
     python benchmarks/verified.py --data held_out.jsonl --dtype bfloat16 --temperature 1
 
-Where two texts differ, the gap says by how little: between the log-probabilities, in the causal mode, of the first token
-that is another and of the one that stands there instead. Below a last bit of the dtype, that is a tie.
+Where two texts differ, the gap says by how little: between the log-probabilities, in the causal mode, of the first
+token that is another and of the one that stands there instead. Below a last bit of the dtype, that is a tie.
 """
 
 from __future__ import annotations

@@ -134,8 +134,8 @@ class GenerationStats:
 
     @property
     def kept_per_draft(self) -> float:
-        """In "verified", drafted tokens that were kept / canvases. Each draft brings one token more: that which the causal
-        mode puts behind them."""
+        """In "verified", drafted tokens that were kept / canvases. Each draft brings one token more: that which the
+        causal mode puts behind them."""
         return self.verified_tokens / max(1, self.canvases)
 
     def __str__(self) -> str:
