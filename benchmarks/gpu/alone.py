@@ -235,6 +235,12 @@ def _sampler(context: Context, generator: Generator) -> Kernel:
     entropy = torch.rand(1, L, device=device, generator=generator)
     argmax, sample = torch.randint(V, (2, 1, L), device=device, generator=generator)
     stats = HeadStats(
-        argmax=argmax, sample=sample, entropy=entropy, log_prob=entropy, soft_embedding=entropy, dropped_mass=entropy
+        argmax=argmax,
+        sample=sample,
+        entropy=entropy,
+        log_prob=entropy,
+        best_log_prob=-entropy,
+        soft_embedding=entropy,
+        dropped_mass=entropy,
     )
     return Kernel(work=lambda: canvases.advance(stats), bytes_moved=8 * sample.nbytes)

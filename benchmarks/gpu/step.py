@@ -19,6 +19,7 @@ from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import room_for
 from redraft.sampler.accept import accept, renoise
+from redraft.sampler.samplers import NEVER, Rule
 from redraft.sampler.schedule import temperature
 from redraft.sampler.stop import new_history, remember, stable_and_confident
 
@@ -164,7 +165,8 @@ def _graph(model: DiffusionGemma, cache: KVCache, length: int, context: int) -> 
             tokens=source.start(0),
             soft=None,
             history=new_history(_STABILITY, 1, length, model.device),
-            entropy_bound=_ENTROPY_BOUND,
+            kept=None,
+            rule=Rule(bound=_ENTROPY_BOUND, threshold=NEVER, floor=1, sticky=False, greedy=False),
             confidence_threshold=_CONFIDENCE,
         )
         graph.feed(row, *source.block(0), _temperatures(), 0)

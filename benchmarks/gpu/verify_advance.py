@@ -17,6 +17,7 @@ from redraft.kernels.triton.advance import advance_triton, draws_triton
 from redraft.kernels.triton.rotary import rotary_triton
 from redraft.model.rope import inverse_frequencies
 from redraft.sampler.advance import Canvases
+from redraft.sampler.samplers import NEVER, Rule
 
 _BLOCK, _STEPS, _VOCABULARY = 4, 6, 1000
 # The longest canvas of the Triton form.
@@ -58,13 +59,18 @@ def cases(context: Context, generator: Generator) -> dict[str, Case]:
     return found
 
 
-def _canvases(sizes: _Sizes, batch: int, length: int, threshold: int) -> Canvases:
+def _canvases(sizes: _Sizes, batch: int, length: int, threshold: int, *, mixed: bool = True) -> Canvases:
     found = Canvases.empty(batch, length, threshold, _BLOCK, sizes.device)
     found.noise.copy_(sizes.ids(_BLOCK, batch, length))
     found.uniforms.copy_(sizes.uniform(_BLOCK, batch, length))
     found.temperatures.copy_(sizes.uniform(_BLOCK, batch))
     found.place.copy_(sizes.ids(batch) % _BLOCK)
-    found.bound.copy_(sizes.uniform(batch, 1) * length / 8)
+    bounds = (sizes.uniform(batch) * length / 8).tolist()
+    # The last row has the other rule; that of `_accept` is of the bound alone.
+    rules = [Rule(bound=bound, threshold=NEVER, floor=1, sticky=False, greedy=False) for bound in bounds]
+    if mixed:
+        rules[-1] = Rule(bound=-1.0, threshold=0.8, floor=3, sticky=True, greedy=True)
+    found.rules.copy_(torch.tensor([rule.numbers for rule in rules]).T)
     # The mean of the entropies is about 0.3.
     found.confidence.copy_(torch.linspace(0.0, 1.0, batch))
     # What a launch does not write shows.
@@ -80,15 +86,21 @@ def _on_cpu(canvases: Canvases) -> Canvases:
 
 def _stats(entropy: Tensor, argmax: Tensor, sample: Tensor) -> HeadStats:
     return HeadStats(
-        argmax=argmax, sample=sample, entropy=entropy, log_prob=entropy, soft_embedding=entropy, dropped_mass=entropy
+        argmax=argmax,
+        sample=sample,
+        entropy=entropy,
+        log_prob=entropy,
+        best_log_prob=-entropy,
+        soft_embedding=entropy,
+        dropped_mass=entropy,
     )
 
 
 def _launched(canvases: Canvases, entropy: Tensor, argmax: Tensor, sample: Tensor) -> None:
     advance_triton(
-        entropy, argmax, sample, canvases.noise, canvases.bound, canvases.confidence, history=canvases.history,
-        tokens=canvases.tokens, kept_argmax=canvases.argmax, kept_entropy=canvases.entropy,
-        accepted=canvases.accepted, verdict=canvases.verdict, place=canvases.place,
+        entropy, -entropy, argmax, sample, canvases.noise, canvases.rules, canvases.confidence,
+        history=canvases.history, tokens=canvases.tokens, held=canvases.held, kept_argmax=canvases.argmax,
+        kept_entropy=canvases.entropy, accepted=canvases.accepted, verdict=canvases.verdict, place=canvases.place,
     )  # fmt: skip
 
 
@@ -113,17 +125,18 @@ def _steps(sizes: _Sizes, length: int, threshold: int) -> dict[str, Any]:
         ]
         results.append(equal(found.verdict[:2].cpu(), meant.verdict[:2], f"verdict of step {step}"))
         results.append(compared(found.verdict[2].cpu(), meant.verdict[2], 1e-6, f"mean entropy of step {step}"))
+        results.append(equal(found.verdict[3].cpu(), meant.verdict[3], f"held of step {step}"))
         settled += int(meant.verdict[0].sum())
     return worst(results) | {"settled": settled}
 
 
 def _accept(sizes: _Sizes, length: int) -> dict[str, Any]:
     """Entropies as they come, and the rule in float64; positions at the border are counted, not judged."""
-    found = _canvases(sizes, 4, length, 1)
+    found = _canvases(sizes, 4, length, 1, mixed=False)
     entropy = sizes.uniform(4, length) ** 3
     _launched(found, entropy, sizes.ids(4, length), sizes.ids(4, length))
     ascending, order = torch.sort(entropy.double(), dim=-1, stable=True)
-    slack = found.bound - (ascending.cumsum(-1) - ascending)
+    slack = found.rules[0][:, None] - (ascending.cumsum(-1) - ascending)
     slack = torch.zeros_like(slack).scatter(-1, order, slack)
     clear = slack.abs() > _BORDER
     return equal(found.accepted[clear], slack[clear] >= 0, "accepted") | {"at_the_border": int((~clear).sum())}

@@ -18,6 +18,7 @@ from redraft.kernels.triton.rotary import rotary_triton
 from redraft.kernels.triton.router import route
 from redraft.sampler.accept import accept
 from redraft.sampler.advance import Canvases
+from redraft.sampler.samplers import NEVER, Rule
 
 _FLOAT32 = 1e-5
 _EPS = 1e-6
@@ -159,7 +160,8 @@ def _advance(sizes: _Sizes) -> dict[str, Any]:
     canvases = Canvases.empty(B, L, 1, _STEPS, device)
     canvases.noise.random_(0, 1000, generator=sizes.generator)
     canvases.uniforms.uniform_(generator=sizes.generator)
-    canvases.bound.fill_(3.0)
+    rule = Rule(bound=3.0, threshold=NEVER, floor=1, sticky=False, greedy=False)
+    canvases.rules.copy_(torch.tensor([rule.numbers] * B).T)
     canvases.place.fill_(_STEPS - 1)
     entropy = torch.randint(0, 6, (B, L), device=device, generator=sizes.generator) / 8
     argmax, sample = torch.randint(0, 1000, (2, B, L), device=device, generator=sizes.generator).unbind(0)
@@ -169,14 +171,21 @@ def _advance(sizes: _Sizes) -> dict[str, Any]:
     drawn = equal(uniform, canvases.uniforms[-1], "draws")
     fields = vars(canvases)
     stats = HeadStats(
-        argmax=argmax, sample=sample, entropy=entropy, log_prob=entropy, soft_embedding=entropy, dropped_mass=entropy
+        argmax=argmax,
+        sample=sample,
+        entropy=entropy,
+        log_prob=entropy,
+        best_log_prob=-entropy,
+        soft_embedding=entropy,
+        dropped_mass=entropy,
     )
     advance_triton(
-        stats.entropy, stats.argmax, stats.sample, canvases.noise, canvases.bound, canvases.confidence,
-        history=fields["history"], tokens=fields["tokens"], kept_argmax=fields["argmax"],
-        kept_entropy=fields["entropy"], accepted=fields["accepted"], verdict=fields["verdict"], place=fields["place"],
+        stats.entropy, stats.best_log_prob, stats.argmax, stats.sample, canvases.noise, canvases.rules,
+        canvases.confidence, history=fields["history"], tokens=fields["tokens"], held=fields["held"],
+        kept_argmax=fields["argmax"], kept_entropy=fields["entropy"], accepted=fields["accepted"],
+        verdict=fields["verdict"], place=fields["place"],
     )  # fmt: skip
-    taken = accept(entropy, canvases.bound)
+    taken = accept(entropy, 3.0)
     return worst(
         [
             drawn,

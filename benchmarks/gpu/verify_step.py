@@ -117,6 +117,7 @@ def _head(sizes: _Sizes, *, integer: bool, sure: bool = False) -> dict[str, Any]
         compared(found.entropy, -(probs * log_probs).sum(-1), max(1e-4, sizes.bound), "entropy"),
         compared(found.soft_embedding, probs @ weight.double() * float(scale), 2 * sizes.bound, "soft embedding"),
         compared(top, log_probs.amax(-1), max(1e-4, sizes.bound), "log probability of the argmax"),
+        compared(found.best_log_prob, log_probs.amax(-1), max(1e-4, sizes.bound), "its log probability, as told"),
         compared(
             found.log_prob, log_probs.gather(1, found.sample[:, None])[:, 0], max(1e-4, sizes.bound), "log probability"
         ),

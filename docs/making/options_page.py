@@ -16,11 +16,11 @@ DIFFUSION, CAUSAL, ALL = "diffusion", "autoregressive, verified", "all"
 
 UNITS = {
     **dict.fromkeys(("max_new_tokens",), "tokens"),
-    **dict.fromkeys(("canvas_length", "pinned"), "positions"),
+    **dict.fromkeys(("canvas_length", "pinned", "floor"), "positions"),
     **dict.fromkeys(("max_denoising_steps", "stability_threshold", "settled_steps", "plateau_steps"), "steps"),
     **dict.fromkeys(("entropy_bound", "confidence_threshold", "settled_nats"), "nats"),
     "redraft": "rounds",
-    "top_p": "probability",
+    **dict.fromkeys(("top_p", "threshold"), "probability"),
 }
 # Beside `_OF_CANVASES`, which the causal mode refuses.
 _MODES = {"initial_canvas": DIFFUSION, "pinned": DIFFUSION, "redraft": DIFFUSION, "top_p": CAUSAL}

@@ -106,7 +106,7 @@ def test_flags_are_the_scalar_options_that_work():
     special = {
         "mode": "autoregressive",
         "top_p": 1.0,
-        "preset": "fewer-steps",
+        "preset": "fast",
         "stop": ["a"],
         "response_format": {"type": "text"},
     }

@@ -202,7 +202,7 @@ def completed(words: str, home: Path) -> list[str]:
 def test_the_shell_completes(tmp_path):
     assert {"run", "serve", "presets"} <= set(completed("redraft ", tmp_path))
     assert completed("redraft run --max-new", tmp_path) == ["--max-new-tokens"]
-    assert "fewer-steps" in completed("redraft run --preset ", tmp_path)
+    assert "fast" in completed("redraft run --preset ", tmp_path)
     assert completed("redraft run --mode aut", tmp_path) == ["autoregressive"]
     assert completed("redraft run --quantize int", tmp_path) == ["int8", "int4"]
     assert completed("redraft data get mi", tmp_path) == ["mini"]
@@ -239,9 +239,9 @@ def test_the_plan_fits_eighty_columns(monkeypatch, capsys):
 def test_presets_are_told_of_the_model(tmp_path, capsys):
     assert main(["presets"]) == 0
     said = capsys.readouterr().out
-    assert "fewer-steps" in said
+    assert "fast" in said
     assert "held-out requests" in said
-    rows = [line for line in said.splitlines() if line.startswith("fewer-steps ")]
+    rows = [line for line in said.splitlines() if line.startswith("fast ")]
     assert len(rows) == 1
     assert "%" in rows[0]
     (tmp_path / "config.json").write_text("{}")

@@ -102,10 +102,13 @@ def test_argmax_and_entropies_are_those_of_the_joint_distribution(case):
     own /= own.sum(-1, keepdims=True)
     local = -np.where(own > 0, own * np.log(np.where(own > 0, own, 1)), 0).sum(-1)
     np.testing.assert_allclose(got.local.numpy(), local, rtol=0, atol=1e-9)
+    best = np.minimum(marginals, own)[np.arange(L), got.argmax.numpy()]
+    np.testing.assert_allclose(got.best_log_prob.numpy(), np.log(best), rtol=0, atol=1e-9)
     cold = drawn(logits, 0.0, automaton, 0, end, L, torch.rand(2, L))
     assert torch.equal(cold.argmax, cold.sample)
     assert torch.equal(cold.argmax, got.argmax)
     assert not cold.entropy.any()
+    assert not cold.best_log_prob.any()
 
 
 @pytest.mark.usefixtures("form", "parting")
@@ -192,6 +195,7 @@ def test_what_lies_behind_the_budget_is_fill():
     assert got.argmax[2:].tolist() == [0, 0]
     assert got.sample[2:].tolist() == [0, 0]
     assert got.entropy[2:].tolist() == [0.0, 0.0]
+    assert got.best_log_prob[2:].tolist() == [0.0, 0.0]
     assert len(got.entropy) == L
 
 
@@ -215,6 +219,7 @@ def test_the_native_form_is_the_definition(seed, monkeypatch):
     assert torch.equal(native.sample, defined.sample)
     torch.testing.assert_close(native.entropy, defined.entropy, rtol=0, atol=1e-9)
     torch.testing.assert_close(native.local, defined.local, rtol=0, atol=1e-9)
+    torch.testing.assert_close(native.best_log_prob, defined.best_log_prob, rtol=0, atol=1e-9)
 
 
 def test_where_nothing_is_left_it_says_so(monkeypatch):

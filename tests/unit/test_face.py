@@ -42,7 +42,7 @@ def answers(text: str) -> list[str]:
     reveal_type(engine.generate_batch([*batch, "c"]))
     filled = engine.infill("at [[...]] o'clock", seed=0).filled
     reveal_type(filled)
-    changed: Generation = engine.edit("play jazz", (5, 9), "make it rock", preset="fewer-steps")
+    changed: Generation = engine.edit("play jazz", (5, 9), "make it rock", preset="fast")
     reveal_type(engine.tokenize("hi"))
     reveal_type(engine.pieces([1, 2]))
     reveal_type(engine.info.canvas_length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import pytest
@@ -18,6 +19,7 @@ from redraft.model import feedforward
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
+from redraft.sampler.samplers import NEVER, Rule
 
 TEXTS = ("book a table for two at an Italian restaurant in Bergen", "rate this book five of six", "how do i bake bread")
 FREE = {"tools": None}
@@ -138,6 +140,57 @@ def test_drafts_are_those_of_the_other_form(launching, engine):
     ]
     for one, other in zip(launched, called, strict=True):
         torch.testing.assert_close(torch.tensor(one.entropy_nats), torch.tensor(other.entropy_nats), atol=1e-3, rtol=0)
+
+
+def test_rules_of_one_launch_differ(launching, engine):
+    options = [{"seed": 0, **FREE}] + [
+        {"seed": 0, "sampler": "confidence", "threshold": t, **FREE} for t in (0.6, 0.99)
+    ]
+    requests = [redraft.Request(prompt=TEXTS[0], options=one) for one in options]
+    found = launching.generate_batch(requests)
+    assert {shape.rows for shape in launching._loop.graphs._graphs} >= {3}, "all of them in one"
+    engine._loop = CanvasLoop(engine.model, exact=True, on_encoded=engine._remember)
+    for one, given in zip(found, options, strict=True):
+        expected = engine.generate(TEXTS[0], **given)
+        assert one.token_ids == expected.token_ids
+        assert one.stats.denoising_steps == expected.stats.denoising_steps
+    assert len({one.stats.denoising_steps for one in found}) == 3
+
+
+def test_a_sampler_of_ones_own_goes_operator_by_operator(launching):
+    rule = Rule(bound=0.1, threshold=NEVER, floor=1, sticky=False, greedy=False)
+    expected = launching.generate(TEXTS[0], seed=0, **FREE)
+    launching._loop.graphs._graphs.clear()
+    found = launching.generate(TEXTS[0], seed=0, sampler=lambda *given: rule(*given), **FREE)
+    assert not launching._loop.graphs._graphs
+    assert found.token_ids == expected.token_ids
+    launching.generate(TEXTS[0], seed=0, sampler=rule, **FREE)
+    assert launching._loop.graphs._graphs, "a rule may be given as it is"
+
+
+def test_what_a_rule_holds_goes_along_from_graph_to_graph(launching, engine):
+    """The first of three ends early, and the others move to a smaller graph with what they hold."""
+    slow = {"sampler": "confidence", "threshold": 1.0, "floor": 4, "confidence_threshold": 0.0, **FREE}
+    requests = [redraft.Request(prompt=text, options={"seed": 3, **slow, "floor": floor})
+                for text, floor in zip(TEXTS, (24, 4, 5), strict=False)]  # fmt: skip
+    drafts = {}
+    running = launching.running()
+    prepared = [launching.prepare(request.prompt, **request.options) for request in requests]
+    for one in prepared:
+        running.add(one)
+    while len(drafts) < len(prepared) or not all(isinstance(each[-1], Generation) for each in drafts.values()):
+        for one, event in running.step():
+            drafts.setdefault(id(one), []).append(event)
+    assert len(launching._loop.graphs._graphs) > 1
+    for one in prepared:
+        kept = [{place for place, taken in enumerate(event.accepted) if taken}
+                for event in drafts[id(one)] if isinstance(event, Draft)]  # fmt: skip
+        assert all(before <= after for before, after in pairwise(kept))
+    engine._loop = CanvasLoop(engine.model, exact=True, on_encoded=engine._remember)
+    for one, request in zip(prepared, requests, strict=True):
+        expected = engine.generate(request.prompt, **request.options)
+        assert drafts[id(one)][-1].token_ids == expected.token_ids
+        assert drafts[id(one)][-1].stats.denoising_steps == expected.stats.denoising_steps
 
 
 def test_several_canvases_and_a_plateau(launching, engine):

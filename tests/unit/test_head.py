@@ -38,6 +38,7 @@ def test_against_float64(rows, scale):
     assert torch.allclose(stats.log_prob.double(), chosen, atol=1e-4)
     best = log_probs.gather(1, stats.argmax[:, None])[:, 0]
     assert torch.allclose(best, log_probs.max(-1).values, atol=1e-4)
+    assert torch.allclose(stats.best_log_prob.double(), best, atol=1e-4)
 
 
 def test_tiles_change_nothing(monkeypatch):
@@ -57,6 +58,7 @@ def test_temperature_zero_is_the_limit():
     assert torch.equal(stats.sample[::2], cold.sample[::2])
     assert float(stats.entropy[::2].abs().max()) == 0
     assert float(stats.log_prob[::2].abs().max()) == 0
+    assert float(stats.best_log_prob[::2].abs().max()) == 0
     assert torch.allclose(stats.soft_embedding[::2], cold.soft_embedding[::2], atol=1e-5)
     assert float(stats.entropy[1::2].min()) > 0
 

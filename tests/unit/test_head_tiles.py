@@ -76,6 +76,8 @@ def check(stats, log_probs, noise, embedding, uniform, soft_error=0.0):
     best, chosen = (log_probs.gather(1, x[:, None])[:, 0] for x in (stats.argmax, stats.sample))
     assert (log_probs.amax(-1) - best <= slack).all()
     assert ((stats.log_prob.double() - chosen).abs() <= slack).all()
+    assert ((stats.best_log_prob.double() - best).abs() <= slack).all()
+    assert float(stats.best_log_prob.max()) <= 0
     # The derivative of the entropy by a logit is -p (log p + entropy).
     entropy = -(probs * log_probs).sum(-1)
     spread = (probs * (log_probs + entropy[:, None]).abs()).sum(-1)
@@ -111,6 +113,7 @@ def test_against_the_reference(form, threads):
     assert int(clear.sum()) > 390
     assert torch.equal(stats.sample[clear], reference.sample[clear])
     torch.testing.assert_close(stats.log_prob[clear], reference.log_prob[clear], atol=1e-4, rtol=0)
+    torch.testing.assert_close(stats.best_log_prob, reference.best_log_prob, atol=1e-4, rtol=0)
     assert len(stats.sample.unique()) > 50
 
 
@@ -185,7 +188,7 @@ def test_cold_and_zero_temperatures_mix_with_others(form):
     stats, zero = run(hidden, embedding, temperature, uniform), temperature == 0
     assert torch.equal(stats.sample[zero], stats.argmax[zero])
     assert torch.equal(stats.soft_embedding[zero], embedding[stats.argmax[zero]] * SCALE)
-    for name in ("entropy", "log_prob", "dropped_mass"):
+    for name in ("entropy", "log_prob", "best_log_prob", "dropped_mass"):
         assert not getattr(stats, name)[zero].any()
     limit = temperature.clamp(min=1e-3)
     check(stats, *exact(hidden, embedding, limit), embedding, uniform)

@@ -64,6 +64,24 @@ WANTED = {
     },
     "plateau": {"tools": TOOLS, "plateau_steps": 2, "confidence_threshold": 0.0, "max_denoising_steps": 12},
     "verified": {"response_format": {"type": "choice", "choices": ["yes please", "no"]}, "mode": "verified"},
+    "confidence": {"tools": TOOLS, "tool_choice": "required", "sampler": "confidence", "confidence_threshold": 0.0},
+    "confidence over canvases": {
+        "response_format": {
+            "type": "json_schema",
+            "schema": {"type": "array", "items": {"type": "integer"}, "minItems": 25},
+        },
+        "sampler": "confidence",
+        "threshold": 0.8,
+        "floor": 3,
+        "max_new_tokens": 200,
+    },
+    "confidence, narrowed": {
+        "response_format": {"type": "json_schema", "schema": CITY},
+        "sampler": "confidence",
+        "threshold": 0.3,
+        "confidence_threshold": 0.0,
+    },
+    "free confidence": {**FREE, "sampler": "confidence"},
     "free": FREE,
 }
 COUNTED = ("denoising_steps", "disagreements", "plateaus", "canvases")
@@ -102,7 +120,7 @@ def same(found, expected) -> None:
 def test_replies_are_those_of_the_other_form(launching, alone, name):
     same(launching.generate(TEXT, seed=7, **WANTED[name]), alone[name])
     held = [shape.held for shape in launching._loop.graphs._graphs]
-    assert held == [name != "free"]
+    assert held == [not name.startswith("free")]
 
 
 def test_free_and_constrained_canvases_share_a_launch(launching, alone, monkeypatch):
@@ -335,7 +353,7 @@ def test_one_copy_goes_down_and_one_up(monkeypatch):
 )
 def test_bytes_at_the_released_vocabulary(explicit, broad, down):
     """Of an integer, of two strings and an integer, and of a string of at most 12 characters, as docs/log.md has it."""
-    assert step_bytes(256, explicit, broad) == (down, 5120)
+    assert step_bytes(256, explicit, broad) == (down, 6144)
 
 
 def test_all_of_the_models_part_is_on_the_device_and_asks_it_nothing(monkeypatch):

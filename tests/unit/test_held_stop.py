@@ -79,8 +79,8 @@ def stops(step: HeldStep, argmax: torch.Tensor = TEXT, **options) -> list[bool]:
         number=0, tokens=argmax, history=new_history(1, 1, L, row.device), uniform=row, noise=row.long(), held=step
     )
     stats = HeadStats(
-        argmax=argmax[None], sample=argmax[None], entropy=row + 0.9, log_prob=row, soft_embedding=row[..., None],
-        dropped_mass=row,
+        argmax=argmax[None], sample=argmax[None], entropy=row + 0.9, log_prob=row, best_log_prob=row,
+        soft_embedding=row[..., None], dropped_mass=row,
     )  # fmt: skip
     return [advance(sequence, state, stats, argmax[None], 0) for _ in range(3)]
 

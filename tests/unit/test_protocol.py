@@ -146,7 +146,7 @@ def test_a_model_without_a_sentence_of_its_own_says_ours(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"preset": "fewer-steps"}, {"retry_empty": False}, {"max_denoising_steps": 3}, {"adaptive_canvas": True}],
+    [{"preset": "fast"}, {"retry_empty": False}, {"max_denoising_steps": 3}, {"adaptive_canvas": True}],
     ids=str,
 )
 def test_options_of_canvases_are_refused_where_there_are_none(mini, options):

@@ -277,3 +277,14 @@ def test_other_weights_have_another_fingerprint(engine):
     matrix = next(m.matrix for m in quantised.model.modules() if hasattr(m, "matrix"))
     matrix.data.add_(1)
     assert fingerprint(quantised.model) != before
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN here")
+def test_what_a_library_has_packed_counts_by_its_shape():
+    """oneDNN's own layout has no strides, and nothing looks into it but itself."""
+    model = torch.nn.Module()
+    model.register_buffer("packed", torch.ones(8, 8).to_mkldnn())
+    model.register_buffer("scale", torch.ones(8))
+    before = fingerprint(model)
+    model.scale[0] = 2.0
+    assert fingerprint(model) != before

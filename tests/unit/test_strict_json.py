@@ -56,7 +56,7 @@ def results(monkeypatch, tmp_path):
     converted = types.SimpleNamespace(nbytes=math.inf, files=(math.nan, 0), checksum="")
     for name in ("quantize", "export"):
         monkeypatch.setattr(f"redraft.checkpoint.convert.{name}", lambda *_, **__: converted)
-    monkeypatch.setattr("redraft.core.files.read_json", lambda _: {"presets": {"default": BAD, "fewer-steps": BAD}})
+    monkeypatch.setattr("redraft.core.files.read_json", lambda _: {"presets": {"default": BAD, "fast": BAD}})
     (tmp_path / "file").write_text(
         '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}'
     )

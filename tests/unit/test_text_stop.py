@@ -51,7 +51,8 @@ def on_a_graph(steps: list[tuple[torch.Tensor, torch.Tensor]], **options) -> lis
     canvases.place_stop(0, stop)
     found = []
     for argmax, entropy in steps:
-        canvases.advance(Found(argmax=argmax[None], sample=argmax[None], entropy=entropy[None]))
+        zero = torch.zeros(1, length)
+        canvases.advance(Found(argmax=argmax[None], sample=argmax[None], entropy=entropy[None], best_log_prob=zero))
         found.append(bool(canvases.verdict[0, 0]))
     return found
 

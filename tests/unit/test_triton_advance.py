@@ -18,9 +18,16 @@ with interpreting():
     from redraft.model.rope import inverse_frequencies, rotary
     from redraft.sampler import advance
     from redraft.sampler.advance import Canvases
+    from redraft.sampler.samplers import NEVER, Rule
 
 interpreted = loop_bounds
 STEPS, VOCABULARY = 4, 50
+ENTROPY_BOUND = {"threshold": NEVER, "floor": 1, "sticky": False, "greedy": False}
+CONFIDENCE = {"bound": -1.0, "sticky": True, "greedy": True}
+
+
+def set_rules(found, rules):
+    found.rules.copy_(torch.tensor([rule.numbers for rule in rules]).T)
 
 
 def canvases(batch, length, threshold, generator):
@@ -29,7 +36,8 @@ def canvases(batch, length, threshold, generator):
     found.uniforms.uniform_(generator=generator)
     found.temperatures.uniform_(generator=generator)
     found.place.random_(0, STEPS, generator=generator)
-    found.bound.uniform_(0, 2, generator=generator)
+    set_rules(found, [Rule(bound=float(b), **ENTROPY_BOUND) for b in torch.rand(batch, generator=generator) * 2])
+    found.tokens.random_(0, VOCABULARY, generator=generator)
     found.confidence.uniform_(0, 2, generator=generator)
     found.ends[:, :5].random_(0, VOCABULARY, generator=generator)
     found.settled_nats.uniform_(0, 3, generator=generator)
@@ -44,7 +52,13 @@ def stats(batch, length, generator, entropy=None):
     argmax, sample = torch.randint(0, VOCABULARY, (2, batch, length), generator=generator).unbind(0)
     zero = torch.zeros(batch, length)
     return HeadStats(
-        argmax=argmax, sample=sample, entropy=entropy, log_prob=zero, soft_embedding=zero, dropped_mass=zero
+        argmax=argmax,
+        sample=sample,
+        entropy=entropy,
+        log_prob=zero,
+        best_log_prob=-entropy / 2,
+        soft_embedding=zero,
+        dropped_mass=zero,
     )
 
 
@@ -126,7 +140,7 @@ def test_what_is_accepted_is_the_rule(launched, scale):
         entropy = torch.rand(3, 100, generator=generator) ** 3 * scale
         launched(found, stats(3, 100, generator, entropy))
         ascending, order = torch.sort(entropy.double(), dim=-1, stable=True)
-        slack = found.bound - (ascending.cumsum(-1) - ascending)
+        slack = found.rules[0][:, None] - (ascending.cumsum(-1) - ascending)
         assert slack.abs().min() > 1e-5, "float32 sums would decide"
         assert torch.equal(found.accepted, torch.zeros(3, 100, dtype=torch.bool).scatter(-1, order, slack >= 0))
         assert found.accepted.any(-1).all()
@@ -135,7 +149,7 @@ def test_what_is_accepted_is_the_rule(launched, scale):
 def test_at_temperature_zero_all_is_accepted(launched):
     generator = torch.Generator().manual_seed(0)
     found = canvases(2, 48, 0, generator)
-    found.bound.zero_()
+    found.rules[0] = 0.0
     found.confidence.copy_(torch.tensor([0.0, 1e-6]))
     given = stats(2, 48, generator, torch.zeros(2, 48))
     launched(found, given)
@@ -159,6 +173,61 @@ def test_what_is_not_finite_is_said(launched, broken, places):
     assert found.verdict[1].tolist() == [1.0, 0.0]
     assert ((found.tokens >= 0) & (found.tokens < VOCABULARY)).all()
     assert_same(found, meant)
+
+
+# The named ones, and each number of a rule on its own.
+MIXED = [
+    Rule(threshold=0.8, floor=1, **CONFIDENCE),
+    Rule(threshold=NEVER, floor=4, **CONFIDENCE),
+    Rule(threshold=0.0, floor=0, **CONFIDENCE),
+    Rule(threshold=0.9, floor=0, **CONFIDENCE),
+    Rule(bound=0.5, **ENTROPY_BOUND),
+    Rule(bound=0.5, threshold=0.7, floor=2, sticky=True, greedy=False),
+    Rule(bound=0.25, threshold=0.9, floor=0, sticky=False, greedy=True),
+    Rule(bound=-1.0, threshold=NEVER, floor=0, sticky=True, greedy=True),
+]
+
+
+@pytest.mark.parametrize("length", [1, 7, 48, 300])
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_rules_of_one_launch_differ(launched, length, share):
+    generator = torch.Generator().manual_seed(length)
+    meant = canvases(len(MIXED), length, 1, generator)
+    set_rules(meant, MIXED)
+    meant.held.copy_(torch.rand(meant.held.shape, generator=generator) < share)
+    found, seen = copied(meant), []
+    for _ in range(4):
+        given, before = stats(len(MIXED), length, generator), copied(meant)
+        meant.advance(given)
+        launched(found, given)
+        assert_same(found, meant)
+        assert torch.equal(found.tokens[before.held], before.tokens[before.held])
+        assert torch.equal(found.verdict[3] == 1, found.held.all(-1))
+        assert (found.held >= before.held).all()
+        seen.append(found.held.sum(-1).tolist())
+    assert found.held[2].all(), "a threshold of 0 takes all at once"
+    if share == 0 and length > 1:
+        assert [held[1] for held in seen[:2]] != seen[0][1:2] * 2, "a floor holds some more at each step"
+        assert found.held[4].sum() == found.held[6].sum() == found.held[7].sum() == 0
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_no_rule_takes_what_is_not_finite(launched, broken):
+    generator = torch.Generator().manual_seed(1)
+    meant = canvases(len(MIXED), 9, 1, generator)
+    set_rules(meant, MIXED)
+    found = copied(meant)
+    entropy = torch.randint(0, 6, (len(MIXED), 9), generator=generator) / 8
+    entropy[:, [0, 4]] = broken
+    given = stats(len(MIXED), 9, generator, entropy)
+    # Sure to be taken, if it were looked at.
+    given.best_log_prob[:, 0] = 0.0
+    given.best_log_prob[:, 5] = float("nan")
+    meant.advance(given)
+    with np.errstate(invalid="ignore"):
+        launched(found, given)
+    assert_same(found, meant)
+    assert not found.accepted[:, [0, 4]].any()
 
 
 def test_a_step_begins_with_its_own_draws(as_on_a_gpu):
@@ -213,23 +282,27 @@ def test_steps_of_the_bundled_model_are_the_same(as_on_a_gpu):
     model.encode(torch.randint(0, V, (2, 20), generator=generator), cache, [20, 7])
     graphs = [StepGraph(model, batch_size=2, length=L, capacity=64, threshold=1) for _ in range(2)]
     S = len(graphs[0].canvases.noise)
-    for row, sequence in enumerate(cache.sequences):
+    rules = Rule(bound=1.0, **ENTROPY_BOUND), Rule(threshold=0.5, floor=2, **CONFIDENCE)
+    for row, (sequence, rule) in enumerate(zip(cache.sequences, rules, strict=True)):
         tokens, history = torch.randint(0, V, (L,), generator=generator), advance.new_history(1, 1, L, model.device)
         noise, uniform = torch.randint(0, V, (S, L), generator=generator), torch.rand(S, L, generator=generator)
         for graph in graphs:
             graph.place(
-                row, sequence, tokens=tokens, soft=None, history=history, entropy_bound=1.0, confidence_threshold=0.1
+                row, sequence, tokens=tokens, soft=None, history=history, kept=None, rule=rule, confidence_threshold=0.1
             )
             graph.feed(row, uniform, noise, [0.8 - 0.01 * s for s in range(S)], S - 2 + row)
-    meant, found = graphs
+    (meant, found), changed = graphs, []
     for _ in range(steps):
         before = meant.canvases.tokens.clone()
         expected, verdicts = meant.step(), as_on_a_gpu(found.step)
-        for name in ("tokens", "history", "argmax", "accepted", "place"):
+        for name in ("tokens", "history", "argmax", "accepted", "held", "place"):
             assert torch.equal(getattr(found.canvases, name), getattr(meant.canvases, name)), name
-        assert not torch.equal(meant.canvases.tokens, before)
+        changed.append(not torch.equal(meant.canvases.tokens, before))
         for one, other in zip(verdicts, expected, strict=True):
             assert (one.settled, one.finite) == (other.settled, other.finite)
             # float32 on both sides, through all layers.
             assert one.mean_entropy == pytest.approx(other.mean_entropy, abs=1e-4)
+    assert changed[0]
     assert meant.canvases.accepted.any()
+    assert meant.canvases.held.any(-1).tolist() == [False, True]
+    assert meant.canvases.verdict[3].tolist() == meant.canvases.held.all(-1).float().tolist()

@@ -36,7 +36,9 @@ def main(backend, name):
             for batch, threshold in ((1, 0), (1, 1), (4, 2)):
                 canvases = Canvases.empty(batch, length, threshold, 16, torch.device("meta"))
                 x, ids = torch.empty(batch, length), torch.empty(batch, length, dtype=torch.long)
-                stats = HeadStats(argmax=ids, sample=ids, entropy=x, log_prob=x, soft_embedding=x, dropped_mass=x)
+                stats = HeadStats(
+                    argmax=ids, sample=ids, entropy=x, log_prob=x, best_log_prob=x, soft_embedding=x, dropped_mass=x
+                )
                 with recording(target) as seen:
                     canvases.advance(stats)
                     canvases.draws()

@@ -47,7 +47,7 @@ def check_head(found, expected, log_probs, uniform, soft_error=2e-5):
     assert torch.equal(found.argmax, expected.argmax)
     # Of 16 bits a soft embedding may lack more than of 32.
     assert (found.dropped_mass <= (2.0**-11 if found.soft_embedding.dtype == torch.bfloat16 else 2.0**-24)).all()
-    for name in ("entropy", "log_prob"):
+    for name in ("entropy", "log_prob", "best_log_prob"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), atol=2e-5, rtol=1e-5)
     # Where the draw falls on the border of two tokens, to float32, either of them is right.
     clear = (log_probs.exp().cumsum(-1) - uniform.double()[:, None]).abs().amin(-1) > 1e-5
@@ -97,6 +97,8 @@ def test_head_at_temperature_zero_is_the_limit(kind):
     assert torch.equal(found.sample[zero], found.argmax[zero])
     assert not found.entropy[zero].any()
     assert not found.log_prob[zero].any()
+    assert not found.best_log_prob[zero].any()
+    assert float(found.best_log_prob[~zero].max()) < 0
     rows = matrix.rows(found.argmax, torch.float32) if isinstance(matrix, Int8Matrix) else matrix[found.argmax]
     assert torch.equal(found.soft_embedding[zero], rows[zero] * SCALE)
     assert float(found.entropy[~zero].min()) > 0

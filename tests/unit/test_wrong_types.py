@@ -253,5 +253,5 @@ def test_options_know_what_was_set():
     assert options.given == {"seed": 3, "t_max": 0.8}
     assert options.with_changes(stop="x").given == {"seed": 3, "t_max": 0.8, "stop": ("x",)}
     assert pickle.loads(pickle.dumps(options)).given == options.given
-    assert GenerationOptions(preset="fewer-steps").with_changes().given == {"preset": "fewer-steps"}
+    assert GenerationOptions(preset="fast").with_changes().given == {"preset": "fast"}
     assert GenerationOptions(seed=3) == GenerationOptions().with_changes(seed=3)

@@ -14,8 +14,9 @@ import typer
 
 from redraft.cli.command import MODEL, OUTPUT
 from redraft.cli.values import parsed
+from redraft.core.changes import Mode, SamplerName
 from redraft.core.option_groups import GROUPS
-from redraft.core.options import GenerationOptions, Mode
+from redraft.core.options import GenerationOptions
 from redraft.core.presets import PRESETS
 
 
@@ -83,12 +84,16 @@ Quiet = Annotated[bool, option("No summary on stderr.", "--quiet", "-q", panel=O
 
 
 # Options that are no scalars, and what a flag of theirs takes: a text, several, or JSON (itself, or a file with it).
-_SPELLED: dict[str, Any] = {"stop": list[str], "initial_canvas": str, "tools": str, "response_format": str}
+_SPELLED: dict[str, Any] = {
+    "stop": list[str], "initial_canvas": str, "tools": str, "response_format": str, "sampler": str,
+}  # fmt: skip
 # What stands for a value in the help, where a type alone says too little.
 _METAVARS = {"tools": "JSON|FILE", "response_format": "SCHEMA|FILE", "initial_canvas": "TEXT|IDS", "stop": "TEXT"}
 _METAVARS |= {"tool_choice": "NAME", "preset": "NAME", "mode": "|".join(typing.get_args(Mode))}
+_METAVARS |= {"sampler": "|".join(typing.get_args(SamplerName))}
 _METAVARS_OF_TYPES = {int: "N", float: "X", str: "TEXT"}
 _CHOICES = {"preset": tuple(PRESETS), "mode": typing.get_args(Mode), "tool_choice": ("auto", "none", "required")}
+_CHOICES |= {"sampler": typing.get_args(SamplerName)}
 
 
 def generation_flags() -> dict[str, inspect.Parameter]:

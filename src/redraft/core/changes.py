@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 Mode = Literal["diffusion", "autoregressive", "verified"]
+SamplerName = Literal["entropy-bound", "confidence"]
+# One of the user's own has tensors in its signature, which nothing here knows of: see `redraft.sampler.samplers`.
+Sampler = SamplerName | Callable[..., Any]
 
 
 class GenerationChanges(TypedDict, total=False):
@@ -19,7 +22,10 @@ class GenerationChanges(TypedDict, total=False):
     max_denoising_steps: int
     t_max: float
     t_min: float
+    sampler: Sampler
     entropy_bound: float
+    threshold: float
+    floor: int
     stability_threshold: int
     confidence_threshold: float
     settled_nats: float

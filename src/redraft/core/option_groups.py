@@ -34,15 +34,8 @@ GROUPS = (
         question="How many steps may a canvas take, and when is it done?",
         example="--max-denoising-steps 16 --entropy-bound 0.3",
         names=(
-            *(
-                "preset",
-                "max_denoising_steps",
-                "entropy_bound",
-                "settled_nats",
-                "settled_steps",
-                "confidence_threshold",
-            ),
-            *("stability_threshold", "plateau_steps", "adaptive_canvas"),
+            *("preset", "max_denoising_steps", "sampler", "entropy_bound", "threshold", "floor", "settled_nats"),
+            *("settled_steps", "confidence_threshold", "stability_threshold", "plateau_steps", "adaptive_canvas"),
         ),
     ),
     OptionGroup(

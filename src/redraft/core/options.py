@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from redraft.core.changes import GenerationChanges, Mode
+from redraft.core.changes import GenerationChanges, Mode, Sampler, SamplerName
 from redraft.core.checks import at_least, declarations, flag, integer, integers, shown, texts
 from redraft.core.errors import OptionError, UnknownOptionError
 from redraft.core.presets import PRESETS
@@ -32,7 +33,12 @@ class GenerationOptions:
             verified takes 1 where nobody says otherwise.
         t_max: temperature of the schedule's start. `t_max = t_min = 0` is the limit: argmax everywhere.
         t_min: temperature that the schedule approaches at its end.
+        sampler: which tokens the next step keeps: "entropy-bound" chooses them anew each time, "confidence" keeps them
+            for good, and a canvas is done once all are. In Python, also a `Sampler` of your own; it runs operator by
+            operator.
         entropy_bound: nats; tokens are accepted in ascending entropy while the sum before them is within it.
+        threshold: probability from which on sampler="confidence" keeps a token.
+        floor: positions that are kept at each step however unsure they are, the surest of those that are left.
         stability_threshold: steps for which the argmax canvas must not have changed before a stop.
         confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop. This and
             `stability_threshold`, given by themselves, are the reference's rule, and turn off the two that follow.
@@ -41,8 +47,8 @@ class GenerationOptions:
         seed: same seed, same text; None draws a fresh one, which the result reports.
         mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
             drafts by canvases and writes what the causal mode writes, token for token, in fewer forwards.
-        temperature: scales t_max and t_min; 0 is greedy. None leaves the schedule as it is. In the other modes it is
-            the causal mode's temperature itself, and None is 1.
+        temperature: scales t_max and t_min; 0 is greedy, and scales nothing where a sampler needs probabilities. None
+            leaves the schedule as it is. In the other modes it is the causal mode's temperature itself, and None is 1.
         top_p: nucleus bound of the causal mode.
         preset: a named set of options, which others given beside it override: see `redraft presets`.
         initial_canvas: a draft to start from instead of noise, as text or token ids, from the reply's first token on.
@@ -71,7 +77,10 @@ class GenerationOptions:
     max_denoising_steps: int = 48
     t_max: float = 0.8
     t_min: float = 0.4
+    sampler: Sampler = "entropy-bound"
     entropy_bound: float = 0.1
+    threshold: float = 0.95
+    floor: int = 1
     stability_threshold: int = 1
     confidence_threshold: float = 0.005
     settled_nats: float = 1.0
@@ -135,6 +144,12 @@ class GenerationOptions:
     def _check_mode(self) -> None:
         if self.mode not in ("diffusion", "autoregressive", "verified"):
             raise OptionError(f"mode must be 'diffusion', 'autoregressive' or 'verified', got {shown(self.mode)}")
+        names = typing.get_args(SamplerName)
+        if not (callable(self.sampler) or (isinstance(self.sampler, str) and self.sampler in names)):
+            wanted = " or ".join(map(repr, names))
+            raise OptionError(
+                f"sampler must be {wanted}, or one of your own that can be called, got {shown(self.sampler)}"
+            )
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
         if self.top_p < _WIDE and self.mode == "diffusion":
@@ -214,20 +229,27 @@ class GenerationOptions:
     @property
     def ignored(self) -> tuple[str, ...]:
         """Names of options that were given and have no effect."""
-        return ("top_p",) if self.top_p != 1 and self.mode == "diffusion" else ()
+        idle = {
+            "top_p": self.mode == "diffusion",
+            "threshold": self.sampler != "confidence",
+        }
+        return tuple(name for name, is_idle in idle.items() if is_idle and getattr(self, name) != _DEFAULTS[name])
 
     @property
     def schedule(self) -> tuple[float, float]:
         """(t_max, t_min) after `temperature` has scaled them. A draft that is verified has the plain schedule:
-        temperature is the causal mode's there, and 0 makes poor drafts."""
+        temperature is the causal mode's there, and 0 makes poor drafts. To a sampler that looks at probabilities, 0
+        means the likeliest tokens: a schedule of 0 would make all of them certain."""
         scale = 1.0 if self.temperature is None or self.mode != "diffusion" else self.temperature
+        if scale == 0 and self.sampler != "entropy-bound":
+            scale = 1.0
         return self.t_max * scale, self.t_min * scale
 
 
 # Of `top_p`: clients send such a one whether they mean it or not.
 _WIDE = 0.9
 # A longer schedule stays warm for so long that no canvas settles, and a reply would never come.
-_MOST = {"max_denoising_steps": 4096, "redraft": 64}
+_MOST = {"max_denoising_steps": 4096, "redraft": 64, "threshold": 1}
 # Who asks for the reference's rule, and for no other, gets that alone.
 _BY_REFERENCE = ("stability_threshold", "confidence_threshold")
 _BY_TEXT = {"settled_nats": 0.0, "settled_steps": 0}
@@ -236,7 +258,10 @@ _OF_CANVASES = (
     "max_denoising_steps",
     "t_max",
     "t_min",
+    "sampler",
     "entropy_bound",
+    "threshold",
+    "floor",
     "stability_threshold",
     "confidence_threshold",
     "settled_nats",
@@ -253,6 +278,8 @@ _LEAST: dict[str, tuple[float, type[int] | type[float]]] = {
     "t_max": (0.0, float),
     "t_min": (0.0, float),
     "entropy_bound": (0.0, float),
+    "threshold": (0.0, float),
+    "floor": (0, int),
     "stability_threshold": (0, int),
     "confidence_threshold": (0.0, float),
     "settled_nats": (0.0, float),

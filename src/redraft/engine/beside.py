@@ -38,7 +38,7 @@ def step_bytes(length: int, explicit: int, broad: int) -> tuple[int, int]:
     """(down, up) of one canvas and step, where the device has float64.
 
     Down come the explicit tokens' scores, three numbers and a token of each broad class, the model's own argmax and
-    entropy, and two draws a position; up go an argmax, a sample and an entropy.
+    entropy, and two draws a position; up go an argmax, a sample, an entropy and a log-probability.
 
     Args:
         length: positions.
@@ -46,7 +46,7 @@ def step_bytes(length: int, explicit: int, broad: int) -> tuple[int, int]:
         broad: classes that are summed as a whole.
     """
     down = 4 * explicit + (3 * 8 + 8) * broad + (8 + 4) + 2 * 4
-    return length * down, length * (8 + 8 + 4)
+    return length * down, length * (8 + 8 + 4 + 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Beside:
         # What is no number, no constraint can make one of.
         if not choice.is_finite:
             return choice
-        first = [walk.told(*statistics)]
+        first, before = [walk.told(*statistics)], sequence.constraint
         try:
             drawn = constrain(
                 lambda parts: first.pop() if first else self._scored(parts, hidden[row], temperature).result(),
@@ -120,9 +120,14 @@ class Beside:
             state.seen = hidden[row].clone()
         state.held = HeldStep(own=argmax, own_entropy=entropy, entropy=drawn.entropy, local=drawn.local)
         sure = torch.maximum(drawn.local, drawn.entropy).to(entropy.dtype)
-        written = moved([drawn.argmax, drawn.sample, sure], found.argmax.device)
-        for place, values in zip((found.argmax, found.sample, found.entropy), written, strict=True):
+        likely = drawn.best_log_prob.to(entropy.dtype)
+        written = moved([drawn.argmax, drawn.sample, sure, likely], found.argmax.device)
+        places = (found.argmax, found.sample, found.entropy, found.best_log_prob)
+        for place, values in zip(places, written, strict=True):
             place[row] = values
+        if sequence.constraint is not before:
+            # As `let_go`, of which the graph knows nothing.
+            graph.canvases.held[row] = False
         return Choice(argmax=drawn.argmax, entropy=sure)
 
     def _scored(self, parts: Parts, hidden: Float[Tensor, "L D"], temperature: float) -> Walk:

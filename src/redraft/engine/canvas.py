@@ -53,6 +53,9 @@ class CanvasState:
         pinned: [L] token ids that never change, -1 elsewhere; None where nothing is held.
         known: positions at its beginning whose tokens are committed already.
         constraint: what its reply was held to before this draft narrowed it, in the verified mode.
+        kept: [L] positions that keep their tokens, those that are pinned and those that the sampler holds; None where
+            there are none.
+        full: whether the sampler holds all of them, which ends the canvas.
         barred: [L] positions at which end-of-turn is barred; None where it may stand anywhere.
         rounds: redrafts that this canvas has had.
         judged: the best draft so far, where the judge chooses between drafts.
@@ -83,6 +86,8 @@ class CanvasState:
     pinned: Tensor | None = None
     known: int = 0
     constraint: Constraint | None = None
+    kept: Tensor | None = None
+    full: bool = False
     barred: Tensor | None = None
     rounds: int = 0
     judged: Judged | None = None
@@ -107,7 +112,7 @@ class CanvasState:
 
     def cut(self, length: int) -> None:
         """Drops the positions from `length` on; the noise of the others stays what it was."""
-        for name in ("tokens", "argmax", "soft", "pinned", "barred", "text"):
+        for name in ("tokens", "argmax", "soft", "pinned", "kept", "barred", "text"):
             value = getattr(self, name)
             if value is not None:
                 setattr(self, name, value[:length])
@@ -116,6 +121,10 @@ class CanvasState:
             if value is not None:
                 setattr(self, name, value[..., :length])
         self.candidates = [candidate[:length] for candidate in self.candidates]
+
+    def let_go(self) -> None:
+        """Nothing but what is pinned keeps its token: what the sampler held may be what can no longer be written."""
+        self.kept = None if self.pinned is None else self.pinned >= 0
 
 
 class CanvasNoise:
@@ -176,6 +185,7 @@ def new_canvas(
         noise=fresh,
         drawn=drawn,
         pinned=held,
+        kept=None if held is None else held >= 0,
         barred=barred,
     )
 

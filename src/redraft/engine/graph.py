@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from redraft.engine.canvas import NOISE_STEPS
@@ -16,6 +16,7 @@ from redraft.model.cache import SequenceCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeStatic
 from redraft.sampler.advance import Canvases, Found, TextStop
+from redraft.sampler.samplers import Rule
 
 # B canvases, L positions, H remembered canvases, S steps of a block of noise, D hidden
 
@@ -29,20 +30,22 @@ class Verdict:
         by_text: its text is settled, see `done_by_text`.
         finite: the model's output is.
         mean_entropy: nats.
+        full: a sampler holds all positions.
     """
 
     settled: bool
     by_text: bool
     finite: bool
     mean_entropy: float
+    full: bool
 
 
 class StepGraph:
     """Canvases at fixed addresses, and the step that moves them: embedding, self-conditioning, backbone, head, accept,
-    renoise, stop. Lengths, temperatures, noise and bounds are read from the device, so one capture serves every batch
+    renoise, stop. Lengths, temperatures, noise and rules are read from the device, so one capture serves every batch
     of this shape.
 
-    The host reads a verdict of three numbers a canvas after each step. Reading it a step late would hide a copy of some
+    The host reads a verdict of four numbers a canvas after each step. Reading it a step late would hide a copy of some
     microseconds, and cost every canvas a step.
 
     Where the graph is `held`, somebody beside it has the last word on some rows: the launch ends behind the head, with
@@ -87,7 +90,8 @@ class StepGraph:
         tokens: Int[Tensor, "L"],
         soft: Float[Tensor, "L D"] | None,
         history: Int[Tensor, "H 1 L"],
-        entropy_bound: float,
+        kept: Bool[Tensor, "L"] | None,
+        rule: Rule,
         confidence_threshold: float,
         stop: TextStop | None = None,
     ) -> None:
@@ -97,7 +101,8 @@ class StepGraph:
         canvases = self.canvases
         canvases.tokens[row] = tokens
         canvases.history[:, row] = history[:, 0]
-        canvases.bound[row] = entropy_bound
+        canvases.held[row] = False if kept is None else kept
+        canvases.rules[:, row] = torch.tensor(rule.numbers, device=self._model.device)
         canvases.confidence[row] = confidence_threshold
         canvases.place_stop(row, stop or TextStop())
 
@@ -136,10 +141,10 @@ class StepGraph:
 
     def verdicts(self) -> list[Verdict]:
         """Of the last step; the host waits for it."""
-        settled, finite, mean_entropy = self.canvases.verdict.tolist()
+        settled, finite, mean_entropy, full = self.canvases.verdict.tolist()
         return [
-            Verdict(settled=s == 2, by_text=s == 1, finite=bool(f), mean_entropy=m)
-            for s, f, m in zip(settled, finite, mean_entropy, strict=True)
+            Verdict(settled=s == 2, by_text=s == 1, finite=bool(f), mean_entropy=m, full=bool(h))
+            for s, f, m, h in zip(settled, finite, mean_entropy, full, strict=True)
         ]
 
     def _step(self) -> None:
@@ -155,6 +160,7 @@ class StepGraph:
         self.found.argmax.copy_(stats.argmax)
         self.found.sample.copy_(stats.sample)
         self.found.entropy.copy_(stats.entropy)
+        self.found.best_log_prob.copy_(stats.best_log_prob)
         self.soft.copy_(stats.soft_embedding)
 
     def _forward(self) -> tuple[Float[Tensor, "B L D"], HeadStats]:

@@ -19,6 +19,7 @@ from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.model import DiffusionGemma
 from redraft.placement.canvas_cache import CanvasCache, room_for
 from redraft.sampler.advance import MOST_ENDS, TextStop
+from redraft.sampler.samplers import Rule, rule_of
 from redraft.sampler.schedule import temperature
 
 # Graphs that are kept at most, however small, and at least, however large: shapes that are moved by turns.
@@ -71,6 +72,7 @@ class _Seats:
         state, graph = self.taken[row], self.graph
         if state is not None:
             state.tokens, state.soft = graph.canvases.tokens[row].clone(), graph.soft[row].clone()
+            state.kept = graph.canvases.held[row].clone()
             if state.held is None:
                 # Of a text under a constraint, the canvas keeps its own.
                 state.history = graph.canvases.history[:, row : row + 1].clone()
@@ -94,13 +96,13 @@ class Graphs:
 
     @staticmethod
     def takes(sequence: Sequence, state: CanvasState) -> bool:
-        """Whether the model's part of this canvas's step can be a launch: nothing is pinned or barred, and its length
-        stays. What is known of a draft of one step stands in it anyway, and is not renoised."""
+        """Whether the model's part of this canvas's step can be a launch: nothing is pinned or barred, its length
+        stays, few ids end it, and its sampler is a rule. What is known of a draft of one step stands in it anyway, and
+        is not renoised."""
         options = sequence.options
-        if len(sequence.reply.end_ids) > MOST_ENDS:
-            return False
-        free = state.pinned is None or (options.mode == "verified" and options.max_denoising_steps == 1)
-        return free and state.barred is None and not options.adaptive_canvas
+        at_once = options.mode == "verified" and options.max_denoising_steps == 1
+        is_plain = (state.pinned is None or at_once) and state.barred is None and not options.adaptive_canvas
+        return is_plain and len(sequence.reply.end_ids) <= MOST_ENDS and rule_of(options) is not None
 
     def step(self, group: Rows[Sequence], states: Rows[CanvasState], temperatures: Rows[float]) -> Moved:
         """Moves canvases of one length and one stability threshold by one step.
@@ -128,7 +130,8 @@ class Graphs:
             for row, sequence, state, degree in zip(rows, group, states, temperatures, strict=True)
         ]
         graph.end()
-        return Moved(graph=graph, rows=rows, verdicts=_verdicts(graph, rows, choices), choices=choices)
+        verdicts = _verdicts(graph, rows, choices, group)
+        return Moved(graph=graph, rows=rows, verdicts=verdicts, choices=choices)
 
     def encode(self, token_ids: Int[Tensor, "1 T"], sequence: SequenceCache) -> Float[Tensor, "1 T D"]:
         """As the model's `encode`, of one sequence. Canvases of the usual length that follow something are launched:
@@ -195,7 +198,8 @@ class Graphs:
                     tokens=state.tokens,
                     soft=state.soft,
                     history=state.history,
-                    entropy_bound=sequence.options.entropy_bound,
+                    kept=state.kept,
+                    rule=_rule(sequence),
                     confidence_threshold=sequence.options.confidence_threshold,
                     stop=_stop(sequence, state),
                 )
@@ -206,13 +210,22 @@ class Graphs:
         return rows
 
 
-def _verdicts(graph: StepGraph, rows: list[int], choices: list[Choice | None]) -> list[Verdict]:
-    """Of each canvas; the device is asked only of those whose choice is not on the host."""
-    told = graph.verdicts() if None in choices else []
+def _verdicts(
+    graph: StepGraph, rows: list[int], choices: list[Choice | None], group: Rows[Sequence]
+) -> list[Verdict]:  # fmt: skip
+    """Of each canvas; the device is asked only of those whose choice is not on the host, and of what a rule holds."""
+    holding = any(_rule(sequence).sticky for sequence in group)
+    told = dict(enumerate(graph.verdicts())) if holding or None in choices else {}
     return [
         told[row]
         if choice is None
-        else Verdict(settled=False, by_text=False, finite=choice.is_finite, mean_entropy=float(choice.entropy.mean()))
+        else Verdict(
+            settled=False,
+            by_text=False,
+            finite=choice.is_finite,
+            mean_entropy=float(choice.entropy.mean()),
+            full=row in told and told[row].full,
+        )
         for row, choice in zip(rows, choices, strict=True)
     ]
 
@@ -225,6 +238,12 @@ def _stop(sequence: Sequence, state: CanvasState) -> TextStop:
         argmax=state.argmax,
         stood=state.stood,
     )
+
+
+def _rule(sequence: Sequence) -> Rule:
+    rule = rule_of(sequence.options)
+    assert rule is not None, "see `takes`"
+    return rule
 
 
 def _feed(graph: StepGraph, row: int, sequence: Sequence, state: CanvasState) -> None:

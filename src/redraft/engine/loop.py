@@ -18,6 +18,7 @@ from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_can
 from redraft.engine.causal import CausalLoop
 from redraft.engine.drafted import draft_canvas
 from redraft.engine.graphs import Graphs
+from redraft.engine.moves import moves
 from redraft.engine.prefill import encode_pending
 from redraft.engine.prefix import PrefixCache
 from redraft.engine.progress import advance, collapsed, count, take
@@ -30,7 +31,6 @@ from redraft.engine.verified import verify
 from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
-from redraft.sampler.accept import accept, renoise
 from redraft.sampler.schedule import temperature
 
 Emitted = tuple[Sequence, Draft | Commit]
@@ -190,7 +190,8 @@ class CanvasLoop:
         found = moved.graph.canvases
 
         def move(row: int) -> bool:
-            choice = moved.choices[row]
+            choice, verdict = moved.choices[row], moved.verdicts[row]
+            states[row].full = verdict.full
             if group[row].drafting is not None:
                 states[row].soft = moved.graph.soft[moved.rows[row]].clone()
             if choice is not None:
@@ -228,19 +229,18 @@ class CanvasLoop:
                     steer(self.model, hidden[row], stats, row, sequence, state, temperatures[row], source)
                 except (NothingLeftError, OptionError) as error:
                     sequence.fail_held(error)
-        bounds = torch.tensor([[sequence.options.entropy_bound] for sequence in group], device=device)
-        accepted = accept(stats.entropy, bounds)
-        fresh = torch.stack([state.noise[state.taken % NOISE_STEPS] for state in states])
-        canvas = renoise(accepted, stats.sample, fresh)
-        for row, state in enumerate(states):
-            if state.pinned is not None:
-                canvas[row] = torch.where(state.pinned >= 0, state.pinned, canvas[row])
+        moved, full = moves(group, states, stats, self.model.config.vocab_size)
+
+        def go_on(row: int) -> bool:
+            states[row].kept, states[row].full = moved.held[row], full[row]
+            return advance(group[row], states[row], stats, moved.tokens, row)
+
         return _Step(
             finite=torch.isfinite(stats.entropy).all(-1).tolist(),
             argmax=stats.argmax,
-            accepted=accepted,
+            accepted=moved.accepted,
             entropy=stats.entropy,
-            advance=lambda row: advance(group[row], states[row], stats, canvas, row),
+            advance=go_on,
         )
 
     def _soft(self, states: list[CanvasState]) -> Tensor | None:

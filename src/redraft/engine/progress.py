@@ -72,6 +72,7 @@ def count(sequence: Sequence, state: CanvasState, *, settled: bool, mean_entropy
         mean_entropy: nats; asked for only where a plateau is looked for.
     """
     options = sequence.options
+    settled = settled or state.full
     state.settled = settled
     state.step += 1
     state.taken += 1

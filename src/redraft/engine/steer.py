@@ -63,7 +63,7 @@ def steer(
     temperature: float,
     source: CanvasNoise,
 ) -> None:
-    """Writes one row's argmax, sample and entropy anew, in place.
+    """Writes one row's argmax, sample, entropy and log-probability anew, in place.
 
     The soft embedding stays the model's own, as in training, but at a barred position, where it would go on telling
     the canvas that the reply is over.
@@ -79,6 +79,7 @@ def steer(
         source: noise of this canvas.
     """
     argmax, sample, entropy = stats.argmax[row], stats.sample[row], stats.entropy[row]
+    best_log_prob = stats.best_log_prob[row]
     if sequence.constraint is not None:
         state.seen = hidden if sequence.fields is not None else None
         drawn = _constrained(model, hidden, stats.classes[row], sequence, state, temperature, source)
@@ -87,6 +88,7 @@ def steer(
         sample.copy_(drawn.sample)
         # The joint distribution can make a canvas look settled whose tokens the model would still move about.
         entropy.copy_(torch.maximum(drawn.local, drawn.entropy))
+        best_log_prob.copy_(drawn.best_log_prob)
     elif state.barred is not None:
         places = torch.nonzero(state.barred)[:, 0]
         logits = model.logits(hidden[None, places])[0]
@@ -97,11 +99,12 @@ def steer(
         argmax[places] = best
         sample[places] = inverse_cdf(log_probs.exp(), uniform) if temperature else best
         entropy[places] = entropy_of(log_probs) if temperature else 0.0
+        best_log_prob[places] = log_probs.amax(-1) if temperature else 0.0
         stats.soft_embedding[row, places] = model.soft_embedding(log_probs[None])[0].to(stats.soft_embedding.dtype)
     if state.pinned is not None:
         held = state.pinned >= 0
         argmax[held] = sample[held] = state.pinned[held]
-        entropy[held] = 0.0
+        entropy[held] = best_log_prob[held] = 0.0
 
 
 def _constrained(
@@ -170,3 +173,4 @@ def constrain(
         drawn = draw(scores, temperature, automaton, begun, end, used, uniform)
         if not sequence.narrow(drawn.argmax[known:].tolist()):
             return drawn
+        state.let_go()

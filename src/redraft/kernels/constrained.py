@@ -41,12 +41,14 @@ class CanvasDraw:
         sample: a draw from all of them.
         entropy: nats, of each position's marginal under the constraint.
         local: nats, of each position's own distribution over the tokens that any sequence could have there.
+        best_log_prob: nats, of `argmax`, in its position's marginal or own distribution: whichever is lower.
     """
 
     argmax: Int[Tensor, "L"]
     sample: Int[Tensor, "L"]
     entropy: Float[Tensor, "L"]
     local: Float[Tensor, "L"]
+    best_log_prob: Float[Tensor, "L"]
 
 
 def draw(
@@ -62,7 +64,7 @@ def draw(
 
     Args:
         scores: of every position, for the automaton's classes.
-        temperature: of the scores; 0 is the limit: the sample is the argmax, entropies are 0.
+        temperature: of the scores; 0 is the limit: the sample is the argmax, all nats are 0.
         automaton: the constraint.
         state: where it stands before the first position.
         end: [S] log weight of each state behind the last position that counts.
@@ -81,7 +83,7 @@ def draw(
     explicit = scores.explicit[:used].cpu().contiguous()
     form = _native if runs_natively("paths", explicit, kinds=(torch.float32,)) else _reference
     found = form(explicit, scores, temperature, automaton, state, end, uniform[:, :used].cpu().double().contiguous())
-    argmax, sample, entropy, local = found
+    argmax, sample, entropy, local, best_log_prob = found
     kind = torch.float64 if has_float64(device) else torch.float32
     filled = torch.full((L - used,), automaton.fill, dtype=torch.long)
     sure = entropy.new_zeros(L - used)
@@ -90,6 +92,7 @@ def draw(
         sample=torch.cat([sample, filled]).to(device),
         entropy=torch.cat([entropy, sure]).to(kind).to(device),
         local=torch.cat([local, sure]).to(kind).to(device),
+        best_log_prob=torch.cat([best_log_prob, sure]).to(kind).to(device),
     )
 
 
@@ -117,12 +120,12 @@ def _native(
     state: int,
     end: NDArray[np.float64],
     uniform: Float[Tensor, "2 L"],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(argmax, sample, entropy, local), each [L], in one call."""
+) -> tuple[Tensor, ...]:
+    """(argmax, sample, entropy, local, best_log_prob), each [L], in one call."""
     L, X = explicit.shape
     edges, parts, broad = automaton.edges, scores.parts, scores.broad
     argmax, sample = torch.empty(2, L, dtype=torch.long)
-    entropy, local, rest = torch.zeros(3, L, dtype=torch.float64)
+    entropy, local, best_log_prob, rest = torch.zeros(4, L, dtype=torch.float64)
     scale = torch.tensor([scores.scale], dtype=torch.float64)
     tokens = [torch.from_numpy(x) for x in (parts.kinds, parts.ids)]
     classes = [x[:L].contiguous() for x in (broad.best, broad.token, broad.log_mass, broad.level)]
@@ -132,12 +135,13 @@ def _native(
         "paths", "canvas_paths", explicit, L, X, scale, *tokens, len(parts.broad), torch.from_numpy(parts.broad),
         *classes, int(temperature != 0), automaton.num_classes, *table, automaton.num_states, *sets,
         len(edges.begins) - 1, torch.from_numpy(end), state, uniform, argmax, sample, rest, entropy, local,
+        best_log_prob,
     )  # fmt: skip
     if int(argmax[0]) < 0:
         raise NothingLeftError(_NOTHING)
     if temperature == 0:
-        return argmax, argmax, entropy, local
-    return argmax, _with_broad(sample, rest, scores), entropy, local
+        return argmax, argmax, entropy, local, best_log_prob
+    return argmax, _with_broad(sample, rest, scores), entropy, local, best_log_prob
 
 
 def _with_broad(sample: Int[Tensor, "L"], rest: Float[Tensor, "L"], scores: ClassScores) -> Int[Tensor, "L"]:
@@ -156,8 +160,8 @@ def _reference(
     state: int,
     end: NDArray[np.float64],
     uniform: Float[Tensor, "2 L"],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(argmax, sample, entropy, local), each [L], the definition."""
+) -> tuple[Tensor, ...]:
+    """(argmax, sample, entropy, local, best_log_prob), each [L], the definition."""
     edges, L = automaton.edges, len(explicit)
     rows = explicit.double() * scores.scale
     best = _best_of_classes(rows, scores)
@@ -166,14 +170,16 @@ def _reference(
         raise NothingLeftError(_NOTHING)
     argmax = _tokens(rows, scores, automaton, path, None)
     if temperature == 0:
-        return argmax, argmax, rows.new_zeros(L), rows.new_zeros(L)
+        return argmax, argmax, *rows.new_zeros(3, L)
     mass, level = _masses(rows, best, scores)
     weights = recursions.log_sum(mass[:, edges.member], edges.begins[:-1], np.diff(edges.begins))
     backward = recursions.backward(weights, edges, end)
     path = recursions.sampled_path(weights, edges, state, backward, uniform[0].numpy())
     sample = _tokens(rows, scores, automaton, path, uniform[1])
-    entropy, local = recursions.entropies(weights, edges, state, backward, mass, level)
-    return argmax, sample, torch.from_numpy(entropy), torch.from_numpy(local)
+    kinds = automaton.class_of[argmax.numpy()].astype(np.int64)
+    score = best[np.arange(L), kinds]
+    nats = recursions.marginals(weights, edges, state, backward, mass, level, kinds, score)
+    return argmax, sample, *(torch.from_numpy(values) for values in nats)
 
 
 def _best_of_classes(rows: Float[Tensor, "L X"], scores: ClassScores) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The head: hidden states in, five small results a position out; the vocabulary stays inside.
+"""The head: hidden states in, six small results a position out; the vocabulary stays inside.
 
 `head` picks the form: tiles of the vocabulary on a CPU (`head_tiles`), Triton on a GPU (`triton/head.py`), elsewhere
 the torch reference of this file, which works through tiles of rows so that no more than `MAX_TILE_BYTES` of logits
@@ -95,7 +95,7 @@ def head(
 ) -> HeadStats:
     """Statistics of softmax(softcap(hidden @ embedding.T) / temperature).
 
-    Temperature 0 means the limit: all mass on the argmax, entropy and log-probability 0.
+    Temperature 0 means the limit: all mass on the argmax, entropy and log-probabilities 0.
 
     With `parts`, the rows are one canvas, of one temperature, under an automaton whose classes' scores are wanted too.
     """
@@ -117,21 +117,22 @@ def head(
     greedy = temperature_N == 0
     positive = torch.where(greedy, 1.0, temperature_N)
     found = head_tiles(hidden_ND, embedding, cap=cap, temperature_N=positive, uniform_N=uniform_N, parts=parts)
-    sample, entropy, log_prob, dropped = found.sample, found.entropy, found.log_prob, found.dropped
-    soft = found.soft.to(hidden_ND.dtype)
+    sample, entropy, log_prob, best_log_prob = found.sample, found.entropy, found.log_prob, found.best_log_prob
+    soft, dropped = found.soft.to(hidden_ND.dtype), found.dropped
     if greedy.any():
         best = found.argmax
         rows = embedding.rows(best, soft.dtype) if isinstance(embedding, Int8Matrix) else embedding[best]
         sample = torch.where(greedy, best, sample)
         # No constant: what is not a number stays none.
         entropy = torch.where(greedy, 0.0 * entropy, entropy)
-        log_prob, dropped = (torch.where(greedy, 0.0, x) for x in (log_prob, dropped))
+        log_prob, best_log_prob, dropped = (torch.where(greedy, 0.0, x) for x in (log_prob, best_log_prob, dropped))
         soft = torch.where(greedy[:, None], rows, soft)
     return HeadStats(
         argmax=found.argmax,
         sample=sample,
         entropy=entropy,
         log_prob=log_prob,
+        best_log_prob=best_log_prob,
         soft_embedding=soft * embed_scale,
         dropped_mass=dropped,
         classes=() if found.classes is None else (found.classes,),
@@ -169,12 +170,13 @@ def head_reference(
         _tile(h, embedding_VD, cap, embed_scale, t, u)
         for h, t, u in zip(hidden_ND.split(rows), temperature_N.split(rows), uniform_N.split(rows), strict=True)
     ]
-    argmax, sample, entropy, log_prob, soft = (torch.cat(parts) for parts in zip(*tiles, strict=True))
+    argmax, sample, entropy, log_prob, best_log_prob, soft = (torch.cat(parts) for parts in zip(*tiles, strict=True))
     return HeadStats(
         argmax=argmax,
         sample=sample,
         entropy=entropy,
         log_prob=log_prob,
+        best_log_prob=best_log_prob,
         soft_embedding=soft,
         dropped_mass=torch.zeros_like(entropy),
     )
@@ -191,12 +193,12 @@ def _tile(
     probs = log_probs.exp()
     soft = (probs.to(embedding.dtype) @ embedding) * embed_scale
     sample = inverse_cdf(probs, uniform)
-    log_prob = log_probs.gather(-1, sample[:, None])[:, 0]
+    log_prob, best_log_prob = (log_probs.gather(-1, token[:, None])[:, 0] for token in (sample, argmax))
     entropy = entropy_of(log_probs)
     # A device is not asked, which would mean to wait for it.
     if logits.device.type != "cpu" or greedy.any():
         sample = torch.where(greedy, argmax, sample)
         entropy = torch.where(greedy, 0.0 * entropy, entropy)
-        log_prob = torch.where(greedy, 0.0, log_prob)
+        log_prob, best_log_prob = (torch.where(greedy, 0.0, x) for x in (log_prob, best_log_prob))
         soft = torch.where(greedy[:, None], embedding[argmax] * embed_scale, soft)
-    return argmax, sample, entropy, log_prob, soft
+    return argmax, sample, entropy, log_prob, best_log_prob, soft

@@ -26,6 +26,7 @@ class HeadStats:
         sample: the token that the position's uniform draw means.
         entropy: nats.
         log_prob: nats, of `sample`.
+        best_log_prob: nats, of `argmax`.
         soft_embedding: expected embedding, scaled; what self-conditioning consumes.
         dropped_mass: probability that is missing in `soft_embedding`; at most the mass bound.
         classes: of each canvas whose automaton was given, what its positions say of its classes.
@@ -35,6 +36,7 @@ class HeadStats:
     sample: Int[Tensor, "... L"]
     entropy: Float[Tensor, "... L"]
     log_prob: Float[Tensor, "... L"]
+    best_log_prob: Float[Tensor, "... L"]
     soft_embedding: Float[Tensor, "... L D"]
     dropped_mass: Float[Tensor, "... L"]
     classes: tuple[ClassScores | None, ...] = ()
@@ -47,6 +49,7 @@ class HeadStats:
             sample=torch.cat([part.sample for part in parts]),
             entropy=torch.cat([part.entropy for part in parts]),
             log_prob=torch.cat([part.log_prob for part in parts]),
+            best_log_prob=torch.cat([part.best_log_prob for part in parts]),
             soft_embedding=torch.cat([part.soft_embedding for part in parts]),
             dropped_mass=torch.cat([part.dropped_mass for part in parts]),
             classes=tuple(scores for part in parts for scores in part.classes),

@@ -44,6 +44,7 @@ class TileResults:
     sample: Int[Tensor, "N"]
     entropy: Float[Tensor, "N"]
     log_prob: Float[Tensor, "N"]
+    best_log_prob: Float[Tensor, "N"]
     soft: Float[Tensor, "N D"]
     dropped: Float[Tensor, "N"]
     classes: ClassScores | None = None
@@ -90,6 +91,7 @@ def head_tiles(
         sample=torch.cat([p.sample for p in passes]),
         entropy=torch.cat([p.entropy for p in passes]),
         log_prob=torch.cat([p.log_prob for p in passes]),
+        best_log_prob=torch.cat([p.best_log_prob for p in passes]),
         soft=torch.cat([p.soft for p in passes]),
         dropped=torch.cat([p.dropped for p in passes]),
     )
@@ -125,9 +127,10 @@ def _pass(
     return TileResults(
         argmax=state.argmax,
         sample=sample,
-        # Rounding may leave a sure row a hair below 0, and its sample's log-probability above.
+        # Rounding may leave a sure row a hair below 0, and its log-probabilities above.
         entropy=(log_mass - state.moment / state.mass).clamp_(min=0.0),
         log_prob=(logit - state.top - log_mass).clamp_(max=0.0),
+        best_log_prob=(-log_mass).clamp_(max=0.0),
         soft=soft.div_(state.mass[:, None]),
         dropped=dropped / state.mass,
         classes=None if watch is None else watch.result(product.scaled_by(cap, inverse)),

@@ -103,15 +103,18 @@ def sampled_path(
     return path
 
 
-def entropies(
+def marginals(
     weights: NDArray[np.float64],
     edges: Edges,
     state: int,
     backward: NDArray[np.float64],
     mass: NDArray[np.float64],
     level: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """([L] nats, of the marginals; [L] nats, of each position's own distribution over the tokens that are possible).
+    best: NDArray[np.int64],
+    score: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """([L] entropies in nats of the marginals; [L] of each position's own distribution over the tokens that are
+    possible; [L] nats of the token of class `best` that has this `score`, in whichever of the two makes less of it).
 
     A token's marginal is its own probability times a factor r that its whole class shares, so
     H = - sum over classes of P(class) (log r + the mean log p within it).
@@ -133,4 +136,6 @@ def entropies(
     total = np.logaddexp.reduce(own, axis=-1, keepdims=True)
     share = np.exp(own - total)
     local = total[:, 0] - np.where(share > 0, share * level[:, classes], 0.0).sum(-1)
-    return np.maximum(entropy, 0.0), np.maximum(local, 0.0)
+    of_best = factor[np.arange(len(best)), np.searchsorted(classes, best)]
+    log_prob = np.minimum(score + of_best, score - total[:, 0])
+    return np.maximum(entropy, 0.0), np.maximum(local, 0.0), np.minimum(log_prob, 0.0)

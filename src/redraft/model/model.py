@@ -269,6 +269,7 @@ class DiffusionGemma(nn.Module):
             sample=stats.sample.view(B, L),
             entropy=stats.entropy.view(B, L),
             log_prob=stats.log_prob.view(B, L),
+            best_log_prob=stats.best_log_prob.view(B, L),
             soft_embedding=stats.soft_embedding.view(B, L, D),
             dropped_mass=stats.dropped_mass.view(B, L),
             classes=stats.classes or (None,) * B,

@@ -15,9 +15,15 @@ def accept(entropy: Float[Tensor, "B L"], bound: float | Float[Tensor, "B 1"]) -
 
     Source: Ben-Hamu et al., arXiv 2505.24857; transformers `EntropyBoundSampler.accept_canvas`.
     """
+    return before(entropy)[0] <= bound
+
+
+def before(entropy: Float[Tensor, "B L"]) -> tuple[Float[Tensor, "B L"], Int[Tensor, "B L"]]:
+    """(the sum of the entropies that come before each position's in ascending order, how many of them are above 0)."""
     ascending, order = torch.sort(entropy, dim=-1, stable=True)
-    taken = ascending.cumsum(-1) - ascending <= bound
-    return torch.zeros_like(taken).scatter(-1, order, taken)
+    unsure = (ascending > 0).int()
+    nats, count = ascending.cumsum(-1) - ascending, unsure.cumsum(-1, dtype=torch.int32) - unsure
+    return torch.zeros_like(nats).scatter(-1, order, nats), torch.zeros_like(count).scatter(-1, order, count)
 
 
 def renoise(accepted: Bool[Tensor, "B L"], sample: Int[Tensor, "B L"], noise: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.triton.fallback import attempt, on_gpu
-from redraft.sampler.accept import accept, renoise
+from redraft.sampler.samplers import NUMBERS, Seen, move
 from redraft.sampler.stop import UNSEEN, new_history, remember, stable_and_confident
 from redraft.sampler.text_stop import NO_ID, done_by_text, same_text, text_places
 
-# B canvases, L positions, H remembered canvases, S steps of a block of noise, E ids that end a turn
+# B canvases, L positions, H remembered canvases, S steps of a block of noise, E ids that end a turn, R numbers of a
+# rule
 
 # One program of the Triton form holds a whole canvas.
 _MAX_LENGTH = 1024
@@ -30,17 +31,20 @@ class Found:
     Attributes:
         argmax, sample: token ids.
         entropy: nats.
+        best_log_prob: nats, of `argmax`.
     """
 
     argmax: Int[Tensor, "B L"]
     sample: Int[Tensor, "B L"]
     entropy: Float[Tensor, "B L"]
+    best_log_prob: Float[Tensor, "B L"]
 
     @classmethod
     def empty(cls, batch_size: int, length: int, device: torch.device) -> Found:
         """Of a step that is still to come."""
         argmax, sample = torch.zeros(2, batch_size, length, dtype=torch.long, device=device)
-        return cls(argmax=argmax, sample=sample, entropy=torch.zeros(batch_size, length, device=device))
+        entropy, best_log_prob = torch.zeros(2, batch_size, length, device=device)
+        return cls(argmax=argmax, sample=sample, entropy=entropy, best_log_prob=best_log_prob)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +72,21 @@ class Canvases:
     Attributes:
         tokens: the canvas.
         history: canvases that were the likeliest, the newest last.
+        held: positions that keep their tokens.
         argmax, entropy, accepted: of the last step.
         temperatures, uniforms, noise: of the steps of a block.
         place: the step of the block that comes next.
-        bound: nats that are accepted at once.
+        rules: what is accepted, as `move` reads it.
         confidence: nats below which a canvas may stop.
         ends: ids that end the turn, `NO_ID` where there are no more.
         settled_nats, settled_steps: see `done_by_text`.
         stood: steps since the text changed.
         verdict: of the last step: whether the canvas is settled, by the reference's rule (2) or by its text alone (1);
-            whether its entropies are finite, and their mean.
+            whether its entropies are finite, their mean, and whether a sampler holds all positions.
     """
 
     tokens: Int[Tensor, "B L"]
+    held: Bool[Tensor, "B L"]
     history: Int[Tensor, "H B L"]
     argmax: Int[Tensor, "B L"]
     entropy: Float[Tensor, "B L"]
@@ -89,13 +95,13 @@ class Canvases:
     uniforms: Float[Tensor, "S B L"]
     noise: Int[Tensor, "S B L"]
     place: Int[Tensor, "B"]
-    bound: Float[Tensor, "B 1"]
+    rules: Float[Tensor, "R B"]
     confidence: Float[Tensor, "B"]
     ends: Int[Tensor, "B E"]
     settled_nats: Float[Tensor, "B"]
     settled_steps: Int[Tensor, "B"]
     stood: Int[Tensor, "B"]
-    verdict: Float[Tensor, "3 B"]
+    verdict: Float[Tensor, "4 B"]
 
     @classmethod
     def empty(cls, batch_size: int, length: int, threshold: int, steps: int, device: torch.device) -> Canvases:
@@ -106,14 +112,15 @@ class Canvases:
             return torch.zeros(shape, dtype=dtype, device=device)
 
         return cls(
-            tokens=zeros(B, L, dtype=torch.long), history=new_history(threshold, B, L, device),
+            tokens=zeros(B, L, dtype=torch.long), held=zeros(B, L, dtype=torch.bool),
+            history=new_history(threshold, B, L, device),
             argmax=torch.full((B, L), UNSEEN, device=device), entropy=zeros(B, L),
             accepted=zeros(B, L, dtype=torch.bool),
             temperatures=torch.ones(S, B, device=device), uniforms=zeros(S, B, L),
             noise=zeros(S, B, L, dtype=torch.long), place=zeros(B, dtype=torch.long),
-            bound=zeros(B, 1), confidence=zeros(B), ends=torch.full((B, MOST_ENDS), NO_ID, device=device),
+            rules=zeros(NUMBERS, B), confidence=zeros(B), ends=torch.full((B, MOST_ENDS), NO_ID, device=device),
             settled_nats=zeros(B), settled_steps=zeros(B, dtype=torch.long), stood=zeros(B, dtype=torch.long),
-            verdict=zeros(3, B),
+            verdict=zeros(4, B),
         )  # fmt: skip
 
     def place_stop(self, row: int, stop: TextStop) -> None:
@@ -149,17 +156,23 @@ class Canvases:
             from redraft.kernels.triton.advance import advance_triton
 
             advance_triton(
-                stats.entropy, stats.argmax, stats.sample, self.noise, self.bound, self.confidence, self.ends,
-                self.settled_nats, self.settled_steps, history=self.history, tokens=self.tokens,
-                kept_argmax=self.argmax, kept_entropy=self.entropy, accepted=self.accepted, stood=self.stood,
-                verdict=self.verdict, place=self.place,
+                stats.entropy, stats.best_log_prob, stats.argmax, stats.sample, self.noise, self.rules, self.confidence,
+                self.ends, self.settled_nats, self.settled_steps, history=self.history, tokens=self.tokens,
+                held=self.held, kept_argmax=self.argmax, kept_entropy=self.entropy, accepted=self.accepted,
+                stood=self.stood, verdict=self.verdict, place=self.place,
             )  # fmt: skip
 
         attempt("advance", fast, lambda: self._advance(stats))
 
     def _advance(self, stats: HeadStats | Found) -> None:
-        accepted = accept(stats.entropy, self.bound)
         fresh = self.noise[self.place, torch.arange(len(self.place), device=self.place.device)]
+        moved = move(
+            self.rules,
+            Seen(
+                tokens=self.tokens, argmax=stats.argmax, sample=stats.sample, entropy=stats.entropy,
+                best_log_prob=stats.best_log_prob, fresh=fresh, held=self.held,
+            ),
+        )  # fmt: skip
         settled = stable_and_confident(self.history, stats.argmax, stats.entropy, self.confidence)
         finite = torch.isfinite(stats.entropy).all(-1)
         same = same_text(self.argmax, stats.argmax, self.ends)
@@ -172,10 +185,12 @@ class Canvases:
             settled_steps=self.settled_steps,
         )
         rule = torch.where(settled, 2.0, by_text.float())
-        self.verdict.copy_(torch.stack([rule, finite.float(), stats.entropy.mean(-1)]))
+        full = moved.held.all(-1)
+        self.verdict.copy_(torch.stack([rule, finite.float(), stats.entropy.mean(-1), full.float()]))
         self.history.copy_(remember(self.history, stats.argmax))
-        self.tokens.copy_(renoise(accepted, stats.sample, fresh))
+        self.tokens.copy_(moved.tokens)
+        self.held.copy_(moved.held)
         self.argmax.copy_(stats.argmax)
         self.entropy.copy_(stats.entropy)
-        self.accepted.copy_(accepted)
+        self.accepted.copy_(moved.accepted)
         self.place.copy_((self.place + 1) % len(self.noise))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from redraft.core.changes import SamplerName
 from redraft.core.errors import PromptError
 from redraft.core.options import EXACT_BITS
 from redraft.text.messages import check_values
@@ -63,7 +64,10 @@ class Diffusion(Body):
     steps: Annotated[int | None, Field(ge=1, le=1000)] = None
     t_max: float | None = None
     t_min: float | None = None
+    sampler: SamplerName | None = None
     entropy_bound: float | None = None
+    threshold: Share | None = None
+    floor: Annotated[int | None, Field(ge=0, le=2**20)] = None
     stability_threshold: Annotated[int | None, Field(ge=0, le=100)] = None
     confidence_threshold: float | None = None
     redraft: Annotated[int | None, Field(ge=0, le=16)] = None

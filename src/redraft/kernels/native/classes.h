@@ -77,6 +77,7 @@ struct Classes {
 struct Picked {
   int64_t token;  // -1 - g where the draw means a token of broad class g
   double rest;    // what is left of the draw then, in [0, 1)
+  int64_t kind;   // class of the best token; -1 of one that was drawn
 };
 
 // Chooses tokens, by scratch of its own.
@@ -103,15 +104,15 @@ struct Picker {
  private:
   Picked best_of(int64_t i, double top) const {
     const float* const row = from.score + i * from.X;
-    int64_t best = -1;
+    int64_t best = -1, of = -1;
     for (int64_t x = 0; x < from.X && best < 0; ++x)
-      if (row[x] * from.scale == top && bias[from.kind[x]] == 0.0) best = from.id[x];
+      if (row[x] * from.scale == top && bias[from.kind[x]] == 0.0) best = from.id[x], of = from.kind[x];
     for (int64_t g = 0; g < from.G; ++g)
       if (bias[from.broad[g]] == 0.0 && from.best[i * from.G + g] == top) {
         const int64_t token = from.token[i * from.G + g];
-        if (best < 0 || token < best) best = token;
+        if (best < 0 || token < best) best = token, of = from.broad[g];
       }
-    return {best, 0.0};
+    return {best, 0.0, of};
   }
 
   Picked drawn(int64_t i, double top, double uniform) {
@@ -140,13 +141,13 @@ struct Picker {
       last = x, sum += weight[x];
       if (sum > threshold) break;
     }
-    if (last >= 0) return {from.id[last], 0.0};
+    if (last >= 0) return {from.id[last], 0.0, -1};
     Picked found = best_of(i, top);
     sum = explicit_mass;
     for (int64_t g = 0; g < from.G; ++g) {
       if (!(broad_share[g] > 0.0)) continue;
       // Where rounding leaves something behind the last class, that is it.
-      found = {-1 - g, std::min((threshold - sum) / broad_share[g], 1.0 - 0x1p-53)};
+      found = {-1 - g, std::min((threshold - sum) / broad_share[g], 1.0 - 0x1p-53), -1};
       sum += broad_share[g];
       if (sum > threshold) break;
     }

@@ -172,7 +172,8 @@ class Marginals {
     forward.see(state, 0), forward.add(state, 1.0, 0), forward.finish();
   }
 
-  void move(int64_t i, double* entropy, double* local) {
+  // `best` is the class of the likeliest sequence's token.
+  void move(int64_t i, int64_t best, double* entropy, double* local, double* best_log_prob) {
     edges(i);
     found.clear();
     if (sets.spread[i] < 400) {
@@ -180,7 +181,7 @@ class Marginals {
     } else {
       classes_apart();
     }
-    entropies(i, entropy, local);
+    entropies(i, best, entropy, local, best_log_prob);
     for (const int64_t c : found) factor[c] = 0.0, possible[c] = 0;
     std::swap(forward, next);
   }
@@ -241,7 +242,7 @@ class Marginals {
 
   // A token's marginal is its own share times a factor r that its whole class has in common, so
   // H = - sum over classes of P(class) (log r + the mean log share within it).
-  void entropies(int64_t i, double* entropy, double* local) const {
+  void entropies(int64_t i, int64_t best, double* entropy, double* local, double* best_log_prob) const {
     const double *const m = classes.m.data() + i * classes.C, *const level = classes.level.data() + i * classes.C;
     const int64_t* const e = classes.e.data() + i * classes.C;
     int64_t top = NOTHING;
@@ -259,7 +260,12 @@ class Marginals {
       all += share, mean += share * level[c];
     }
     *entropy = std::max(total, 0.0);
-    *local = std::max(log_of(all, top) - mean / all, 0.0);
+    const double log_all = log_of(all, top);
+    *local = std::max(log_all - mean / all, 0.0);
+    // The best token of its class: what is best in a whole set is that in its own class as well.
+    const double score = classes.best[i * classes.C + best];
+    const double log_factor = log_of(factor[best] / all_m, factor_e[best] - all_e);
+    *best_log_prob = std::min({score + log_factor, score - log_all, 0.0});
   }
 
   const Automaton& a;
@@ -285,14 +291,14 @@ extern "C" {
 // end         [S] log weight of each state behind the last position
 // state       before the first position
 // uniform     [2, L] draws in [0, 1): of the edge, and of the token on it
-// argmax, sample [L], entropy, local [L] in nats: out; see `CanvasDraw`. The first of `argmax` is -1 where no sequence
-//             leads to an end. -1 - g in `sample` is a token of broad class g, by the draw in `rest` [L].
+// argmax, sample [L], entropy, local, best_log_prob [L] in nats: out; see `CanvasDraw`. The first of `argmax` is -1 where
+//             no sequence leads to an end. -1 - g in `sample` is a token of broad class g, by the draw in `rest` [L].
 void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale, const int32_t* kind, Index id,
                   int64_t G, Index broad, const double* broad_best, Index broad_token, const double* broad_mass,
                   const double* broad_level, int64_t sums, int64_t C, Index offsets, Index target, Index kinds,
                   int64_t S, Index set_begin, Index member, int64_t K, const double* end, int64_t state,
                   const double* uniform, int64_t* argmax, int64_t* sample, double* rest, double* entropy,
-                  double* local, int64_t threads) {
+                  double* local, double* best_log_prob, int64_t threads) {
   const Automaton a{C, S, K, offsets, target, kinds, set_begin, member};
   const Scores from{score, X, *scale, kind, id, G, broad, broad_best, broad_token, broad_mass, broad_level};
   Classes classes(L, C, sums);
@@ -305,11 +311,15 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
 
   Picker picker(a, from, classes);
   std::vector<std::vector<int64_t>> alive;
+  std::vector<int64_t> best_kind(L);
   argmax[0] = -1;
   {
     Best best(a, classes, end, L, state);
     if (!best.any) return;
-    for (int64_t i = 0; i < L; ++i) argmax[i] = picker.pick(i, best.sets[i], nullptr).token;
+    for (int64_t i = 0; i < L; ++i) {
+      const Picked found = picker.pick(i, best.sets[i], nullptr);
+      argmax[i] = found.token, best_kind[i] = found.kind;
+    }
     alive = std::move(best.alive);
   }
   if (!sums) return;
@@ -343,6 +353,6 @@ void canvas_paths(const float* score, int64_t L, int64_t X, const double* scale,
   }
 
   Marginals marginals(a, classes, sets, backward, state);
-  for (int64_t i = 0; i < L; ++i) marginals.move(i, entropy + i, local + i);
+  for (int64_t i = 0; i < L; ++i) marginals.move(i, best_kind[i], entropy + i, local + i, best_log_prob + i);
 }
 }

@@ -175,11 +175,11 @@ def _pass(
     )  # fmt: skip
 
     argmax, sample = (torch.empty(N, dtype=torch.long, device=device) for _ in range(2))
-    entropy, log_prob, top, mass = (hidden.new_empty(N, dtype=torch.float32) for _ in range(4))
+    entropy, log_prob, best_log_prob, top, mass = (hidden.new_empty(N, dtype=torch.float32) for _ in range(5))
     launch(
         finish_kernel, (N,),
-        logits, temperature, uniform, tops, masses, moments, bests, argmax, sample, entropy, log_prob, top, mass,
-        V, J, cap, COLUMNS=config.columns, TILES=power_of_two(J),
+        logits, temperature, uniform, tops, masses, moments, bests, argmax, sample, entropy, log_prob,
+        best_log_prob, top, mass, V, J, cap, COLUMNS=config.columns, TILES=power_of_two(J),
     )  # fmt: skip
 
     lists = _Lists.empty(N, config, hidden.dtype, device)
@@ -206,6 +206,7 @@ def _pass(
         sample=sample,
         entropy=entropy,
         log_prob=log_prob,
+        best_log_prob=best_log_prob,
         soft_embedding=soft,
         dropped_mass=dropped,
     )

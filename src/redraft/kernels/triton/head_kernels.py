@@ -93,8 +93,8 @@ def logits_kernel(
 
 @triton.jit
 def finish_kernel(
-    logits, temperature, uniform, tops, masses, moments, bests, argmaxes, samples, entropies, log_probs, row_tops,
-    row_masses, V, J, cap, COLUMNS: tl.constexpr, TILES: tl.constexpr,
+    logits, temperature, uniform, tops, masses, moments, bests, argmaxes, samples, entropies, log_probs,
+    best_log_probs, row_tops, row_masses, V, J, cap, COLUMNS: tl.constexpr, TILES: tl.constexpr,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Results of one row. The draw goes through the tiles' masses in vocabulary order, then through one tile."""
     after_the_last()
@@ -128,14 +128,17 @@ def finish_kernel(
     # Where a row is not finite, the search means nothing, but an id it must be.
     sample = tl.minimum(sample, V - 1)
     log_prob = tl.sum(tl.where(v == sample, scaled, 0.0), axis=0) - tl.log(mass)
+    best_log_prob = -tl.log(mass)
     entropy = tl.log(mass) - moment / mass
     # Rounding may leave a sure row a hair below 0. Not a maximum, which would make a 0 of what is not a number.
     entropy = tl.where(entropy < 0, 0.0, entropy)
     log_prob = tl.where(log_prob > 0, 0.0, log_prob)
+    best_log_prob = tl.where(best_log_prob > 0, 0.0, best_log_prob)
     tl.store(argmaxes + n, argmax)
     tl.store(samples + n, tl.where(degree == 0, argmax, sample))
     tl.store(entropies + n, tl.where(degree == 0, 0.0 * entropy, entropy))
     tl.store(log_probs + n, tl.where(degree == 0, 0.0, log_prob))
+    tl.store(best_log_probs + n, tl.where(degree == 0, 0.0, best_log_prob))
     tl.store(row_tops + n, top)
     tl.store(row_masses + n, mass)
 
