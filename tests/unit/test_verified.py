@@ -23,15 +23,16 @@ def mini():
     return redraft.load("mini", dtype="float32", threads=1)
 
 
+@pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("length", [1, 13, 40])
 @pytest.mark.parametrize("budget", [1, CANVAS - 1, 3 * CANVAS + 2])
-def test_greedy_is_the_causal_modes_greedy(engine, length, budget):
+def test_greedy_is_the_causal_modes_greedy(engine, length, budget, steps):
     prompt = [(11 * i + length) % 190 + 3 for i in range(length)]
     options = {"temperature": 0.0, "max_new_tokens": budget}
-    verified = engine.generate(prompt, mode="verified", seed=1, max_denoising_steps=4, **options)
+    verified = engine.generate(prompt, mode="verified", seed=1, max_denoising_steps=steps, **options)
     assert verified.token_ids == engine.generate(prompt, mode="autoregressive", **options).token_ids
     assert verified.finish_reason == "length"
-    assert verified.stats.canvases >= -(-budget // CANVAS)
+    assert -(-budget // CANVAS) <= verified.stats.canvases <= budget
 
 
 def test_minis_greedy_replies(mini):
@@ -53,7 +54,7 @@ def test_minis_greedy_replies(mini):
     assert kept > 20, "most of what mini drafts is what it would have written"
 
 
-@pytest.mark.parametrize("draws", [140, pytest.param(700, marks=pytest.mark.full)])
+@pytest.mark.parametrize("draws", [140, pytest.param(5000, marks=pytest.mark.full)])
 def test_samples_have_the_causal_modes_distribution(tmp_path, draws):
     """Chi-square over all pairs of a tiny vocabulary, with the 99.99% bound of the normal approximation."""
     engine = redraft.load(write_checkpoint(tmp_path, vocab_size=TINY, eos_token_id=None), dtype="float32", threads=1)
@@ -68,10 +69,8 @@ def test_samples_have_the_causal_modes_distribution(tmp_path, draws):
     counts = torch.zeros(TINY, TINY, dtype=torch.float64)
     kept = 0
     for seed in range(draws):
-        got = engine.generate(
-            prompt, mode="verified", temperature=temperature, seed=seed, max_new_tokens=2, max_denoising_steps=2
-        )
-        counts[got.token_ids] += 1
+        got = engine.generate(prompt, mode="verified", temperature=temperature, seed=seed, max_new_tokens=3)
+        counts[got.token_ids[:2]] += 1
         kept += got.stats.verified_tokens
     common = expected >= draws / 90
     statistic = float(((counts - expected) ** 2 / expected)[common].sum())

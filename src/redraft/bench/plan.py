@@ -24,6 +24,8 @@ from redraft.placement.device import auto_dtype
 
 # Denoising steps of a canvas: what clean text takes on average, a cap in use, half of the default's cap, and that cap.
 STEPS = (12, 16, 24, 48)
+# Tokens of a draft that are kept, where every draft is verified: mini keeps 8 (docs/log.md), others are to be measured.
+KEPT = (4, 8, 16)
 # Of 128 experts, those that the rows of a canvas of clean text choose in a layer. Source: DiffusionGemma's report.
 TYPICAL_SHARE_TOUCHED = 84 / 128
 # Cached positions that are planned for where nobody says.
@@ -219,6 +221,8 @@ _SPEEDS = (
     "stream_s",
     "tokens_per_second",
     "autoregressive_tokens_per_second",
+    "verified_tokens_per_second",
+    "forwards_per_token",
 )
 
 
@@ -236,13 +240,23 @@ def _speeds(request: Request, device: Device, form: Form, share: float) -> dict[
     typical = _speed(request, device, form, share, positions=canvas, touched=few)
     # The last canvas of a reply is never committed; this counts one for each all the same.
     commit = _speed(request, device, form, share, positions=canvas, causal=True, headless=True)
-    if step is None or typical is None or commit is None:
+    check = _speed(request, device, form, share, positions=canvas, causal=True)
+    if step is None or typical is None or commit is None or check is None:
         return found
     return found | {
         "step_floor_s": step.seconds,
         "step_floor_typical_s": typical.seconds,
         "step_parts": step.parts_s,
         "stream_s": step.stream_s,
+        # A draft of one step and the forward that verifies it; it brings what is kept, and the token behind that.
+        "verified_tokens_per_second": {
+            str(kept): batch * (kept + 1) / (step.seconds + check.seconds) for kept in KEPT if kept < canvas
+        },
+        "forwards_per_token": {
+            "diffusion": {str(steps): steps / canvas for steps in STEPS},
+            "autoregressive": 1.0,
+            "verified": {str(kept): 2 / (kept + 1) for kept in KEPT if kept < canvas},
+        },
         "tokens_per_second": {str(steps): batch * canvas / (steps * step.seconds + commit.seconds) for steps in STEPS},
     }
 

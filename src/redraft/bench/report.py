@@ -118,6 +118,7 @@ def _subject(measured: Measured, floors: dict[str, float], parts: dict[str, list
         "extra_memory_bytes": int(measured.median("extra_memory_bytes")),
         "commit_s": measured.commit_s,
         "autoregressive_token_s": measured.token_s,
+        "modes": measured.modes,
         "parts_s": measured.parts,
         "roofline": _roofline(measured.parts or {}, parts[kind_of(spec)]),
     }
@@ -178,6 +179,12 @@ def told_lines(report: dict[str, Any]) -> list[str]:
         parts = sorted((row["parts_s"] or {}).items(), key=lambda part: -part[1])
         if shown := ", ".join(f"{name} {1e3 * seconds:.0f}" for name, seconds in parts if seconds >= 1e-3):
             lines.append(f"{row['name']}, ms of a step: {shown}")
+        if modes := row["modes"]:
+            told = "; ".join(
+                f"{mode} {found['forwards']} forwards for {found['tokens']} tokens, {found['tokens_per_second']:.0f}/s"
+                for mode, found in modes.items()
+            )
+            lines.append(f"{row['name']}, a greedy reply: {told}")
     return lines
 
 

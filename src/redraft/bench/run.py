@@ -54,6 +54,7 @@ class Measured:
     parts: dict[str, float] | None = None
     commit_s: float | None = None
     token_s: float | None = None
+    modes: dict[str, dict[str, float]] | None = None
     load_s: float | None = None
     failed: str | None = None
 
@@ -145,6 +146,7 @@ def measure(
                 if with_parts:
                     measured.parts = result.parts
                     measured.commit_s, measured.token_s = result.commit_s, result.token_s
+                    measured.modes = result.modes
                 elif not warming:
                     measured.results.append(result)
     return found

@@ -91,6 +91,8 @@ class Result:
         extra_memory_bytes: how far that is above what the process held before.
         parts: seconds a step by part of the model, if asked for.
         commit_s, token_s: with them, of redraft: encoding a canvas, and a token of the causal mode.
+        modes: with them, of redraft where a model stops by itself: a greedy reply's forwards and tokens a second, by
+            mode.
     """
 
     total_s: float
@@ -103,6 +105,7 @@ class Result:
     parts: dict[str, float] | None = None
     commit_s: float | None = None
     token_s: float | None = None
+    modes: dict[str, dict[str, float]] | None = None
 
 
 class Subject(Protocol):
@@ -146,7 +149,23 @@ class Redraft:
             parts=timer.seconds_per_step(stats.denoising_steps, stats.denoise_s) if work.parts else None,
             commit_s=self._commit_s(work) if work.parts else None,
             token_s=self._token_s(work) if work.parts else None,
+            modes=self._modes(work) if work.parts and work.steps is None else None,
         )
+
+    def _modes(self, work: Work) -> dict[str, dict[str, float]]:
+        """A reply in each mode. The encode of its prompt is no forward that writes, though it takes time."""
+        found = {}
+        for mode in ("diffusion", "autoregressive", "verified"):
+            stats = self.engine.generate(
+                list(work.prompt), mode=mode, temperature=0.0, seed=work.seed, max_new_tokens=work.max_new_tokens
+            ).stats
+            forwards = stats.denoising_steps + max(0, stats.encode_passes - 1)
+            found[mode] = {
+                "forwards": forwards,
+                "tokens": stats.generated_tokens,
+                "tokens_per_second": stats.tokens_per_second,
+            }
+        return found
 
     def _commit_s(self, work: Work) -> float:
         model = self.engine.model

@@ -29,7 +29,8 @@ class GenerationOptions:
 
     Attributes:
         max_new_tokens: exact upper bound of generated tokens; the last canvas is cut.
-        max_denoising_steps: N, the most denoising steps of one canvas; also the length of the schedule.
+        max_denoising_steps: N, the most denoising steps of one canvas; also the length of the schedule. A draft that is
+            verified takes 1 where nobody says otherwise.
         t_max: temperature of the schedule's start. `t_max = t_min = 0` is the limit: argmax everywhere.
         t_min: temperature that the schedule approaches at its end.
         sampler: which tokens the next step keeps: "entropy-bound" chooses them anew each time, "confidence" keeps them
@@ -46,7 +47,7 @@ class GenerationOptions:
             schedule one is enough. 0 for never.
         seed: same seed, same text; None draws a fresh one, which the result reports.
         mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
-            drafts by canvases and keeps what the causal mode would have written.
+            drafts by canvases and writes what the causal mode writes, token for token, in fewer forwards.
         temperature: scales t_max and t_min; 0 is greedy, and scales nothing where a sampler needs probabilities. None
             leaves the schedule as it is. In the other modes it is the causal mode's temperature itself, and None is 1.
         top_p: nucleus bound of the causal mode.

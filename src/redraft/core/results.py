@@ -103,7 +103,7 @@ class GenerationStats:
             others, as it saw the canvas at its last step. In the other modes 0.
         drafted_tokens: tokens that "verified" had before the causal mode; those kept are `verified_tokens`.
         tokens_per_forward: generated tokens / denoising steps, the reference's definition; / encode passes in the
-            causal mode, which has no denoising steps.
+            causal mode, which has no denoising steps; / both in "verified", where a draft takes both.
         time_to_first_canvas_s: from the start to the first committed canvas, or token in the causal mode.
         encode_s: time in `encode`.
         denoise_s: time in denoising steps, sampler included.
@@ -131,6 +131,12 @@ class GenerationStats:
     disagreements: int = 0
     drafted_tokens: int = 0
     verified_tokens: int = 0
+
+    @property
+    def kept_per_draft(self) -> float:
+        """In "verified", drafted tokens that were kept / canvases. Each draft brings one token more: that which the
+        causal mode puts behind them."""
+        return self.verified_tokens / max(1, self.canvases)
 
     def __str__(self) -> str:
         """In one line: canvases, steps, tokens per forward, speed, time to the first canvas."""

@@ -80,8 +80,9 @@ class Admission:
         room = self.max_context - len(ids)
         if room < length:
             raise ContextLengthError(len(ids), self.max_context)
-        # Canvases are whole in the cache, so the last of them must fit as one.
-        budget = min(resolved.max_new_tokens, room // length * length)
+        # Canvases are whole in the cache, so the last of them must fit as one; drafts are as short as what is left.
+        whole = 1 if resolved.mode == "verified" else length
+        budget = min(resolved.max_new_tokens, room // whole * whole)
         seed = secrets.randbits(EXACT_BITS) if resolved.seed is None else resolved.seed
         resolved = resolved.with_changes(seed=seed)
         formatted = held_to is not None or resolved.response_format is not None
@@ -99,6 +100,7 @@ class Admission:
             reply=self._reply(resolved, budget, thinking, formatted=formatted, bare_calls=constraint is None),
             budget=budget,
             canvas_length=length,
+            positions=self.max_context,
             constraint=constraint,
             constraint_state=0 if constraint is None else constraint.automaton.start,
             strict=formatted or resolved.tool_choice not in ("auto", "none"),
@@ -123,7 +125,11 @@ class Admission:
             changes = {**options.given, **changes}
         if not self.model.config.has_canvas:
             _refuse_canvas(self.defaults.options, changes)
-        return self.defaults.options.with_changes(**changes)
+        resolved = self.defaults.options.with_changes(**changes)
+        if resolved.mode == "verified" and "max_denoising_steps" not in changes:
+            # What a second step adds to a draft, the next draft adds too, and that one is verified.
+            resolved = resolved.with_changes(max_denoising_steps=1)
+        return resolved
 
     def _reply(
         self, options: GenerationOptions, budget: int, thinking: bool, *, formatted: bool, bare_calls: bool
@@ -163,7 +169,7 @@ class Admission:
         free = options.response_format is None and options.tool_choice in ("auto", "none")
         if not free or told is None or (options.tools is known and options.tool_choice == "auto"):
             return [own]
-        if declared and options.mode == "autoregressive":
+        if declared and options.mode != "diffusion":
             # There a call's name is known only when the call has begun.
             return [own]
         # What calls a model knows by heart, it would spell in pieces where it may not make them whole.

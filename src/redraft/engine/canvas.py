@@ -11,6 +11,7 @@ from redraft.sampler import noise
 from redraft.sampler.held_stop import HeldStep, Standstill
 from redraft.sampler.noise import Stream
 from redraft.sampler.stop import new_history
+from redraft.text.constraint import Constraint
 
 NOISE_STEPS = 16
 
@@ -50,6 +51,8 @@ class CanvasState:
         settled: whether it stopped because it was stable and confident, or because the model will not come round to the
             constraint.
         pinned: [L] token ids that never change, -1 elsewhere; None where nothing is held.
+        known: positions at its beginning whose tokens are committed already.
+        constraint: what its reply was held to before this draft narrowed it, in the verified mode.
         kept: [L] positions that keep their tokens, those that are pinned and those that the sampler holds; None where
             there are none.
         full: whether the sampler holds all of them, which ends the canvas.
@@ -81,6 +84,8 @@ class CanvasState:
     drawn: int = 0
     settled: bool = False
     pinned: Tensor | None = None
+    known: int = 0
+    constraint: Constraint | None = None
     kept: Tensor | None = None
     full: bool = False
     barred: Tensor | None = None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from redraft.core.errors import OptionError
 from redraft.core.events import Commit, Draft
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_canvas
 from redraft.engine.causal import CausalLoop
+from redraft.engine.drafted import draft_canvas
 from redraft.engine.graphs import Graphs
 from redraft.engine.moves import moves
 from redraft.engine.prefill import encode_pending
@@ -33,6 +35,7 @@ from redraft.sampler.schedule import temperature
 
 Emitted = tuple[Sequence, Draft | Commit]
 UnderWay = Sequence | ReadList
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +123,15 @@ class CanvasLoop:
             if hidden is None:
                 return
             sequence.last_hidden = hidden
+        if sequence.options.mode == "verified":
+            number = sequence.costs.canvases
+            sequence.canvas = self._held(
+                sequence,
+                lambda: draft_canvas(
+                    self.model, sequence, lambda length: self._noise(sequence, number, length), shorter=self.exact
+                ),
+            )
+            return
         sequence.canvas = new_canvas(
             self._noise(sequence, sequence.costs.canvases, sequence.canvas_length),
             sequence.options.stability_threshold,
@@ -160,8 +172,13 @@ class CanvasLoop:
     def _settled(self, sequence: Sequence, state: CanvasState) -> Commit | None:
         if sequence.options.mode != "verified":
             return self.settle(sequence, state)
+        encode = None if self.graphs is None else self.graphs.encode
+        return self._held(sequence, lambda: verify(self.model, sequence, state, encode))
+
+    def _held(self, sequence: Sequence, make: Callable[[], T | None]) -> T | None:
+        """What is made of a reply; None where it cannot keep what it is held to, and has failed."""
         try:
-            return verify(self.model, sequence, state)
+            return make()
         except (NothingLeftError, OptionError) as error:
             sequence.fail_held(error)
             return None
@@ -175,6 +192,8 @@ class CanvasLoop:
         def move(row: int) -> bool:
             choice, verdict = moved.choices[row], moved.verdicts[row]
             states[row].full = verdict.full
+            if group[row].drafting is not None:
+                states[row].soft = moved.graph.soft[moved.rows[row]].clone()
             if choice is not None:
                 return take(group[row], states[row], choice.argmax, choice.entropy)
             # The graph's next step writes over its own.
@@ -242,8 +261,8 @@ def _draft(state: CanvasState, step: _Step, row: int, degree: float) -> Draft:
     return Draft(
         canvas=state.number,
         step=state.steps - 1,
-        token_ids=tuple(step.argmax[row].tolist()),
-        accepted=tuple(step.accepted[row].tolist()),
-        entropy_nats=tuple(step.entropy[row].tolist()),
+        token_ids=tuple(step.argmax[row][state.known :].tolist()),
+        accepted=tuple(step.accepted[row][state.known :].tolist()),
+        entropy_nats=tuple(step.entropy[row][state.known :].tolist()),
         temperature=degree,
     )

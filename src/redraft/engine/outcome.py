@@ -25,7 +25,7 @@ def outcome(sequence: Sequence, tokenizer: Tokenizer | None) -> Generation:
         token_ids=tuple(reply.token_ids),
         finish_reason=finish,
         seed=options.seed,
-        stats=sequence.costs.finish(len(sequence.prompt), len(reply.token_ids)),
+        stats=sequence.costs.finish(len(sequence.prompt), len(reply.token_ids), verified=options.mode == "verified"),
         error=sequence.failed,
         raw=reply.text,
         logprobs=tuple(sequence.logprobs[: len(reply.token_ids)]) if options.logprobs else None,

@@ -11,6 +11,7 @@ from redraft.core.automaton import DEAD
 from redraft.core.options import GenerationOptions
 from redraft.core.results import GenerationStats
 from redraft.engine.canvas import CanvasState
+from redraft.engine.drafting import Drafting
 from redraft.engine.fields import FieldWatch
 from redraft.engine.reply import Reply
 from redraft.kernels.constrained import NothingLeftError
@@ -42,9 +43,13 @@ class Costs:
     started: float = field(default_factory=time.perf_counter)
     first_canvas_s: float | None = None
 
-    def finish(self, prompt_tokens: int, generated_tokens: int) -> GenerationStats:
-        """The final figures."""
+    def finish(self, prompt_tokens: int, generated_tokens: int, *, verified: bool) -> GenerationStats:
+        """The final figures; a draft that is verified takes a forward of each kind."""
         total = time.perf_counter() - self.started
+        # The causal mode has no denoising steps; each of its tokens took one encode.
+        forwards = self.denoising_steps or self.encode_passes
+        if verified:
+            forwards = self.denoising_steps + self.encode_passes
         return GenerationStats(
             prompt_tokens=prompt_tokens,
             cached_tokens=self.cached_tokens,
@@ -52,8 +57,7 @@ class Costs:
             canvases=self.canvases,
             denoising_steps=self.denoising_steps,
             encode_passes=self.encode_passes,
-            # The causal mode has no denoising steps; each of its tokens took one encode.
-            tokens_per_forward=generated_tokens / max(1, self.denoising_steps or self.encode_passes),
+            tokens_per_forward=generated_tokens / max(1, forwards),
             time_to_first_canvas_s=total if self.first_canvas_s is None else self.first_canvas_s,
             encode_s=self.encode_s,
             denoise_s=self.denoise_s,
@@ -98,6 +102,8 @@ class Sequence:
         drafts: whether anyone looks at the drafts of its canvases.
         pieces: the text around the holes, where the reply fills a text.
         fields: what is known of the fields of its schema, where that is wanted.
+        drafting: where its drafts stand, in the verified mode.
+        positions: of the prompt and all canvases, at most.
         failed: why it ended early.
     """
 
@@ -125,6 +131,8 @@ class Sequence:
     pieces: list[str] = field(default_factory=list)
     costs: Costs = field(default_factory=Costs)
     fields: FieldWatch | None = None
+    drafting: Drafting | None = None
+    positions: int = NO_END
     failed: str | None = None
 
     @property
@@ -140,7 +148,8 @@ class Sequence:
         """
         budget = self.budget
         if not self.strict:
-            budget = NO_END if self.canvas_length == 1 else -(-budget // self.canvas_length) * self.canvas_length
+            causal = self.canvas_length == 1 or self.options.mode == "verified"
+            budget = NO_END if causal else -(-budget // self.canvas_length) * self.canvas_length
         return budget - self.committed - ahead
 
     @property
@@ -163,6 +172,12 @@ class Sequence:
     def fail_held(self, error: Exception) -> None:
         """Ends a reply that cannot keep what it turned out to be held to."""
         self.fail(f"the reply cannot be brought to an end that matches: {error}")
+
+    def hold_to(self, constraint: Constraint | None) -> None:
+        """Holds the reply to a constraint that its committed tokens keep."""
+        if constraint is not self.constraint and constraint is not None:
+            self.constraint = constraint
+            self.constraint_state = constraint.automaton.advance(constraint.automaton.start, self.reply.token_ids)
 
     def narrow(self, token_ids: list[int]) -> bool:
         """Narrows the constraint where these tokens, behind the committed ones, break a rule that it leaves open.

@@ -166,8 +166,11 @@ def constrain(
             scores = scores.barred(sorted(sequence.reply.end_ids), state.barred)
         if state.pinned is not None:
             scores = scores.pinned(state.pinned)
-        used, end = constrained.ends(automaton, sequence.room(), len(scores))
-        drawn = draw(scores, temperature, automaton, sequence.constraint_state, end, used, uniform)
-        if not sequence.narrow(drawn.argmax.tolist()):
+        begun, known = sequence.constraint_state, state.known
+        if known:
+            begun = automaton.advance(automaton.start, sequence.reply.token_ids[: sequence.committed - known])
+        used, end = constrained.ends(automaton, sequence.room(-known), len(scores))
+        drawn = draw(scores, temperature, automaton, begun, end, used, uniform)
+        if not sequence.narrow(drawn.argmax[known:].tolist()):
             return drawn
         state.let_go()

@@ -35,9 +35,11 @@ class Answers:
         steps = sum(reply.stats.denoising_steps for reply in replies)
         canvases = sum(reply.stats.canvases for reply in replies)
         tokens = sum(reply.stats.generated_tokens for reply in replies)
+        # A draft that is verified takes a forward of each kind.
+        forwards = steps + sum(reply.stats.encode_passes for reply in replies if reply.stats.drafted_tokens)
         return {
             "denoising_steps_per_canvas": steps / canvases if canvases else None,
-            "tokens_per_forward": tokens / steps if steps else None,
+            "tokens_per_forward": tokens / forwards if steps else None,
             "seconds_per_request": self.elapsed_s / len(replies) if replies else None,
             "n": len(replies),
             "n_failed": sum(reply.finish_reason == "error" for reply in replies),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -102,6 +103,21 @@ class LayerCache:
         return new
 
 
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """The last positions of a sequence while a canvas lies in their place.
+
+    Attributes:
+        length: with them.
+        ends: see `SequenceCache`.
+        layers: keys and values of each; empty where there are none.
+    """
+
+    length: int
+    ends: list[int]
+    layers: list[tuple[Tensor, ...]]
+
+
 class SequenceCache:
     """All layers of one sequence.
 
@@ -157,6 +173,27 @@ class SequenceCache:
             self.ends = kept if kept[-1:] == [length] or not length else [*kept, -1]
         self.length = length
         return length
+
+    def set_aside(self, length: int) -> SetAside:
+        """Goes back to a shorter prefix, and returns what `bring_back` puts behind it again.
+
+        Raises:
+            ValueError: a sliding layer no longer holds what that prefix needs.
+        """
+        rows, total, ends = self.length - length, self.length, list(self.ends)
+        if not all(l.can_restore(length, w) for l, w in zip(self.layers, self.windows, strict=True)):
+            raise ValueError(f"a cache of {total} positions cannot go back to {length}")
+        # A canvas will lie where these lay.
+        taken = [tuple(x.clone() for x in layer.last(rows)) for layer in self.layers] if rows else []
+        if rows:
+            self.cut(length)
+        return SetAside(length=total, ends=ends, layers=taken)
+
+    def bring_back(self, aside: SetAside) -> None:
+        """Puts what was set aside behind the prefix again."""
+        for layer, (keys, values) in zip(self.layers, aside.layers, strict=bool(aside.layers)):
+            layer.append(keys, values)
+        self.length, self.ends = aside.length, aside.ends
 
     def bytes_at(self, length: int, canvas_length: int) -> int:
         """Bytes that the buffers have grown to, at most, once `length` positions are encoded and a canvas lies behind
