@@ -204,6 +204,10 @@ def test_the_json_document_is_complete(measured, capsys):
             if row["resident_expert_share"] is not None:
                 assert set(row["tokens_per_second"]) == STEPS
                 assert row["autoregressive_tokens_per_second"] > 0
+                verified = row["verified_tokens_per_second"]
+                assert 0 < verified["4"] < verified["8"] < verified["16"]
+                assert verified["16"] / verified["4"] == pytest.approx(17 / 5)
+                assert row["forwards_per_token"]["verified"]["4"] == 2 / 5
                 assert set(row["step_parts"]) == {"projections", "attention", "dense", "experts", "head"}
 
 

@@ -13,6 +13,7 @@ from redraft.bench.catalogue import Device, find_devices, these_accelerators, th
 from redraft.bench.expected import expected
 from redraft.bench.floor import Part, part_floors_s, step_parts
 from redraft.bench.machine import measure_machine
+from redraft.bench.modes import forwards_per_token, verified_rates
 from redraft.bench.shapes import shape_config
 from redraft.checkpoint.locate import locate
 from redraft.checkpoint.source import Source
@@ -24,8 +25,6 @@ from redraft.placement.device import auto_dtype
 
 # Denoising steps of a canvas: what clean text takes on average, a cap in use, half of the default's cap, and that cap.
 STEPS = (12, 16, 24, 48)
-# Tokens of a draft that are kept, where every draft is verified: mini keeps 8 (docs/log.md), others are to be measured.
-KEPT = (4, 8, 16)
 # Of 128 experts, those that the rows of a canvas of clean text choose in a layer. Source: DiffusionGemma's report.
 TYPICAL_SHARE_TOUCHED = 84 / 128
 # Cached positions that are planned for where nobody says.
@@ -248,15 +247,8 @@ def _speeds(request: Request, device: Device, form: Form, share: float) -> dict[
         "step_floor_typical_s": typical.seconds,
         "step_parts": step.parts_s,
         "stream_s": step.stream_s,
-        # A draft of one step and the forward that verifies it; it brings what is kept, and the token behind that.
-        "verified_tokens_per_second": {
-            str(kept): batch * (kept + 1) / (step.seconds + check.seconds) for kept in KEPT if kept < canvas
-        },
-        "forwards_per_token": {
-            "diffusion": {str(steps): steps / canvas for steps in STEPS},
-            "autoregressive": 1.0,
-            "verified": {str(kept): 2 / (kept + 1) for kept in KEPT if kept < canvas},
-        },
+        "verified_tokens_per_second": verified_rates(batch, canvas, step.seconds + check.seconds),
+        "forwards_per_token": forwards_per_token(STEPS, canvas),
         "tokens_per_second": {str(steps): batch * canvas / (steps * step.seconds + commit.seconds) for steps in STEPS},
     }
 

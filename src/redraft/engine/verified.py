@@ -128,6 +128,7 @@ def _kept(
                     same = state is not None and constraint is sequence.constraint
                     before = [draft[place]] if same else draft[: place + 1]
                     constraint = sequence.constraint
+                    assert constraint is not None
                     begun = state if same and state is not None else sequence.constraint_state
                     state = constraint.automaton.advance(begun, before)
                 try:
