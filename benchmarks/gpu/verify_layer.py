@@ -181,9 +181,9 @@ def _advance(sizes: _Sizes) -> dict[str, Any]:
     )
     advance_triton(
         stats.entropy, stats.best_log_prob, stats.argmax, stats.sample, canvases.noise, canvases.rules,
-        canvases.confidence, history=fields["history"], tokens=fields["tokens"], held=fields["held"],
+        canvases.confidence, canvases.ends, history=fields["history"], tokens=fields["tokens"], held=fields["held"],
         kept_argmax=fields["argmax"], kept_entropy=fields["entropy"], accepted=fields["accepted"],
-        verdict=fields["verdict"], place=fields["place"],
+        stood=fields["stood"], verdict=fields["verdict"], place=fields["place"],
     )  # fmt: skip
     taken = accept(entropy, 3.0)
     return worst(

@@ -107,6 +107,7 @@ def test_flags_are_the_scalar_options_that_work():
         "mode": "autoregressive",
         "top_p": 1.0,
         "preset": "fast",
+        "sampler": "confidence",
         "stop": ["a"],
         "response_format": {"type": "text"},
     }
