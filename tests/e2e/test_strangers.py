@@ -69,7 +69,13 @@ def served(port: int, address: str) -> tuple[int, float]:
     return status, time.monotonic() - began
 
 
-@pytest.mark.parametrize("descriptors", [(256, 256), (1024, None)], ids=["few descriptors", "more for the asking"])
+@pytest.mark.parametrize(
+    "descriptors",
+    [
+        pytest.param((256, 256), id="few descriptors", marks=pytest.mark.full),
+        pytest.param((1024, None), id="more for the asking"),
+    ],
+)
 def test_two_thousand_idle_strangers_hold_up_nobody(descriptors):
     """From forty addresses, a third with half a head. The client has one of their addresses."""
     raise_descriptor_limit()

@@ -60,7 +60,11 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("number", "code", "workers", "rows"),
-    [(signal.SIGINT, 130, 0, 7), (signal.SIGINT, 130, 2, 3), (signal.SIGTERM, 143, 2, 77)],
+    [
+        pytest.param(signal.SIGINT, 130, 0, 7, marks=pytest.mark.full),
+        (signal.SIGINT, 130, 2, 3),
+        pytest.param(signal.SIGTERM, 143, 2, 77, marks=pytest.mark.full),
+    ],
 )
 def test_a_signal_saves_and_the_printed_command_goes_on(tmp_path, whole, number, code, workers, rows):
     """Ctrl-C and `timeout` reach the processes that make batches too."""

@@ -70,7 +70,7 @@ def test_every_mode_says_what_a_cpu_says(here, apple, mode):
     [
         {"dtype": "bfloat16"},
         {"quantize": "int8"},
-        {"quantize": "int4"},
+        pytest.param({"quantize": "int4"}, marks=pytest.mark.full),
     ],
     ids=str,
 )

@@ -85,7 +85,7 @@ class GenerationOptions:
     stability_threshold: int = 1
     confidence_threshold: float = 0.005
     settled_nats: float = 1.0
-    settled_steps: int = 12
+    settled_steps: int = 16
     seed: int | None = None
     mode: Mode = "diffusion"
     temperature: float | None = None
