@@ -14,7 +14,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "settled_nats": 0.0, "settled_steps": 0, "adaptive_canvas": False, "plateau_steps": 0, "retry_empty": False,
         "redraft": 0, "tools": None,
     },
-    "fast": {"settled_nats": 1.0, "settled_steps": 5},
+    "fast": {"settled_nats": 1.2, "settled_steps": 5},
     "trimmed": {"adaptive_canvas": True, "plateau_steps": 8, "retry_empty": True, "redraft": 0},
     "redrafted": {"adaptive_canvas": False, "plateau_steps": 8, "retry_empty": True, "redraft": 2},
 }  # fmt: skip
