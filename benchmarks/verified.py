@@ -19,6 +19,7 @@ from typing import Any
 import redraft
 from redraft.checkpoint.locate import locate
 from redraft.core.results import Generation
+from redraft.eval.answers import evenly
 from redraft.eval.data import read_rows
 
 MODES = ("diffusion", "autoregressive", "verified")
@@ -62,8 +63,8 @@ def main() -> None:
     parser.add_argument("--without-tools", action="store_true", help="replies are free, not held to the model's calls")
     arguments = parser.parse_args()
     rows = read_rows(arguments.data or locate(arguments.model) / "held_out.jsonl")
-    count = min(len(rows), arguments.limit or len(rows))
-    rows = [rows[i * len(rows) // count] for i in range(count)]
+    rows = evenly(rows, arguments.limit)
+    count = len(rows)
     engine = redraft.load(
         arguments.model, dtype=arguments.dtype, quantize=arguments.quantize, threads=arguments.threads
     )

@@ -46,7 +46,7 @@ class StepGraph:
     renoise, stop. Lengths, temperatures, noise and rules are read from the device, so one capture serves every batch
     of this shape.
 
-    The host reads a verdict of four numbers a canvas after each step. Reading it a step late would hide a copy of some
+    The host reads a verdict of six numbers a canvas after each step. Reading it a step late would hide a copy of some
     microseconds, and cost every canvas a step.
 
     Where the graph is `held`, somebody beside it has the last word on some rows: the launch ends behind the head, with
