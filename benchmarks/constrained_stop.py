@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 import redraft
 from redraft.core.engine import Engine
 from redraft.eval.data import Row, read_rows
+from redraft.eval.paired import mcnemar
 from redraft.eval.tool_calls import grade
 
 STRING, FLAG, NUMBER = {"type": "string"}, {"type": "boolean"}, {"type": "integer"}
@@ -151,12 +151,6 @@ def _correctness(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 def _is_right(row: Row, reply: redraft.Generation) -> bool:
     return bool(grade([(row, reply)], {})["exact_match"])
-
-
-def mcnemar(lost: int, won: int) -> float:
-    """Exact two-sided p of so many discordant pairs."""
-    count, least = lost + won, min(lost, won)
-    return min(1.0, 2 * sum(math.comb(count, i) for i in range(least + 1)) / 2**count)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from redraft.core.engine import Engine
 from redraft.core.errors import RedraftError
 from redraft.eval.answers import evenly
 from redraft.eval.data import Row, read_rows
+from redraft.eval.paired import mcnemar
 from redraft.eval.tool_calls import grade
 
 REFERENCE = "reference"
@@ -96,12 +96,6 @@ def rows_of(
         }  # fmt: skip
 
 
-def mcnemar(won: int, lost: int) -> float:
-    """Two-sided exact p that as many are won as lost."""
-    n, least = won + lost, min(won, lost)
-    return min(1.0, 2 * sum(comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
-
-
 def compared(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """A line for each rule."""
     base = np.array([row["right"] for row in found[REFERENCE]], dtype=float)
@@ -117,7 +111,7 @@ def compared(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str,
         canvases, tokens = (sum(row[key] for row in rows) for key in ("canvases", "tokens"))
         lines.append({
             "rule": name, "n": n, "right": right.mean(), "difference": (right - base[:n]).mean(), "low": low,
-            "high": high, "won": won, "lost": lost, "p": mcnemar(won, lost),
+            "high": high, "won": won, "lost": lost, "p": mcnemar(lost, won),
             "steps": sum(row["steps"] for row in rows) / canvases if canvases else None,
             "cap": sum(row["at_the_cap"] for row in rows) / canvases if canvases else None,
             "forwards": sum(row["forwards"] for row in rows) / n,

@@ -21,12 +21,11 @@ from redraft.kernels import norm
 from redraft.kernels.attention import canvas_attention
 from redraft.kernels.experts import experts, experts_float8, experts_int4, experts_int8
 from redraft.kernels.head import head
-from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.int8 import PackedInt8, int8_linear
 from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import on_gpu
 from redraft.placement.quantized import Float8Linear
-from redraft.sampler.advance import Canvases
+from redraft.sampler.advance import Canvases, Found
 
 _EPS = 1e-6
 # Times a token's unit embedding: its logit is some fifty deviations above the others'.
@@ -234,13 +233,5 @@ def _sampler(context: Context, generator: Generator) -> Kernel:
     canvases = Canvases.empty(1, L, 1, NOISE_STEPS, device)
     entropy = torch.rand(1, L, device=device, generator=generator)
     argmax, sample = torch.randint(V, (2, 1, L), device=device, generator=generator)
-    stats = HeadStats(
-        argmax=argmax,
-        sample=sample,
-        entropy=entropy,
-        log_prob=entropy,
-        best_log_prob=-entropy,
-        soft_embedding=entropy,
-        dropped_mass=entropy,
-    )
+    stats = Found(argmax=argmax, sample=sample, entropy=entropy, best_log_prob=-entropy)
     return Kernel(work=lambda: canvases.advance(stats), bytes_moved=8 * sample.nbytes)

@@ -12,11 +12,10 @@ from compare import Case, compared, equal, poison, worst
 from context import Context
 from torch import Generator, Tensor
 
-from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.triton.advance import advance_triton, draws_triton
 from redraft.kernels.triton.rotary import rotary_triton
 from redraft.model.rope import inverse_frequencies
-from redraft.sampler.advance import Canvases
+from redraft.sampler.advance import Canvases, Found
 from redraft.sampler.samplers import NEVER, Rule
 
 _BLOCK, _STEPS, _VOCABULARY = 4, 6, 1000
@@ -84,16 +83,8 @@ def _on_cpu(canvases: Canvases) -> Canvases:
     return Canvases(**{name: tensor.to("cpu", copy=True) for name, tensor in vars(canvases).items()})
 
 
-def _stats(entropy: Tensor, argmax: Tensor, sample: Tensor) -> HeadStats:
-    return HeadStats(
-        argmax=argmax,
-        sample=sample,
-        entropy=entropy,
-        log_prob=entropy,
-        best_log_prob=-entropy,
-        soft_embedding=entropy,
-        dropped_mass=entropy,
-    )
+def _stats(entropy: Tensor, argmax: Tensor, sample: Tensor) -> Found:
+    return Found(argmax=argmax, sample=sample, entropy=entropy, best_log_prob=-entropy)
 
 
 def _launched(canvases: Canvases, entropy: Tensor, argmax: Tensor, sample: Tensor) -> None:

@@ -10,14 +10,13 @@ from compare import BFLOAT16, Case, compared, equal, poison, worst
 from context import Context
 from torch import Generator, Tensor
 
-from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton import rows
 from redraft.kernels.triton.advance import advance_triton, draws_triton
 from redraft.kernels.triton.rotary import rotary_triton
 from redraft.kernels.triton.router import route
 from redraft.sampler.accept import accept
-from redraft.sampler.advance import Canvases
+from redraft.sampler.advance import Canvases, Found
 from redraft.sampler.samplers import NEVER, Rule
 
 _FLOAT32 = 1e-5
@@ -170,15 +169,7 @@ def _advance(sizes: _Sizes) -> dict[str, Any]:
     _, uniform = draws_triton(canvases.temperatures, canvases.uniforms, canvases.place)
     drawn = equal(uniform, canvases.uniforms[-1], "draws")
     fields = vars(canvases)
-    stats = HeadStats(
-        argmax=argmax,
-        sample=sample,
-        entropy=entropy,
-        log_prob=entropy,
-        best_log_prob=-entropy,
-        soft_embedding=entropy,
-        dropped_mass=entropy,
-    )
+    stats = Found(argmax=argmax, sample=sample, entropy=entropy, best_log_prob=-entropy)
     advance_triton(
         stats.entropy, stats.best_log_prob, stats.argmax, stats.sample, canvases.noise, canvases.rules,
         canvases.confidence, canvases.ends, history=fields["history"], tokens=fields["tokens"], held=fields["held"],
