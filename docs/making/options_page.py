@@ -17,8 +17,9 @@ DIFFUSION, CAUSAL, ALL = "diffusion", "autoregressive, verified", "all"
 UNITS = {
     **dict.fromkeys(("max_new_tokens",), "tokens"),
     **dict.fromkeys(("canvas_length", "pinned", "floor"), "positions"),
-    **dict.fromkeys(("max_denoising_steps", "stability_threshold", "settled_steps", "plateau_steps"), "steps"),
-    **dict.fromkeys(("entropy_bound", "confidence_threshold", "settled_nats"), "nats"),
+    **dict.fromkeys(("max_denoising_steps", "stability_threshold", "settled_steps"), "steps"),
+    **dict.fromkeys(("handover_steps", "plateau_steps"), "steps"),
+    **dict.fromkeys(("entropy_bound", "confidence_threshold", "settled_nats", "freeze_nats"), "nats"),
     "redraft": "rounds",
     **dict.fromkeys(("top_p", "threshold"), "probability"),
 }

@@ -30,6 +30,7 @@ class GenerationChanges(TypedDict, total=False):
     confidence_threshold: float
     settled_nats: float
     settled_steps: int
+    handover_steps: int
     seed: int | None
     mode: Mode
     temperature: float | None
@@ -48,6 +49,7 @@ class GenerationChanges(TypedDict, total=False):
     redraft: int
     canvas_length: int | None
     adaptive_canvas: bool
+    freeze_nats: float
     plateau_steps: int
     retry_empty: bool
     skip_special_tokens: bool

@@ -35,7 +35,8 @@ GROUPS = (
         example="--max-denoising-steps 16 --entropy-bound 0.3",
         names=(
             *("preset", "max_denoising_steps", "sampler", "entropy_bound", "threshold", "floor", "settled_nats"),
-            *("settled_steps", "confidence_threshold", "stability_threshold", "plateau_steps", "adaptive_canvas"),
+            *("settled_steps", "handover_steps", "confidence_threshold", "stability_threshold", "plateau_steps"),
+            *("adaptive_canvas", "freeze_nats"),
         ),
     ),
     OptionGroup(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from redraft.core.changes import GenerationChanges, Mode, Sampler, SamplerName
 from redraft.core.checks import at_least, declarations, flag, integer, integers, shown, texts
 from redraft.core.errors import OptionError, UnknownOptionError
+from redraft.core.option_bounds import LEAST, MOST, OF_CANVASES
 from redraft.core.presets import PRESETS
 
 # Integers of more bits are no longer exact to many readers of JSON, browsers among them.
@@ -45,6 +46,8 @@ class GenerationOptions:
         settled_nats: nats left in the whole text of a canvas, below which one that stands is done, too; 0 for never.
         settled_steps: steps after which a text that has not changed is done, however unsure; in the last third of the
             schedule one is enough. 0 for never.
+        handover_steps: steps after which a canvas that is not done is handed over: the causal mode keeps what it would
+            have written of it, and writes the rest of the reply at temperature 0, as "verified" does. 0 for never.
         seed: same seed, same text; None draws a fresh one, which the result reports.
         mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
             drafts by canvases and writes what the causal mode writes, token for token, in fewer forwards.
@@ -67,6 +70,8 @@ class GenerationOptions:
         canvas_length: positions of a canvas, at most the checkpoint's; None is the checkpoint's. Short replies in short
             canvases cost less.
         adaptive_canvas: whether what lies behind a settled end-of-turn leaves the canvas.
+        freeze_nats: positions whose likeliest token stands in the canvas with less than so many nats left are no longer
+            computed: an approximation, for machines on which a position costs. 0 for never.
         plateau_steps: steps without progress after which a canvas that does not settle is given up, and the best it
             has seen is committed; 0 lets it use all its steps.
         retry_empty: whether a reply that would be empty is drafted once more, with end-of-turn barred where it stood.
@@ -86,6 +91,7 @@ class GenerationOptions:
     confidence_threshold: float = 0.005
     settled_nats: float = 1.0
     settled_steps: int = 16
+    handover_steps: int = 0
     seed: int | None = None
     mode: Mode = "diffusion"
     temperature: float | None = None
@@ -104,6 +110,7 @@ class GenerationOptions:
     redraft: int = 0
     canvas_length: int | None = None
     adaptive_canvas: bool = False
+    freeze_nats: float = 0.0
     plateau_steps: int = 0
     retry_empty: bool = True
     skip_special_tokens: bool = False
@@ -122,11 +129,11 @@ class GenerationOptions:
         for name, value in PRESETS.get(self.preset or "", {}).items():
             if getattr(self, name) == _DEFAULTS[name]:
                 object.__setattr__(self, name, value)
-        for name, (least, kind) in _LEAST.items():
+        for name, (least, kind) in LEAST.items():
             value = getattr(self, name)
             if value is not None or _DEFAULTS[name] is not None:
                 object.__setattr__(self, name, at_least(name, value, least, kind))
-        for name, most in _MOST.items():
+        for name, most in MOST.items():
             if getattr(self, name) > most:
                 raise OptionError(f"{name} must be at most {most}, got {shown(getattr(self, name))}")
         for name in _FLAGS:
@@ -174,6 +181,8 @@ class GenerationOptions:
         for name in ("redraft", "probabilities"):
             if getattr(self, name) and self.mode != "diffusion":
                 raise OptionError(f"{name} belongs to mode='diffusion', not to {self.mode!r}")
+            if getattr(self, name) and self.handover_steps:
+                raise OptionError(f"{name} is of canvases, and with handover_steps a reply may end without")
 
     def _check_canvas(self) -> None:
         canvas, pinned = self.initial_canvas, integers("pinned", self.pinned)
@@ -207,7 +216,7 @@ class GenerationOptions:
                 close = difflib.get_close_matches(name, _DEFAULTS, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise UnknownOptionError(f"unknown generation option {name!r}{hint}")
-        for name in _OF_CANVASES if changes.get("mode", self.mode) == "autoregressive" else ():
+        for name in OF_CANVASES if changes.get("mode", self.mode) == "autoregressive" else ():
             if changes.get(name) is not None and changes[name] != getattr(self, name):
                 raise OptionError(f"{name} belongs to canvases; mode='autoregressive' has none")
         preset = changes.get("preset")
@@ -249,46 +258,8 @@ class GenerationOptions:
 
 # Of `top_p`: clients send such a one whether they mean it or not.
 _WIDE = 0.9
-# A longer schedule stays warm for so long that no canvas settles, and a reply would never come.
-_MOST = {"max_denoising_steps": 4096, "redraft": 64, "threshold": 1}
 # Who asks for the reference's rule, and for no other, gets that alone.
 _BY_REFERENCE = ("stability_threshold", "confidence_threshold")
 _BY_TEXT = {"settled_nats": 0.0, "settled_steps": 0}
-# What the causal mode has no use for.
-_OF_CANVASES = (
-    "max_denoising_steps",
-    "t_max",
-    "t_min",
-    "sampler",
-    "entropy_bound",
-    "threshold",
-    "floor",
-    "stability_threshold",
-    "confidence_threshold",
-    "settled_nats",
-    "settled_steps",
-    "canvas_length",
-    "adaptive_canvas",
-    "plateau_steps",
-    "retry_empty",
-)
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
-_LEAST: dict[str, tuple[float, type[int] | type[float]]] = {
-    "max_new_tokens": (1, int),
-    "max_denoising_steps": (1, int),
-    "t_max": (0.0, float),
-    "t_min": (0.0, float),
-    "entropy_bound": (0.0, float),
-    "threshold": (0.0, float),
-    "floor": (0, int),
-    "stability_threshold": (0, int),
-    "confidence_threshold": (0.0, float),
-    "settled_nats": (0.0, float),
-    "settled_steps": (0, int),
-    "temperature": (0.0, float),
-    "top_p": (0.0, float),
-    "redraft": (0, int),
-    "canvas_length": (1, int),
-    "plateau_steps": (0, int),
-}
 _FLAGS = tuple(name for name, value in _DEFAULTS.items() if isinstance(value, bool))

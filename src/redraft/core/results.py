@@ -98,6 +98,7 @@ class GenerationStats:
         empty_retries: canvases drafted once more because the reply would have been empty.
         redrafts: rounds in which doubted tokens were drafted again; those kept are `redrafts_kept`.
         plateaus: canvases given up before their last step.
+        handovers: canvases that were handed over to the causal mode.
         repeats: canvases in whose text a span repeats itself over and over.
         disagreements: tokens of a reply under a constraint in whose place the model, left free, would have written
             others, as it saw the canvas at its last step. In the other modes 0.
@@ -127,6 +128,7 @@ class GenerationStats:
     redrafts: int = 0
     redrafts_kept: int = 0
     plateaus: int = 0
+    handovers: int = 0
     repeats: int = 0
     disagreements: int = 0
     drafted_tokens: int = 0

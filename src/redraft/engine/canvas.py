@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from redraft.engine.freeze import Frozen
 from redraft.sampler import noise
 from redraft.sampler.held_stop import HeldStep, Standstill
 from redraft.sampler.noise import Stream
@@ -67,6 +68,7 @@ class CanvasState:
         stood: steps since the text last changed.
         held: what the last step under a constraint said beside its results; None without one.
         standstill: how long the model has not come round to the constraint.
+        frozen: what is known of positions that are no longer computed, where there may be such.
 
     While a graph moves it, what is the model's lies in the graph; what a constraint has said lies on the host.
     """
@@ -99,6 +101,7 @@ class CanvasState:
     stood: int = 0
     held: HeldStep | None = None
     standstill: Standstill = field(default_factory=Standstill)
+    frozen: Frozen | None = None
 
     @property
     def length(self) -> int:
@@ -121,10 +124,13 @@ class CanvasState:
             if value is not None:
                 setattr(self, name, value[..., :length])
         self.candidates = [candidate[:length] for candidate in self.candidates]
+        if self.frozen is not None:
+            self.frozen.cut(length)
 
     def let_go(self) -> None:
         """Nothing but what is pinned keeps its token: what the sampler held may be what can no longer be written."""
         self.kept = None if self.pinned is None else self.pinned >= 0
+        self.frozen = None
 
 
 class CanvasNoise:

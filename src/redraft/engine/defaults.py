@@ -22,6 +22,7 @@ _NAMES = (
     "confidence_threshold",
     "settled_nats",
     "settled_steps",
+    "handover_steps",
 )
 
 

@@ -23,17 +23,8 @@ RECENT = 2
 MULTIPLE = 8
 
 
-def draft_canvas(
-    model: DiffusionGemma, sequence: Sequence, noise: Callable[[int], CanvasNoise], *, shorter: bool
-) -> CanvasState | None:
-    """The canvas of the next draft, in whose place nothing is encoded; None where the request has failed.
-
-    Args:
-        model: whose causal mode has the first token.
-        sequence: the request; all that is committed is encoded.
-        noise: of a canvas of this length.
-        shorter: whether fewer positions than a canvas has are less work.
-    """
+def begun(model: DiffusionGemma, sequence: Sequence) -> Drafting | None:
+    """Where the drafts of a request stand, the causal mode's next token among it; None where the request has failed."""
     drafting = sequence.drafting
     if drafting is None:
         drafting = sequence.drafting = Drafting(start=sequence.cache.length, committed=sequence.committed)
@@ -46,6 +37,23 @@ def draft_canvas(
         chosen = choose(sequence, logits)
         assert chosen is not None
         drafting.head, drafting.log_prob = chosen
+    return drafting
+
+
+def draft_canvas(
+    model: DiffusionGemma, sequence: Sequence, noise: Callable[[int], CanvasNoise], *, shorter: bool
+) -> CanvasState | None:
+    """The canvas of the next draft, in whose place nothing is encoded; None where the request has failed.
+
+    Args:
+        model: whose causal mode has the first token.
+        sequence: the request; all that is committed is encoded.
+        noise: of a canvas of this length.
+        shorter: whether fewer positions than a canvas has are less work.
+    """
+    drafting = begun(model, sequence)
+    if drafting is None:
+        return None
     known = sequence.committed - drafting.committed
     if known and sequence.canvas_length - known <= sequence.canvas_length // MULTIPLE:
         # Too little of this block is left to draft in.

@@ -97,11 +97,12 @@ class Graphs:
     @staticmethod
     def takes(sequence: Sequence, state: CanvasState) -> bool:
         """Whether the model's part of this canvas's step can be a launch: nothing is pinned or barred, its length
-        stays, few ids end it, and its sampler is a rule. What is known of a draft of one step stands in it anyway, and
-        is not renoised."""
+        stays, none of its positions may freeze, few ids end it, and its sampler is a rule. What is known of a draft of
+        one step stands in it anyway, and is not renoised."""
         options = sequence.options
         at_once = options.mode == "verified" and options.max_denoising_steps == 1
-        is_plain = (state.pinned is None or at_once) and state.barred is None and not options.adaptive_canvas
+        is_plain = (state.pinned is None or at_once) and state.barred is None
+        is_plain &= not options.adaptive_canvas and not options.freeze_nats
         return is_plain and len(sequence.reply.end_ids) <= MOST_ENDS and rule_of(options) is not None
 
     def step(self, group: Rows[Sequence], states: Rows[CanvasState], temperatures: Rows[float]) -> Moved:

@@ -16,8 +16,10 @@ from redraft.core.errors import OptionError
 from redraft.core.events import Commit, Draft
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise, CanvasState, new_canvas
 from redraft.engine.causal import CausalLoop
-from redraft.engine.drafted import draft_canvas
+from redraft.engine.drafted import begun, draft_canvas
 from redraft.engine.graphs import Graphs
+from redraft.engine.handover import hand_over, is_due
+from redraft.engine.look import freeze, look
 from redraft.engine.moves import moves
 from redraft.engine.prefill import encode_pending
 from redraft.engine.prefix import PrefixCache
@@ -26,10 +28,9 @@ from redraft.engine.read import ReadList
 from redraft.engine.reading import ReadLoop
 from redraft.engine.sequence import Sequence
 from redraft.engine.settle import Settle
-from redraft.engine.steer import is_steered, steer, watched
+from redraft.engine.steer import is_steered, steer
 from redraft.engine.verified import verify
 from redraft.kernels.constrained import NothingLeftError
-from redraft.model.cache import KVCache
 from redraft.model.model import DiffusionGemma
 from redraft.sampler.schedule import temperature
 
@@ -105,8 +106,9 @@ class CanvasLoop:
     def _groups(self, active: list[Sequence]) -> list[list[Sequence]]:
         if self.exact:
             return [[sequence] for sequence in active]
-        by_shape = sorted(active, key=self._shape)
-        return [list(group) for _, group in groupby(by_shape, key=self._shape)]
+        alone = [[sequence] for sequence in active if sequence.options.freeze_nats]
+        by_shape = sorted((sequence for sequence in active if not sequence.options.freeze_nats), key=self._shape)
+        return alone + [list(group) for _, group in groupby(by_shape, key=self._shape)]
 
     def _shape(self, sequence: Sequence) -> tuple[int, ...]:
         """What sequences of a batch have in common."""
@@ -164,6 +166,8 @@ class CanvasLoop:
             sequence.costs.denoise_s += time.perf_counter() - started
             if drafts and sequence.drafts:
                 yield sequence, _draft(state, step, row, temperatures[row])
+            if is_due(sequence, state):
+                done = self._handed_over(sequence, state)
             if done:
                 commit = self._settled(sequence, state)
                 if commit is not None:
@@ -174,6 +178,15 @@ class CanvasLoop:
             return self.settle(sequence, state)
         encode = None if self.graphs is None else self.graphs.encode
         return self._held(sequence, lambda: verify(self.model, sequence, state, encode))
+
+    def _handed_over(self, sequence: Sequence, state: CanvasState) -> bool:
+        """Makes a canvas the draft of a reply that is verified from here on; False where the request has failed."""
+        hand_over(sequence)
+        drafting = self._held(sequence, lambda: begun(self.model, sequence))
+        if drafting is None:
+            return False
+        drafting.aside = sequence.cache.set_aside(drafting.start)
+        return True
 
     def _held(self, sequence: Sequence, make: Callable[[], T | None]) -> T | None:
         """What is made of a reply; None where it cannot keep what it is held to, and has failed."""
@@ -212,15 +225,7 @@ class CanvasLoop:
 
     def _denoise(self, group: list[Sequence], states: list[CanvasState], temperatures: list[float]) -> _Step:
         """A step, operator by operator."""
-        device = self.model.device
-        hidden = self.model.denoise_hidden(
-            torch.stack([state.tokens for state in states]),
-            KVCache(sequence.cache for sequence in group),
-            self._soft(states),
-        )
-        uniform = torch.stack([state.uniform[state.taken % NOISE_STEPS] for state in states])
-        watch = [watched(sequence) for sequence in group]
-        stats = self.model.head(hidden, torch.tensor(temperatures, device=device), uniform, watch)
+        hidden, stats = look(self.model, group, states, temperatures)
         for row, (sequence, state) in enumerate(zip(group, states, strict=True)):
             # What is no number, no constraint can make one of; it is told below.
             if is_steered(sequence, state) and bool(torch.isfinite(stats.entropy[row]).all()):
@@ -229,10 +234,13 @@ class CanvasLoop:
                     steer(self.model, hidden[row], stats, row, sequence, state, temperatures[row], source)
                 except (NothingLeftError, OptionError) as error:
                     sequence.fail_held(error)
+            freeze(sequence, state)
         moved, full = moves(group, states, stats, self.model.config.vocab_size)
 
         def go_on(row: int) -> bool:
-            states[row].kept, states[row].full = moved.held[row], full[row]
+            frozen = states[row].frozen
+            is_still = frozen is not None and bool(frozen.still.all())
+            states[row].kept, states[row].full = moved.held[row], full[row] or is_still
             return advance(group[row], states[row], stats, moved.tokens, row)
 
         return _Step(
@@ -242,14 +250,6 @@ class CanvasLoop:
             entropy=stats.entropy,
             advance=go_on,
         )
-
-    def _soft(self, states: list[CanvasState]) -> Tensor | None:
-        known = [state.soft for state in states if state.soft is not None]
-        if not known:
-            return None
-        # A row of zeros is a true zero signal: the conditioning MLP has no bias.
-        zero = torch.zeros_like(known[0])
-        return torch.stack([zero if state.soft is None else state.soft for state in states])
 
 
 def _canvas(sequence: Sequence) -> CanvasState:

@@ -34,6 +34,7 @@ class Costs:
     redrafts: int = 0
     redrafts_kept: int = 0
     plateaus: int = 0
+    handovers: int = 0
     repeats: int = 0
     disagreements: int = 0
     drafted_tokens: int = 0
@@ -67,6 +68,7 @@ class Costs:
             redrafts=self.redrafts,
             redrafts_kept=self.redrafts_kept,
             plateaus=self.plateaus,
+            handovers=self.handovers,
             repeats=self.repeats,
             disagreements=self.disagreements,
             drafted_tokens=self.drafted_tokens,
@@ -158,7 +160,13 @@ class Sequence:
         options = self.options
         if self.fields is not None and self.fields.is_judged:
             return True
-        return bool(options.logprobs or options.redraft or options.plateau_steps or options.mode != "diffusion")
+        return bool(
+            options.logprobs
+            or options.redraft
+            or options.plateau_steps
+            or options.mode != "diffusion"
+            or options.handover_steps
+        )
 
     def fail(self, reason: str) -> None:
         """Ends the reply with an error."""

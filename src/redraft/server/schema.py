@@ -73,8 +73,10 @@ class Diffusion(Body):
     redraft: Annotated[int | None, Field(ge=0, le=16)] = None
     canvas_length: Annotated[int | None, Field(ge=1)] = None
     adaptive_canvas: bool | None = None
+    freeze_nats: Annotated[float | None, Field(ge=0, le=1e6)] = None
     settled_nats: Annotated[float | None, Field(ge=0, le=1e6)] = None
     settled_steps: Annotated[int | None, Field(ge=0, le=4096)] = None
+    handover_steps: Annotated[int | None, Field(ge=0, le=4096)] = None
     plateau_steps: Annotated[int | None, Field(ge=0, le=1000)] = None
     retry_empty: bool | None = None
     probabilities: bool | None = None
