@@ -120,7 +120,7 @@ def _many(
     from redraft.cli import show
     from redraft.core.errors import QuestionError
     from redraft.decide.answered import Answered, asked_key, columns_of
-    from redraft.decide.calibration import IDENTITY
+    from redraft.decide.calibration import identity_of
     from redraft.decide.fill import check, fill
     from redraft.decide.sheets import form_of, read_sheet
 
@@ -136,9 +136,7 @@ def _many(
         bound = options.calibration.bound_to.get("state") if options.calibration else None
         options = options.with_changes(state=bound or "behind")
     engine = show.load(model, loading)
-    info = engine.info
-    identity = {name: getattr(info, name) for name in IDENTITY}
-    key = asked_key(identity, questions, options, sheet)
+    key = asked_key(identity_of(engine.info), questions, options, sheet)
     answered = Answered(path=out, form=form, sheet=sheet, columns=columns, key=key)
 
     def ask(state: Any) -> Decisions:

@@ -75,6 +75,15 @@ def serve(
             metavar="FILE.jsonl",
         ),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        option(
+            "For typed questions: what `redraft decide calibrate` wrote. A request with other options than it was found "
+            "with gets answers that say they are not calibrated.",
+            panel=SERVED,
+            metavar="CAL.json",
+        ),
+    ] = None,
     loading: dict[str, Any] | None = None,
 ) -> None:
     """Serve a model over HTTP, to OpenAI's clients and to a page."""
@@ -88,6 +97,11 @@ def serve(
 
     if no_auth and (api_key is not None or api_key_file is not None):
         raise OptionError("--no-auth and a key exclude each other: drop one of them")
+    known_calibration = None
+    if calibration is not None:
+        from redraft.decide.calibration_file import read
+
+        known_calibration = read(calibration)
     key, is_new = find_key(api_key, api_key_file, os.environ)
     settings = Settings(
         host=host,
@@ -104,8 +118,13 @@ def serve(
         drain_s=drain,
         known_tools=known_tools,
         log_prompts=log_prompts,
+        calibration=known_calibration,
     )
     engine = show.load(model, loading or {}, prefix_cache_mb=prefix_cache)
+    if known_calibration is not None:
+        from redraft.decide.calibration import check_model, identity_of
+
+        check_model(known_calibration, identity_of(engine.info))
     known = len(engine.info.defaults.get("tools") or ())
     if known_tools and not known:
         raise OptionError("--known-tools: this model knows no calls by heart")

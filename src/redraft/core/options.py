@@ -155,9 +155,8 @@ class GenerationOptions:
         names = typing.get_args(SamplerName)
         if not (callable(self.sampler) or (isinstance(self.sampler, str) and self.sampler in names)):
             wanted = " or ".join(map(repr, names))
-            raise OptionError(
-                f"sampler must be {wanted}, or one of your own that can be called, got {shown(self.sampler)}"
-            )
+            own = "" if isinstance(self.sampler, str) else ", or one of your own that can be called"
+            raise OptionError(f"sampler must be {wanted}{own}, got {shown(self.sampler)}")
         if not 0 < self.top_p <= 1:
             raise OptionError(f"top_p must be above 0 and at most 1, got {self.top_p!r}")
         if self.top_p < _WIDE and self.mode == "diffusion":

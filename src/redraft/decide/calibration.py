@@ -14,15 +14,19 @@ from redraft.core.checks import shown
 from redraft.core.decisions import Answer
 from redraft.core.errors import OptionError
 from redraft.core.questions import DecideOptions, Question
+from redraft.core.results import ModelInfo
 from redraft.decide.known import Known
 from redraft.decide.looks import softmax
 from redraft.decide.prompts import FORM
 
-# What a calibration is bound to of a model: fields of `ModelInfo`.
-IDENTITY = ("fingerprint", "parameters", "dtype", "quantization")
 # Below it a probability says nothing that a temperature could repair.
 FLOOR = 1e-12
 _BOUND = ("reader", "joint", "draws", "gate_nats", "more_draws", "second_reader", "steps", "width", "empty_thought")
+
+
+def identity_of(info: ModelInfo) -> dict[str, Any]:
+    """What a calibration is bound to of a model."""
+    return {name: getattr(info, name) for name in ("fingerprint", "parameters", "dtype", "quantization")}
 
 
 def key_of(question: Question) -> str:
@@ -53,9 +57,7 @@ def threshold_of(calibration: Calibration, question: Question) -> float | None:
 
 def bound_to(known: Known, options: DecideOptions) -> dict[str, Any]:
     """What probabilities depend on, besides the questions: a calibration holds for this alone."""
-    place = "behind" if options.state == "behind" else "before"
-    how = {name: getattr(options, name) for name in _BOUND}
-    return {"form": FORM, "model": dict(known.identity), "state": place, **how}
+    return {**_of_model(known.identity), **_of_options(options)}
 
 
 def check(calibration: Calibration, known: Known, options: DecideOptions) -> None:
@@ -64,9 +66,41 @@ def check(calibration: Calibration, known: Known, options: DecideOptions) -> Non
     Raises:
         OptionError: it is of others; names what differs.
     """
-    wanted = json.loads(json.dumps(bound_to(known, options)))
-    found = json.loads(json.dumps(dict(calibration.bound_to)))
-    if (wrong := _differing(found, wanted)) is not None:
+    _check(dict(calibration.bound_to), bound_to(known, options))
+
+
+def check_model(calibration: Calibration, identity: Mapping[str, Any]) -> None:
+    """Makes sure that a calibration is of the model of this identity, whatever the options.
+
+    Raises:
+        OptionError: it is of another; names what differs.
+    """
+    wanted = _of_model(identity)
+    _check({name: calibration.bound_to.get(name) for name in wanted}, wanted)
+
+
+def suits(calibration: Calibration, options: DecideOptions) -> bool:
+    """Whether a calibration was found with these options."""
+    wanted = _plain(_of_options(options))
+    return wanted == _plain({name: calibration.bound_to.get(name) for name in wanted})
+
+
+def _of_model(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {"form": FORM, "model": dict(identity)}
+
+
+def _of_options(options: DecideOptions) -> dict[str, Any]:
+    place = "behind" if options.state == "behind" else "before"
+    return {"state": place, **{name: getattr(options, name) for name in _BOUND}}
+
+
+def _plain(value: Any) -> Any:
+    """As a file has it."""
+    return json.loads(json.dumps(value))
+
+
+def _check(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if (wrong := _differing(_plain(found), _plain(wanted))) is not None:
         name, of, here = wrong
         said = f"it was found with {name} {shown(of)}, here it is {shown(here)}"
         raise OptionError(f"calibration is of something else: {said}; calibrate again, or leave it out")

@@ -21,7 +21,7 @@ from redraft.core.questions import DecideOptions
 from redraft.core.reads import Read, Reading
 from redraft.core.reel import Recorder
 from redraft.core.results import Generation, ModelInfo
-from redraft.decide.calibration import IDENTITY
+from redraft.decide.calibration import identity_of
 from redraft.engine import filling
 from redraft.engine.admission import Admission
 from redraft.engine.deciding import driven, each_state, known_of, options_with, prepared_reads, readings_of, rounds_of
@@ -174,9 +174,7 @@ class LocalEngine(Engine):
         self, state: Any, questions: Any, /, options: DecideOptions | None = None, **changes: Any
     ) -> Generator[list[Read], list[Reading], Decisions]:
         chosen = options_with(options, changes)
-        info = self.info
-        identity = {name: getattr(info, name) for name in IDENTITY}
-        return rounds_of(known_of(self.admission, identity, chosen), state, questions, chosen)
+        return rounds_of(known_of(self.admission, identity_of(self.info), chosen), state, questions, chosen)
 
     def read(self, reads: Rows[Read]) -> list[Reading]:
         under_way = prepared_reads(self.admission, reads).sequence

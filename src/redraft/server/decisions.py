@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from redraft.core.decisions import Decisions
 from redraft.core.errors import InputError
 from redraft.core.strict_json import strict_json
+from redraft.decide.calibration import suits
 from redraft.server.decision_formats import ANY_MODEL, AnyBody, asked, options_of, refused, reply
 from redraft.server.decision_schema import AnyRequest, DecisionsRequest
 from redraft.server.flight import Server
@@ -53,7 +54,10 @@ async def _decided(server: Server, decider: Decider, body: AnyBody, request_id: 
     state, questions = await decider.work(partial(asked, body))
 
     def begin() -> Rounds:
-        return server.engine.deciding(state, questions, options_of(body))
+        options, calibration = options_of(body), server.settings.calibration
+        if calibration is not None and suits(calibration, options):
+            options = options.with_changes(calibration=calibration)
+        return server.engine.deciding(state, questions, options)
 
     log = server.log
     if log is not None:

@@ -7,6 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+from redraft.core.calibration import Calibration
 from redraft.core.errors import OptionError
 
 # Short ones can be tried out from elsewhere.
@@ -40,6 +41,7 @@ class Settings:
         still_s: after which a server that does not move says that it is not ready.
         known_tools: whether a request without tools may be answered with a call that the model knows by heart.
         log_prompts: the file that requests and replies are written to, one JSON document a line; None writes none.
+        calibration: of typed questions, for requests whose options it was found with.
     """
 
     host: str = "127.0.0.1"
@@ -61,6 +63,7 @@ class Settings:
     still_s: float = 30.0
     known_tools: bool = False
     log_prompts: Path | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if self.api_key is None and self.host not in LOOPBACK:
