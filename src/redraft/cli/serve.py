@@ -78,8 +78,8 @@ def serve(
     calibration: Annotated[
         Path | None,
         option(
-            "For typed questions: what `redraft decide calibrate` wrote. A request with other options than it was found "
-            "with gets answers that say they are not calibrated.",
+            "What `redraft decide calibrate` wrote, for typed questions. A request with other options than it was "
+            "found with gets answers that say they are not calibrated.",
             panel=SERVED,
             metavar="CAL.json",
         ),
