@@ -208,6 +208,9 @@ def test_the_json_document_is_complete(measured, capsys):
                 assert 0 < verified["4"] < verified["8"] < verified["16"]
                 assert verified["16"] / verified["4"] == pytest.approx(17 / 5)
                 assert row["forwards_per_token"]["verified"]["4"] == 2 / 5
+                # As many tokens as the causal mode writes in the same time.
+                rate = verified["4"] * (row["verified_pays_from_kept"] + 1) / 5
+                assert rate == pytest.approx(max(row["autoregressive_tokens_per_second"], verified["4"] / 5))
                 assert set(row["step_parts"]) == {"projections", "attention", "dense", "experts", "head"}
 
 

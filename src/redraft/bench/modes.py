@@ -20,6 +20,16 @@ def verified_rates(batch: int, canvas: int, draft_s: float) -> dict[str, float]:
     return {str(kept): batch * (kept + 1) / draft_s for kept in KEPT if kept < canvas}
 
 
+def kept_to_pay(draft_s: float, token_s: float) -> float:
+    """Tokens of a draft that must be kept for it to bring more a second than the causal mode, token by token.
+
+    Args:
+        draft_s: seconds of a draft and of its verification.
+        token_s: seconds of a causal token.
+    """
+    return max(0.0, draft_s / token_s - 1)
+
+
 def forwards_per_token(steps: Sequence[int], canvas: int) -> dict[str, Any]:
     """Of each mode: by the steps of a whole canvas, and by what is kept of a draft."""
     return {

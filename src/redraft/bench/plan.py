@@ -13,7 +13,7 @@ from redraft.bench.catalogue import Device, find_devices, these_accelerators, th
 from redraft.bench.expected import expected
 from redraft.bench.floor import Part, part_floors_s, step_parts
 from redraft.bench.machine import measure_machine
-from redraft.bench.modes import forwards_per_token, verified_rates
+from redraft.bench.modes import forwards_per_token, kept_to_pay, verified_rates
 from redraft.bench.shapes import shape_config
 from redraft.checkpoint.locate import locate
 from redraft.checkpoint.source import Source
@@ -221,6 +221,7 @@ _SPEEDS = (
     "tokens_per_second",
     "autoregressive_tokens_per_second",
     "verified_tokens_per_second",
+    "verified_pays_from_kept",
     "forwards_per_token",
 )
 
@@ -248,6 +249,7 @@ def _speeds(request: Request, device: Device, form: Form, share: float) -> dict[
         "step_parts": step.parts_s,
         "stream_s": step.stream_s,
         "verified_tokens_per_second": verified_rates(batch, canvas, step.seconds + check.seconds),
+        "verified_pays_from_kept": kept_to_pay(step.seconds + check.seconds, one.seconds),
         "forwards_per_token": forwards_per_token(STEPS, canvas),
         "tokens_per_second": {str(steps): batch * canvas / (steps * step.seconds + commit.seconds) for steps in STEPS},
     }

@@ -18,8 +18,9 @@ CAPTION = """GB: weights, keys and values, and what a forward needs; of another 
 it has, of 10^9 bytes (a card sold with 24 has 26). A share of the experts is
 what stays in memory. step: the least that one can take. @16: tokens/s at best
 with 16 denoising steps a canvas; causal: token by token; verified: where eight
-tokens of a draft of one step are kept, 0.22 forwards a token. seen: what
-somebody has measured; without it a bound is only a bound."""
+tokens of a draft of one step are kept, 0.22 forwards a token; from: how many
+must be kept for that to be faster than token by token. seen: what somebody has
+measured; without it a bound is only a bound."""
 # Of the rates, those that a table of many devices has room for.
 _FEW = (16, 48)
 _KEPT = "8"
@@ -63,14 +64,20 @@ def forms_table(device: dict[str, Any]) -> Table:
     """One row a form: memory, whether it fits, the least that a step takes, rates."""
     table = Table(box=None, pad_edge=False)
     table.add_column("form")
-    for heading in ("weights", "GB", "fits", "step", *(f"@{steps}" for steps in STEPS), "causal", "verified"):
+    for heading in ("weights", "GB", "fits", "step", *(f"@{steps}" for steps in STEPS), "causal", "verified", "from"):
         table.add_column(heading, justify="left" if heading == "fits" else "right", no_wrap=True)
     for row in device["forms"]:
         sizes = [_gigabytes(row[f"{name}_bytes"]) for name in ("weights", "total")]
         verified = (row["verified_tokens_per_second"] or {}).get(_KEPT)
         last = "-" if verified is None else _number(verified)
-        table.add_row(row["form"], *sizes, _fits(row), *_speeds(row, STEPS), last)
+        table.add_row(row["form"], *sizes, _fits(row), *_speeds(row, STEPS), last, _kept(row))
     return table
+
+
+def _kept(row: dict[str, Any]) -> str:
+    """Tokens of a draft that must be kept."""
+    least = row["verified_pays_from_kept"]
+    return "-" if least is None else f"{least:.1f}"
 
 
 def kernels_table(device: dict[str, Any]) -> Table:
@@ -87,17 +94,17 @@ def catalogue_table(devices: list[dict[str, Any]]) -> Table:
     """One row a device with its best form, what it can do at best, and what others report."""
     table = Table(box=None, pad_edge=False)
     table.add_column("device", no_wrap=True)
-    for heading in ("GB", "form", "step", *(f"@{steps}" for steps in _FEW), "causal", "seen"):
+    for heading in ("GB", "form", "step", *(f"@{steps}" for steps in _FEW), "causal", "from", "seen"):
         table.add_column(heading, justify="left" if heading == "form" else "right", no_wrap=True)
     for device in devices:
         row = best_form(device)
         memory = f"{device['memory_bytes'] / _GB:.0f}"
         seen = _range(device["expected_tokens_per_second"])
         if row is None:
-            table.add_row(device["name"], memory, "no form fits", *["-"] * 4, seen)
+            table.add_row(device["name"], memory, "no form fits", *["-"] * 5, seen)
             continue
         form = row["form"] if row["fits"] else f"{row['form']}, {_fits(row)}"
-        table.add_row(device["name"], memory, form, *_speeds(row, _FEW), seen)
+        table.add_row(device["name"], memory, form, *_speeds(row, _FEW), _kept(row), seen)
     return table
 
 
