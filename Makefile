@@ -1,8 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Processes measure and time out each other in end-to-end tests; all others share the cores, browsers too.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile tests --ignore tests/e2e
+# Processes that are stopped, timed or weighed are so alone; all other tests share the cores, browsers too.
+ALONE := hangs load memory serve serve_decisions_ended serve_told strangers train_stopped
+ALONE := $(ALONE:%=tests/e2e/test_%.py)
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile tests $(ALONE:%=--ignore %)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
 BROWSER := chromium chromium-driver fonts-dejavu-core
 
@@ -41,11 +43,11 @@ browser:  ## Chromium and its driver, from Debian's packages where they are miss
 	fi
 
 test: $(BIN)/.redraft-dev browser  ## the suite, with long runs sampled
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-full: $(BIN)/.redraft-dev browser  ## the suite, whole
-	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest tests/e2e
+	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest $(ALONE)
 	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 check: $(BIN)/.redraft-dev  ## style, types, frozen help text
