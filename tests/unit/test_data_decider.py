@@ -158,6 +158,16 @@ def test_parts_are_disjoint_and_follow_the_text():
     assert not [content for content in taught for text in held if text == content or f"{text}\n" in content]
 
 
+def is_open(row) -> bool:
+    return "Answer in a few words." in row["messages"][0]["content"]
+
+
+def test_a_question_without_options_is_answered_with_what_is_right():
+    rows = [decider.taught(replace(COIN, text=f"{COIN.text} {n}"), asker()) for n in range(60)]
+    found = {row["messages"][1]["content"] for row in rows if is_open(row)}
+    assert found == {COIN.skill, COIN.domain}
+
+
 def test_prompts_are_put_as_decide_puts_them(monkeypatch):
     made = []
 
@@ -173,7 +183,7 @@ def test_prompts_are_put_as_decide_puts_them(monkeypatch):
         for request in (RAIN, COIN)
         for n in range(9)
     ]
-    assert [row["messages"][:-1] for row in rows] == made
+    assert [row["messages"][:-1] for row in rows if not is_open(row)] == made
     assert {row["messages"][-1]["role"] for row in rows} == {"assistant"}
     assert {len(row["messages"]) for row in rows} == {2, 3}
 
@@ -191,9 +201,13 @@ def test_answers_are_labels_of_what_is_asked():
         assert len(blocks) == len(lines)
         for block, answer in zip(blocks, lines, strict=True):
             how = re.search(
-                r"Answer (yes or no|with one letter|with one number|with one of these, word for word)\.", block
+                r"Answer (yes or no|with one letter|with one number|with one of these, word for word|in a few words)\.",
+                block,
             )[1]
             kinds[how, answer == NONE] += 1
+            if how == "in a few words":
+                assert block.count("\n") == 1, "no option is told"
+                continue
             listed = re.findall(r"^- (.*)" if "these" in how else r"^([A-Z]|\d): ", block, re.MULTILINE)
             assert answer in (("yes", "no") if how == "yes or no" else (*listed, NONE))
             assert len(listed) >= (0 if how == "yes or no" else 2)
@@ -201,6 +215,8 @@ def test_answers_are_labels_of_what_is_asked():
     assert not kinds["yes or no", True]
     assert min(kinds["yes or no", False], kinds["with one number", False], kinds["with one letter", False]) > 30
     assert kinds["with one of these, word for word", False] > 50
+    assert kinds["in a few words", False] > 30
+    assert not kinds["in a few words", True]
 
 
 def test_a_letter_stands_for_what_is_right():

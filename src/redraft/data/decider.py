@@ -13,7 +13,7 @@ from redraft.data.asked import SLOTS, Asked, Asker, Request
 from redraft.data.draws import Draws
 from redraft.data.mini import Rows, held_out
 from redraft.data.skills import CALLS, INTENTS
-from redraft.decide.prompts import Put, label_kinds, messages
+from redraft.decide.prompts import Put, before, label_kinds, messages, text_of
 from redraft.decide.state import State
 
 # What is answered where no option is right, so that the labels have little of the whole vocabulary there.
@@ -52,11 +52,15 @@ def part_of(text: str) -> str:
 
 
 def taught(request: Request, asker: Asker) -> dict[str, Any]:
-    """A conversation about a request: a question alone, by labels or by its options' own text, or several jointly.
+    """A conversation about a request: a question alone, by labels, by its options' own text or without any, or several
+    jointly.
 
-    What a text means is learned from options by their own text, long before which letter stands for which.
+    What a text means is learned from questions without options, every token of whose answers is a lesson; long before
+    which letter stands for which.
     """
     draws = Draws("taught", request.text)
+    if draws.chance(0.2) and (asked := asker.choose(request, draws)) is not None and asked.answer is not None:
+        return _opened(request, asked)
     if draws.chance(0.3):
         return _conversation(request, asked_about(request, asker, draws, _how_many(draws)), draws, joint=True)
     by_text, choosing = draws.chance(0.4), draws.chance(0.6)
@@ -115,6 +119,14 @@ def _conversation(request: Request, asked: Sequence[Asked], draws: Draws, *, joi
     lines = [f"{number}: {answer}" for number, answer in enumerate(answers, start=1)] if joint else answers
     prompt = messages(state, puts, joint=joint, behind=draws.chance(0.3))
     return {"messages": [*prompt, {"role": "assistant", "content": "\n".join(lines)}]}
+
+
+def _opened(request: Request, asked: Asked) -> dict[str, Any]:
+    """A question whose options are not told."""
+    assert asked.answer is not None
+    told = f"{before(State(text=request.text))}Question: {asked.question.instructions}\nAnswer in a few words."
+    answer = text_of(asked.question, asked.question.options[asked.answer])
+    return {"messages": [{"role": "user", "content": told}, {"role": "assistant", "content": answer}]}
 
 
 def _how_many(draws: Draws) -> int:
