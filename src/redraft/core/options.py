@@ -47,7 +47,7 @@ class GenerationOptions:
         settled_steps: steps after which a text that has not changed is done, however unsure; in the last third of the
             schedule one is enough. 0 for never.
         handover_steps: steps after which a canvas that is not done is handed over: the causal mode keeps what it would
-            have written of it, and writes the rest of the reply at temperature 0, as "verified" does. 0 for never.
+            have written of it, and writes the rest of the reply, as "verified" does, at `t_min`. 0 for never.
         seed: same seed, same text; None draws a fresh one, which the result reports.
         mode: "diffusion" denoises canvases; "autoregressive" writes token by token with the same weights; "verified"
             drafts by canvases and writes what the causal mode writes, token for token, in fewer forwards.

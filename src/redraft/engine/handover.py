@@ -22,10 +22,12 @@ def is_due(sequence: Sequence, state: CanvasState) -> bool:
 
 
 def hand_over(sequence: Sequence) -> None:
-    """Makes a request one of the verified mode, whose first draft is its canvas as it stands."""
+    """Makes a request one of the verified mode, whose first draft is its canvas as it stands. The causal mode is as warm
+    as the schedule is at its end."""
     options = sequence.options
+    warmth = 0.0 if options.temperature == 0 else options.schedule[1]
     sequence.options = replace(
-        options, mode="verified", temperature=0.0, max_denoising_steps=1, initial_canvas=None, pinned=()
+        options, mode="verified", temperature=warmth, max_denoising_steps=1, initial_canvas=None, pinned=()
     )
     sequence.initial = sequence.pinned = []
     sequence.costs.handovers += 1
