@@ -22,8 +22,7 @@ def is_due(sequence: Sequence, state: CanvasState) -> bool:
 
 
 def hand_over(sequence: Sequence) -> None:
-    """Makes a request one of the verified mode, whose first draft is its canvas as it stands. The causal mode is as warm
-    as the schedule is at its end."""
+    """Makes a request one of the verified mode, as warm as the schedule's end; its first draft is the canvas."""
     options = sequence.options
     warmth = 0.0 if options.temperature == 0 else options.schedule[1]
     sequence.options = replace(
