@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import redraft
@@ -150,3 +152,16 @@ def test_what_needs_its_canvases_is_refused_by_name(options):
         redraft.GenerationOptions(handover_steps=4, **options)
     with pytest.raises(OptionError, match="belongs to canvases"):
         redraft.GenerationOptions().with_changes(mode="autoregressive", handover_steps=4)
+
+
+def test_a_models_own_habit_gives_way_to_what_needs_its_canvases(tmp_path):
+    directory = write_checkpoint(tmp_path, eos_token_id=None)
+    path = directory / "generation_config.json"
+    said = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**said, "handover_steps": 2, "confidence_threshold": 0.0}))
+    engine = redraft.load(directory, dtype="float32", threads=1)
+    prompt, options = list(range(3, 20)), {"seed": 1, "max_new_tokens": CANVAS}
+    assert engine.generate(prompt, **options).stats.handovers == 1
+    assert engine.generate(prompt, redraft=1, **options).stats.handovers == 0
+    with pytest.raises(OptionError, match="handover_steps"):
+        engine.generate(prompt, redraft=1, handover_steps=2, **options)

@@ -177,7 +177,7 @@ class GenerationOptions:
         if self.response_format is not None and not isinstance(self.response_format, Mapping):
             raise OptionError(f"response_format must be a mapping with a 'type', got {shown(self.response_format)}")
         self._check_canvas()
-        for name in ("redraft", "probabilities"):
+        for name in _OF_WHOLE_CANVASES:
             if getattr(self, name) and self.mode != "diffusion":
                 raise OptionError(f"{name} belongs to mode='diffusion', not to {self.mode!r}")
             if getattr(self, name) and self.handover_steps:
@@ -226,6 +226,9 @@ class GenerationOptions:
             changes = {**PRESETS[preset], **changes, "preset": None}
         if not _BY_TEXT.keys() & changes.keys() and any(changes.get(name) is not None for name in _BY_REFERENCE):
             changes |= _BY_TEXT
+        if any(changes.get(name) for name in _OF_WHOLE_CANVASES):
+            # A model's own habit is no wish.
+            changes = {"handover_steps": 0, **changes}
         changed = dataclasses.replace(self, **changes)
         vars(changed)["_given"] = vars(self)["_given"] | changes.keys()
         return changed
@@ -257,6 +260,8 @@ class GenerationOptions:
 
 # Of `top_p`: clients send such a one whether they mean it or not.
 _WIDE = 0.9
+# What no reply has whose canvas was handed over.
+_OF_WHOLE_CANVASES = ("redraft", "probabilities")
 # Who asks for the reference's rule, and for no other, gets that alone.
 _BY_REFERENCE = ("stability_threshold", "confidence_threshold")
 _BY_TEXT = {"settled_nats": 0.0, "settled_steps": 0}
