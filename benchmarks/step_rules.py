@@ -16,10 +16,10 @@ from redraft.core.results import Generation
 from redraft.eval.data import Row
 
 REFERENCE = "reference"
-RULES: dict[str, dict[str, Any]] = {
+_OF_CANVASES: dict[str, dict[str, Any]] = {
     REFERENCE: {"settled_nats": 0.0, "settled_steps": 0},
-    "default": {},
-    "fast": {"preset": "fast"},
+    "1 nat, 16 steps": {},
+    "1.2 nats, 5 steps": {"settled_nats": 1.2, "settled_steps": 5},
     "0.5 nats": {"settled_nats": 0.5, "settled_steps": 0},
     "1 nat": {"settled_nats": 1.0, "settled_steps": 0},
     "2 nats": {"settled_nats": 2.0, "settled_steps": 0},
@@ -41,6 +41,9 @@ RULES: dict[str, dict[str, Any]] = {
     "frozen 0.01": {"freeze_nats": 0.01},
     "frozen 0.1": {"freeze_nats": 0.1},
     "handover 6, frozen 0.01": {"handover_steps": 6, "freeze_nats": 0.01},
+}
+# What a model hands over by itself would hide what a rule does.
+RULES = {name: {"handover_steps": 0} | options for name, options in _OF_CANVASES.items()} | {
     "causal": {"mode": "autoregressive", "temperature": 0},
     "verified": {"mode": "verified", "temperature": 0},
 }

@@ -1,6 +1,6 @@
 """Quality against what it costs: every sampler and stop, and the three modes, on the same rows with the same seeds.
 
-    python benchmarks/steps.py --out steps [--model mini] [--data rows.jsonl] [--limit 200] [--only default fast]
+    python benchmarks/steps.py --out steps [--model mini] [--data rows.jsonl] [--limit 200] [--only "1 nat" causal]
 
 Writes `steps.jsonl` (a line for each rule and row: what is there already is not run again), `steps.md` and `steps.png`.
 Each rule is compared with the reference's, row by row: a bootstrap interval of the difference, McNemar's exact test.

@@ -42,7 +42,7 @@ class GenerationOptions:
         floor: positions that are kept at each step however unsure they are, the surest of those that are left.
         stability_threshold: steps for which the argmax canvas must not have changed before a stop.
         confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop. This and
-            `stability_threshold`, given by themselves, are the reference's rule, and turn off the two that follow.
+            `stability_threshold`, given by themselves, are the reference's rule, and turn off the three that follow.
         settled_nats: nats left in the whole text of a canvas, below which one that stands is done, too; 0 for never.
         settled_steps: steps after which a text that has not changed is done, however unsure; in the last third of the
             schedule one is enough. 0 for never.
@@ -224,8 +224,9 @@ class GenerationOptions:
         if isinstance(preset, str) and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.
             changes = {**PRESETS[preset], **changes, "preset": None}
-        if not _BY_TEXT.keys() & changes.keys() and any(changes.get(name) is not None for name in _BY_REFERENCE):
-            changes |= _BY_TEXT
+        by_text = any(name in changes for name in ("settled_nats", "settled_steps"))
+        if not by_text and any(changes.get(name) is not None for name in _BY_REFERENCE):
+            changes = {**_NOT_BY_TEXT, **changes}
         if any(changes.get(name) for name in _OF_WHOLE_CANVASES):
             # A model's own habit is no wish.
             changes = {"handover_steps": 0, **changes}
@@ -264,6 +265,6 @@ _WIDE = 0.9
 _OF_WHOLE_CANVASES = ("redraft", "probabilities")
 # Who asks for the reference's rule, and for no other, gets that alone.
 _BY_REFERENCE = ("stability_threshold", "confidence_threshold")
-_BY_TEXT = {"settled_nats": 0.0, "settled_steps": 0}
+_NOT_BY_TEXT = {"settled_nats": 0.0, "settled_steps": 0, "handover_steps": 0}
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GenerationOptions)}
 _FLAGS = tuple(name for name, value in _DEFAULTS.items() if isinstance(value, bool))

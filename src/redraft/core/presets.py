@@ -11,17 +11,17 @@ from typing import Any
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "reference": {
-        "settled_nats": 0.0, "settled_steps": 0, "adaptive_canvas": False, "plateau_steps": 0, "retry_empty": False,
-        "redraft": 0, "tools": None,
+        "settled_nats": 0.0, "settled_steps": 0, "handover_steps": 0, "adaptive_canvas": False, "plateau_steps": 0,
+        "retry_empty": False, "redraft": 0, "tools": None,
     },
-    "fast": {"settled_nats": 1.2, "settled_steps": 5},
+    "fast": {"handover_steps": 4},
     "trimmed": {"adaptive_canvas": True, "plateau_steps": 8, "retry_empty": True, "redraft": 0},
     "redrafted": {"adaptive_canvas": False, "plateau_steps": 8, "retry_empty": True, "redraft": 2},
 }  # fmt: skip
 
 MEANINGS: Mapping[str, str] = {
     "reference": "as the published sampler does it; replies are free",
-    "fast": "a text that has stood for five steps is done, however unsure",
+    "fast": "what has not settled after four steps goes to the causal mode",
     "trimmed": "what lies behind a settled end goes; no progress, and it is given up",
     "redrafted": "what the causal mode doubts is drafted again, twice at most",
 }
