@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,11 +122,12 @@ def reply_of(calm_reference: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 @pytest.fixture
 def engine_with(calm_checkpoint: Path, tmp_path: Path) -> Callable[..., Any]:
-    """An engine whose generation_config.json has these entries, and asks for the reference's stop alone."""
+    """An engine whose generation_config.json has these entries, with the reference's stop alone."""
 
     def make(**entries: Any) -> Any:
         directory = shutil.copytree(calm_checkpoint, tmp_path / "model")
-        edit_json(directory / "generation_config.json", lambda config: config.update(RULE | entries))
+        edit_json(directory / "generation_config.json", lambda config: config.update(entries))
+        (directory / "redraft.json").write_text(json.dumps(RULE))
         return redraft.load(directory, device="cpu", dtype="float32")
 
     return make

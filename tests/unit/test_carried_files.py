@@ -13,6 +13,7 @@ from redraft.checkpoint.save import save_checkpoint
 
 TEXT = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
 VISION = {"preprocessor_config.json", "processor_config.json"}
+SAMPLING = {"generation_config.json", "redraft.json"}
 OTHERS = {"tools.json", "held_out.jsonl", "introduction.json", "presets.json", "README.md"}
 
 
@@ -20,7 +21,7 @@ OTHERS = {"tools.json", "held_out.jsonl", "introduction.json", "presets.json", "
 def source(request, tmp_path_factory):
     """A checkpoint with everything beside it, and what of that speaks of its vision tower."""
     path = write_checkpoint(tmp_path_factory.mktemp("source"))
-    for name in TEXT | VISION | OTHERS | {"generation_config.json"}:
+    for name in TEXT | VISION | OTHERS | SAMPLING:
         if not (path / name).exists():
             (path / name).write_text("{}")
     if not request.param:
@@ -32,12 +33,12 @@ def source(request, tmp_path_factory):
 
 
 def beside(path):
-    return {file.name for file in path.iterdir()} & (TEXT | VISION | OTHERS | {"generation_config.json"})
+    return {file.name for file in path.iterdir()} & (TEXT | VISION | OTHERS | SAMPLING)
 
 
 def test_the_same_weights_keep_what_they_know(source, tmp_path):
     path, vision = source
-    kept = TEXT | vision | {"generation_config.json", "tools.json", "held_out.jsonl", "introduction.json"}
+    kept = TEXT | vision | SAMPLING | {"tools.json", "held_out.jsonl", "introduction.json"}
     save_checkpoint(redraft.load_model(path), tmp_path / "saved")
     assert beside(tmp_path / "saved") == kept
     export(path, tmp_path / "exported")
@@ -50,4 +51,4 @@ def test_trained_weights_leave_it_behind(source, tmp_path):
     with torch.no_grad():
         model.backbone.norm.weight.add_(1)
     save_checkpoint(model, tmp_path, same_weights=False)
-    assert beside(tmp_path) == TEXT | vision | {"generation_config.json"}
+    assert beside(tmp_path) == TEXT | vision | SAMPLING

@@ -72,3 +72,17 @@ def test_a_tokenizer_that_is_longer_than_the_embedding(tmp_path: Path) -> None:
     tokenizer.save(str(directory / "tokenizer.json"))
     with pytest.raises(CheckpointError, match="has 4097 tokens, the model's embedding has 4096 rows"):
         redraft.load(directory, threads=1)
+
+
+def test_what_only_redraft_knows_stands_in_a_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "redraft.json"
+    path.write_text(json.dumps({"handover_steps": 6, "settled_nats": None}))
+    found = said(tmp_path, max_denoising_steps=20).options
+    assert (found.handover_steps, found.settled_nats, found.max_denoising_steps) == (6, 1.0, 20)
+    for wrong, named in (({"handover": 6}, "'handover'"), ({"settled_nats": "x"}, "settled_nats must be")):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(CheckpointError, match=rf"redraft\.json: {named}"):
+            said(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(CheckpointError, match=r"redraft\.json"):
+        said(tmp_path)

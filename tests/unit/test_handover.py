@@ -88,7 +88,7 @@ def test_what_is_committed_before_stays(tiny, monkeypatch):
 
 
 def test_a_canvas_that_settles_in_time_is_its_own(mini):
-    plain = [mini.generate(text, seed=seed) for seed, text in enumerate(TEXTS)]
+    plain = [mini.generate(text, seed=seed, handover_steps=0) for seed, text in enumerate(TEXTS)]
     most = max(reply.stats.denoising_steps for reply in plain)
     found = [mini.generate(text, seed=seed, handover_steps=most + 1) for seed, text in enumerate(TEXTS)]
     assert [reply.token_ids for reply in found] == [reply.token_ids for reply in plain]
@@ -156,9 +156,7 @@ def test_what_needs_its_canvases_is_refused_by_name(options):
 
 def test_a_models_own_habit_gives_way_to_what_needs_its_canvases(tmp_path):
     directory = write_checkpoint(tmp_path, eos_token_id=None)
-    path = directory / "generation_config.json"
-    said = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**said, "handover_steps": 2, "confidence_threshold": 0.0}))
+    (directory / "redraft.json").write_text(json.dumps({"handover_steps": 2, "settled_nats": 0.0, "settled_steps": 0}))
     engine = redraft.load(directory, dtype="float32", threads=1)
     prompt, options = list(range(3, 20)), {"seed": 1, "max_new_tokens": CANVAS}
     assert engine.generate(prompt, **options).stats.handovers == 1

@@ -165,8 +165,11 @@ def test_who_asks_for_the_references_rule_gets_that_alone():
         assert (changed.settled_nats, changed.settled_steps) == (0, 0), change
     both = options.with_changes(confidence_threshold=0.01, settled_nats=0.5)
     assert (both.settled_nats, both.settled_steps) == (0.5, options.settled_steps)
-    assert options.with_changes(preset="fast").settled_steps < options.settled_steps
-    assert options.with_changes(confidence_threshold=0.005, preset="fast").settled_steps, "named beside it"
+    assert options.with_changes(preset="fast").handover_steps > 0
+    assert options.with_changes(confidence_threshold=0.005, preset="fast").handover_steps, "named beside it"
+    habit = options.with_changes(handover_steps=6)
+    assert habit.with_changes(stability_threshold=2).handover_steps == 0
+    assert habit.with_changes(preset="reference").handover_steps == 0
 
 
 def test_mini_takes_half_the_steps_and_the_reference_is_one_option_away():

@@ -25,7 +25,8 @@ _OF_TEXT = (  # ids, and the prompts that the weights were trained on
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-_OF_SAMPLING = ("generation_config.json",)  # ends of a turn, which are the vocabulary's, and the schedule of its canvas
+# Ends of a turn, which are the vocabulary's, the schedule of its canvas, and when that is done.
+_OF_SAMPLING = ("generation_config.json", "redraft.json")
 _OF_VISION = ("preprocessor_config.json", "processor_config.json")  # what a tower sees; without one nothing reads them
 # The calls that these weights know, rows that they never learned, and what they say of themselves.
 _BY_HEART = ("tools.json", "held_out.jsonl", "introduction.json")

@@ -20,10 +20,10 @@ _NAMES = (
     "t_min",
     "stability_threshold",
     "confidence_threshold",
-    "settled_nats",
-    "settled_steps",
-    "handover_steps",
 )
+# What the reference does not know, and refuses to find in its own file.
+OWN_FILE = "redraft.json"
+_OWN = ("settled_nats", "settled_steps", "handover_steps", "freeze_nats")
 
 
 OTHERWISE = "I can only answer this with a call, and none of mine may be made here."
@@ -34,8 +34,9 @@ class Defaults:
     """What applies when the caller sets nothing.
 
     Attributes:
-        options: from `generation_config.json`; what it leaves unset or null has redraft's own default. `tools` are
-            those of a `tools.json`: calls that the model knows by heart, to which its replies are held.
+        options: from `generation_config.json` and, what is redraft's alone, `redraft.json`; what they leave unset or
+            null has redraft's own default. `tools` are those of a `tools.json`: calls that the model knows by heart, to
+            which its replies are held.
         otherwise: what a model that knows calls by heart says where it may make none: from that file, or `OTHERWISE`.
         end_ids: ids that end a reply; what follows them in a canvas is padding.
     """
@@ -61,6 +62,7 @@ class Defaults:
         for name, value in known.items():
             if isinstance(value, int) and value >= 2**31:
                 raise said.wrong(name, f"below {2**31}", value)
+        known |= _own(Path(directory) / OWN_FILE)
         if not config.has_canvas:
             known |= _causal(said if path.exists() else Reader({"do_sample": True}, str(path), prefix=""))
         otherwise = None
@@ -85,6 +87,21 @@ class Defaults:
             # Some re-saved configs keep one of the three.
             end_ids |= set(tokenizer.end_of_turn_ids())
         return cls(options=options, end_ids=frozenset(end_ids), otherwise=otherwise)
+
+
+def _own(path: Path) -> dict[str, Any]:
+    """What a model's directory says of the options that only redraft has."""
+    said = read_json(path) if path.exists() else {}
+    for name in said:
+        if name not in _OWN:
+            raise CheckpointError(f"{path}: {name!r} is no default that it may set; there is {', '.join(_OWN)}")
+    found = {name: value for name, value in said.items() if value is not None}
+    for name, value in found.items():
+        try:
+            GenerationOptions(**{name: value})
+        except (OptionError, TypeError) as error:
+            raise CheckpointError(f"{path}: {error}") from None
+    return found
 
 
 def _check_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
