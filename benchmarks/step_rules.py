@@ -160,24 +160,44 @@ _FORMS = (("steps", "{:.1f}"), ("cap", "{:.1%}"))
 
 
 def plot(path: Path, lines: Sequence[Mapping[str, Any]], label: str, scale: float = 1.0) -> None:
-    """What each line's `difference` is, over forwards a reply and over position-forwards a token."""
+    """What each line's `difference` is, over forwards a reply and over position-forwards a token; lines by number."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5), layout="constrained", sharey=True)
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 5.5), layout="constrained", width_ratios=(4, 4, 1.6))
     names = (("forwards", "forwards a reply"), ("positions", "position-forwards a token"))
-    for axis, (key, below) in zip(axes, names, strict=True):
-        for line in lines:
-            mode = line["rule"].startswith(("causal", "verified"))
+    for axis, (key, below) in zip(axes, names, strict=False):
+        for number, line in enumerate(lines, start=1):
+            color = _color(line)
             middle, low, high = (scale * line[name] for name in ("difference", "low", "high"))
-            axis.errorbar(
-                line[key], middle, fmt="s" if mode else "o", color="C1" if mode else "C0", markersize=5,
-                yerr=[[middle - low], [high - middle]], elinewidth=0.6,
+            axis.plot([line[key]] * 2, [low, high], color=color, linewidth=0.5, alpha=0.5)
+            axis.text(
+                line[key], middle, str(number), color="white", fontsize=7, ha="center", va="center",
+                bbox={"boxstyle": "circle,pad=0.2", "facecolor": color, "edgecolor": "white", "linewidth": 0.5},
             )  # fmt: skip
-            axis.annotate(line["rule"], (line[key], middle), fontsize=8, xytext=(4, 4), textcoords="offset points")
         axis.axhline(0, color="0.8", linewidth=1, zorder=0)
         axis.set(xlabel=below, xscale="log")
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        ticks = [
+            tick for tick in (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50, 100, 150, 200, 300) if _within(tick, lines, key)
+        ]
+        axis.set_xticks(ticks)
     axes[0].set_ylabel(label)
+    axes[2].axis("off")
+    for number, line in enumerate(lines, start=1):
+        height = 1 - number / (len(lines) + 1)
+        axes[2].text(0, height, f"{number}  {line['rule']}", color=_color(line), fontsize=9, va="center")
     figure.savefig(path, dpi=90)
+
+
+def _color(line: Mapping[str, Any]) -> str:
+    return "C1" if line["rule"].startswith(("causal", "verified")) else "C0"
+
+
+def _within(tick: float, lines: Sequence[Mapping[str, Any]], key: str) -> bool:
+    values = [line[key] for line in lines]
+    return 0.9 * min(values) <= tick <= 1.1 * max(values)
