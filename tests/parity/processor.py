@@ -1,7 +1,10 @@
-"""Prints what transformers' processor of Gemma 4, in its form on torchvision, makes of `picture_files.cases`: a digest
-of each one's patches and places, as JSON. A process of its own, with a torchvision that stands apart from the others'
-packages: the published one is built for another torch, whose operators it misses, and transformers cannot be imported
-beside it. What resizes pictures is Python around torch's own interpolation, and needs none of those."""
+"""Prints what transformers' processor of Gemma 4, in its form on torchvision, makes of one in so many of
+`picture_files.cases`: a digest of each one's patches and places, as JSON.
+
+A process of its own, with a torchvision that stands apart from other packages: the published one is built for another
+torch, whose operators it misses, and transformers cannot be imported beside it. What resizes pictures is Python around
+torch's own interpolation, and needs none of those.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def main() -> None:
     from picture_files import cases
 
     processor, found = Gemma4ImageProcessor(), {}
-    for case in cases():
+    for case in cases(int(sys.argv[1])):
         image = Image.open(io.BytesIO(case.data))
         made = processor(images=[image], return_tensors="pt", max_soft_tokens=case.image_tokens)
         count = int(made["num_soft_tokens_per_image"][0]) * 9

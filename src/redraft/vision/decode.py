@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -46,8 +47,10 @@ def decoded(
     with _pillow(where):
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
-        except Image.DecompressionBombError:
-            raise ImageError(f"more pixels than {limits.pixels:,}", where) from None
+        except Image.DecompressionBombError as error:
+            claimed = re.search(r"\d+", str(error))
+            many = f"{int(claimed[0]):,}" if claimed else "too many"
+            raise ImageError(f"{many} pixels, at most {limits.pixels:,}", where) from None
         # Before anything is decoded: a header of a hundred bytes may claim any size.
         limits.check_size(*image.size, where)
         image.load()
