@@ -16,11 +16,13 @@ from checkpoints import AUDIO_CONFIG, GEMMA4_TEXT_CONFIG, TEXT_CONFIG, quiet
 from redraft.checkpoint.load import load_model
 from redraft.checkpoint.save import save_checkpoint
 from redraft.checkpoint.vision import load_vision
+from redraft.core.errors import CheckpointError
 from redraft.model.model import DiffusionGemma
 from redraft.model.scratch import initialise, scratch_config
 from redraft.vision.config import VisionConfig
 from redraft.vision.patches import patches_of
 from redraft.vision.scratch import scratch_vision
+from redraft.vision.tower import VisionTower
 from seeing import BOI, EOI, IMAGE, TOWER, noise_pixels, randomise_tower, reference_features, write_seeing
 
 TOLERANCE = 1e-5
@@ -71,10 +73,20 @@ def test_sides_of_one_unit(tmp_path: Path) -> None:
     check(write_seeing(tmp_path), 70, [noise_pixels(1, 1000), noise_pixels(1000, 1), noise_pixels(1, 1)])
 
 
-def test_released_widths(tmp_path: Path) -> None:
-    tower = dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=2, num_attention_heads=16)
-    tower |= dict(num_key_value_heads=16, head_dim=72, patch_size=16, position_embedding_size=1024)
-    check(write_seeing(tmp_path, tower=tower), 70, [noise_pixels(60, 40)])
+def test_released_widths() -> None:
+    sizes = TOWER | dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=2, num_attention_heads=16)
+    sizes |= dict(num_key_value_heads=16, head_dim=72, patch_size=16, position_embedding_size=1024)
+    with quiet():
+        from transformers import Gemma4VisionConfig, Gemma4VisionModel
+
+        theirs = Gemma4VisionModel(Gemma4VisionConfig(**sizes)).eval()
+    randomise_tower(theirs, seed=1)
+    ours = VisionTower(VisionConfig.from_dict({"vision_config": sizes}, text_hidden_size=8))
+    ours.load_state_dict(theirs.state_dict())
+    patches = patches_of(noise_pixels(60, 40), ours.config, 70)
+    with torch.no_grad():
+        mine, other = ours(patches), theirs(patches.values[None], patches.places[None]).last_hidden_state
+    assert (mine - other).abs().max() <= TOLERANCE * other.abs().max()
 
 
 def test_half_precision(tmp_path: Path) -> None:
@@ -161,3 +173,18 @@ def test_gemma4(tmp_path: Path) -> None:
         made = theirs.model.get_image_features(patches.values[None], patches.places[None]).pooler_output
         made = torch.cat(list(made))
     assert (vision(patches) - made).abs().max() <= TOLERANCE * made.abs().max()
+
+
+def test_what_a_config_leaves_out_is_the_reference_s_default() -> None:
+    with quiet():
+        from transformers import Gemma4VisionConfig
+
+        theirs = Gemma4VisionConfig()
+    ours = VisionConfig.from_dict({"vision_config": {}}, text_hidden_size=8)
+    names = set(VisionConfig.__dataclass_fields__) - {"rope_theta", "text_hidden_size"}
+    assert {name: getattr(ours, name) for name in names} == {name: getattr(theirs, name) for name in names}
+    assert ours.rope_theta == theirs.rope_parameters["rope_theta"]
+    released = {"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}
+    assert VisionConfig.from_dict({"vision_config": released}, text_hidden_size=8) == ours
+    with pytest.raises(CheckpointError, match="vision_config is missing"):
+        VisionConfig.from_dict({"vision_config": None}, text_hidden_size=8)

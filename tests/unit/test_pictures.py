@@ -17,7 +17,7 @@ from PIL import Image
 
 from picture_files import drawn, encoded
 from redraft.core.errors import ImageError, InputError
-from redraft.vision.files import FORMATS, WEB_FORMATS, Limits
+from redraft.vision.files import FORMATS, WEB_FORMATS, Limits, claimed_size
 from redraft.vision.picture import Picture, picture_of
 
 WIDTH, HEIGHT = 24, 16
@@ -213,6 +213,17 @@ def test_what_is_no_picture_is_one_error(data, said):
     assert str(caught.value).startswith("message 0, part 1: ")
     assert caught.value.where == "message 0, part 1"
     assert "\n" not in str(caught.value)
+
+
+def test_a_webp_is_measured_before_it_is_opened(monkeypatch):
+    opened = []
+    monkeypatch.setattr(Image, "open", lambda *_, **__: opened.append(1))
+    for options in ({"lossless": True}, {"lossless": False}, {"lossless": True, "exif": b"Exif\0\0"}):
+        data = encoded(plain(), "WEBP", **options)
+        assert claimed_size(data) == (WIDTH, HEIGHT)
+        with pytest.raises(ImageError, match="24 x 16 is 384 pixels, at most 100"):
+            picture_of(data, limits=Limits(pixels=100))
+    assert not opened
 
 
 def test_thin_and_tiny_pictures_are_seen():

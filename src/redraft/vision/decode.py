@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageFile
 
 from redraft.core.errors import ImageError
-from redraft.vision.files import Limits
+from redraft.vision.files import Limits, claimed_size
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -44,6 +44,8 @@ def decoded(
     Raises:
         ImageError: damaged, empty, too large, or of a mode that says too little.
     """
+    if (size := claimed_size(data)) is not None:
+        limits.check_size(*size, where)
     with _pillow(where):
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
