@@ -144,6 +144,16 @@ def test_which_picture_stands_where_matters(seeing: Seeing) -> None:
     assert torch.allclose(seen[:, :4], plain[:, :4], rtol=0, atol=TOLERANCE)
 
 
+def test_pictures_of_one_size_are_told_apart_by_their_place(seeing: Seeing) -> None:
+    ids = prompt(3, "1", 4, "1", 2)
+    pair = [seeing.soft[1], seeing.soft[1].flip(0)]
+    made = []
+    for soft in (pair, pair[::-1]):
+        placed = placed_in(ids[0].tolist(), IMAGE, soft)
+        made.append(seeing.ours.encode(ids, seeing.ours.new_cache(), images=[placed]))
+    assert (made[0] - made[1])[:, -1].abs().max() > 0.01
+
+
 def test_forward_of_transformers_is_causal(seeing: Seeing) -> None:
     """It drops its masks, type ids or not."""
     ids = prompt(5, "0", 4)

@@ -57,7 +57,11 @@ def test_images_and_arrays_are_taken_as_they_are():
     array = np.array(image)
     made = picture_of(array)
     assert np.array_equal(made.pixels, array)
-    assert made.pixels is not array
+    array[:] = 0
+    assert made.pixels.any()
+    array = np.array(image)
+    with pytest.raises(ValueError, match="read-only"):
+        made.pixels[0] = 1
     assert picture_of(made) is made
     # Numbers in 0..1 would be black, and a plane of its own no colour.
     for wrong in (array / 255, array[..., 0], array[..., :2], array.astype(np.int32)):
@@ -138,6 +142,11 @@ def test_grey_of_sixteen_bits_keeps_its_high_bytes(format):
     assert len(np.unique(seen)) == 256
     big = Image.frombytes("I;16B", (16, 16), ramp.astype(">u2").tobytes())
     assert np.array_equal(pixels_of(big), seen)
+
+
+def test_colours_of_sixteen_bits_keep_their_high_bytes():
+    row = b"\0" + bytes([1, 200, 2, 200, 3, 200])
+    assert pixels_of(png(1, 1, (b"IDAT", zlib.compress(row)), depth=16)).tolist() == [[[1, 2, 3]]]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])

@@ -31,7 +31,7 @@ _DAMAGED = "the picture is damaged or cut off"
 _WHITE = 255
 # A file's frames, for whoever asks what else there is. A photo's second picture is a preview or the other eye's.
 _ANIMATED = ("GIF", "PNG", "WEBP")
-# One picture is decoded at a time, whoever asks: the largest takes some 600 MB on the way, and what Pillow has to say
+# One picture is decoded at a time, whoever asks: the largest takes some 660 MB on the way, and what Pillow has to say
 # beside its errors is held back for the whole process while it does.
 _TURN = threading.Lock()
 
@@ -107,7 +107,8 @@ def _flat(image: Image.Image, where: str) -> Image.Image:
         raise ImageError(f"{kind} of 32 bits, of which it does not say what is white: save it with 8 or 16 bits", where)
     if image.has_transparency_data:
         # Pillow goes from grey with its alpha multiplied in by way of grey without.
-        above = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        above = image.convert("LA") if image.mode == "La" else image
+        above = above if above.mode == "RGBA" else above.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", above.size, (_WHITE,) * 4), above).convert("RGB")
     try:
         return image.convert("RGB")

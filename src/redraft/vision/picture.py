@@ -27,12 +27,18 @@ class Picture:
     """What a person sees of a picture: upright, on white, in red, green and blue.
 
     Attributes:
-        pixels: [H, W, 3], 0..255.
+        pixels: [H, W, 3], 0..255; read-only.
         first_of_several: whether its file holds more frames, of which this is the first.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     first_of_several: bool = False
+
+    def __post_init__(self) -> None:
+        # The digest is of what it was made with.
+        pixels = self.pixels.view()
+        pixels.setflags(write=False)
+        object.__setattr__(self, "pixels", pixels)
 
     @cached_property
     def digest(self) -> bytes:
