@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from redraft.checkpoint.names import Names
+from redraft.checkpoint.rounding import rounded
 from redraft.checkpoint.source import Source, listed
 from redraft.checkpoint.stored import StoredTensor
 from redraft.core.errors import CheckpointError
 from redraft.core.files import read_json
+from redraft.kernels.matrices import Matrix
+from redraft.placement.quantized import place
 from redraft.vision.config import VisionConfig
 from redraft.vision.size import BUDGETS, DEFAULT_BUDGET
 from redraft.vision.tower import Vision
@@ -30,8 +34,14 @@ _DONE = {"do_convert_rgb": True, "do_resize": True, "do_rescale": True, "resampl
 class LazyVision:
     """The tower of an open checkpoint, read when it is first asked for, by whichever thread comes first."""
 
-    def __init__(self, source: Source, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
-        self._source, self._device, self._dtype = source, device, dtype
+    def __init__(
+        self,
+        source: Source,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        quantize: Literal["int8"] | None = None,
+    ) -> None:
+        self._source, self._device, self._dtype, self._quantize = source, device, dtype, quantize
         self._vision: Vision | None = None
         self._lock = threading.Lock()
 
@@ -53,12 +63,15 @@ class LazyVision:
         """
         with self._lock:
             if self._vision is None:
-                self._vision = load_vision(self._source, self._device, self._dtype)
+                self._vision = load_vision(self._source, self._device, self._dtype, self._quantize)
             return self._vision
 
 
 def load_vision(
-    source: Source | str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    source: Source | str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    quantize: Literal["int8"] | None = None,
 ) -> Vision:
     """Tower and projector of a checkpoint, in eval mode; no tensor of the text model is read.
 
@@ -66,6 +79,7 @@ def load_vision(
         source: a directory in any form that `load_model` reads, or an open one.
         device: where the weights go.
         dtype: of weights and activations.
+        quantize: "int8" rounds the layers' matrices as they come; patches, places, norms and the projector stay.
 
     Raises:
         CheckpointError: there is no tower, or a field or tensor of it is missing, surplus, misshapen or not finite, by
@@ -82,8 +96,12 @@ def load_vision(
         vision = Vision(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in vision.state_dict().items()}
     _check(source, stored, shapes)
-    loaded = {name: _read(source, stored[name], name, device, dtype) for name in shapes}
+    rounded_ones = [name for name in shapes if quantize is not None and name.endswith(".linear.weight")]
+    matrices: dict[str, Matrix] = {name: rounded(stored[name], "int8").to(device) for name in rounded_ones}
+    loaded = {name: _read(source, stored[name], name, device, dtype) for name in shapes if name not in matrices}
+    place(vision, matrices, dtype)
     vision.load_state_dict(loaded, assign=True)
+    vision.quantization = quantize
     return vision.eval().requires_grad_(False)
 
 
@@ -94,7 +112,12 @@ def vision_tensors(vision: Vision, names: Names, dtype: torch.dtype) -> dict[str
         vision: the tower.
         names: how the checkpoint names its tensors.
         dtype: what to store; numbers that must not be rounded again stay float32 where it cannot hold them.
+
+    Raises:
+        CheckpointError: the tower has been rounded.
     """
+    if vision.quantization is not None:
+        raise CheckpointError(f"a tower that was loaded as {vision.quantization} has lost digits: save it as it came")
     prefix = names.passed_through[0].removesuffix(_PARTS[0])
     tensors = {}
     for name, tensor in vision.state_dict().items():

@@ -5,6 +5,8 @@ Modules and parameters carry the checkpoint's names.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -108,6 +110,7 @@ class Vision(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
+        self.quantization: Literal["int8"] | None = None
         self.vision_tower = VisionTower(config)
         self.embed_vision = Projector(config)
 
