@@ -41,7 +41,8 @@ class LazyVision:
         dtype: torch.dtype = torch.float32,
         quantize: Literal["int8"] | None = None,
     ) -> None:
-        self._source, self._device, self._dtype, self._quantize = source, device, dtype, quantize
+        self._source, self._device, self._dtype = source, device, dtype
+        self._quantize: Literal["int8"] | None = quantize
         self._vision: Vision | None = None
         self._lock = threading.Lock()
 
