@@ -6,6 +6,8 @@ ALONE := hangs load memory serve serve_decisions_ended serve_told strangers trai
 ALONE := $(ALONE:%=tests/e2e/test_%.py)
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile tests $(ALONE:%=--ignore %)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .ci/constraints.txt
+# torchvision, for tests beside transformers' processor of pictures, stands apart: the published one is built for CUDA,
+# and beside another torch it breaks every import of transformers. See tests/parity/processor.py.
 BROWSER := chromium chromium-driver fonts-dejavu-core
 
 .PHONY: demo docs test test-full check browser clean
@@ -18,6 +20,7 @@ $(BIN)/.redraft: pyproject.toml .ci/constraints.txt
 $(BIN)/.redraft-dev: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e '.[dev]'
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/apart torchvision
 	touch $(BIN)/.redraft $(BIN)/.redraft-docs $@
 
 $(BIN)/.redraft-docs: pyproject.toml .ci/constraints.txt

@@ -53,8 +53,8 @@ VISION_CONFIG: dict[str, Any] = dict(
     num_key_value_heads=1,
     head_dim=8,
     patch_size=4,
-    position_embedding_size=4,
-    pooling_kernel_size=1,
+    position_embedding_size=210,
+    pooling_kernel_size=3,
 )
 GEMMA4_TEXT_CONFIG: dict[str, Any] = TEXT_CONFIG | dict(
     enable_moe_block=True,

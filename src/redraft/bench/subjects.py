@@ -30,7 +30,7 @@ SMALL_TOWER = {
     "head_dim": 8,
     "patch_size": 4,
     "position_embedding_size": 4,
-    "pooling_kernel_size": 1,
+    "pooling_kernel_size": 3,
 }
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from redraft.checkpoint.names import names_for, without_absent_towers
 from redraft.checkpoint.source import Source
+from redraft.checkpoint.vision import vision_tensors
 from redraft.core.errors import CheckpointError
 from redraft.core.files import flush, replace_text
 from redraft.model.model import DiffusionGemma
+from redraft.vision.tower import Vision
 
 # What may stand beside weights and goes with them, each for a reason. Whatever else is there stays: measured figures
 # (mini's presets.json) and model cards speak of the weights that they were made with.
@@ -41,6 +43,7 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
     same_weights: bool = True,
+    vision: Vision | None = None,
 ) -> None:
     """Writes the model in Hugging Face layout; transformers loads it.
 
@@ -54,6 +57,7 @@ def save_checkpoint(
         dtype: what to store, default the model's own.
         shard_bytes: upper bound of one file, unless a single tensor is larger.
         same_weights: False where they have been trained since: what they know by heart is then for others to say.
+        vision: the tower, where it is not the source's, or has been trained since.
     """
     if model.quantization is not None:
         raise CheckpointError(f"a model that was loaded as {model.quantization} has lost digits: save it as it came")
@@ -69,6 +73,8 @@ def save_checkpoint(
     if opened is not None:
         tensors.update({name: tensor.read() for name, tensor in opened.passed_through().items()})
         copy_files(opened, directory, same_weights=same_weights)
+    if vision is not None:
+        tensors.update(vision_tensors(vision, names, dtype or model.dtype))
     config = without_absent_towers(model.config.to_dict(), tensors)
     config.pop("quantization_config", None)
     config["dtype"] = str(dtype or model.dtype).removeprefix("torch.")

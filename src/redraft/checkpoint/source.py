@@ -118,10 +118,10 @@ class Source:
             else:
                 surplus.append(name)
         if surplus:
-            raise CheckpointError(f"{self.path}: surplus {_list(surplus)}, which the config has no place for")
+            raise CheckpointError(f"{self.path}: surplus {listed(surplus)}, which the config has no place for")
         missing = sorted(name for name, parameter in wanted.items() if parameter not in sources)
         if missing:
-            raise CheckpointError(f"{self.path}: missing {_list(missing)}")
+            raise CheckpointError(f"{self.path}: missing {listed(missing)}")
         for parameter, tensor in sources.items():
             if tensor.shape != shapes[parameter]:
                 raise CheckpointError(
@@ -172,6 +172,7 @@ class Source:
             )
 
 
-def _list(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Tensors as an error names them: the first three, and how many more."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ("tensor " if len(names) == 1 else "tensors ") + ", ".join(repr(n) for n in sorted(names)[:3]) + more

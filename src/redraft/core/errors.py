@@ -8,7 +8,8 @@ RedraftError
 │   ├── UnknownOptionError      an option that does not exist                  (also a TypeError)
 │   ├── QuestionError           a typed question that cannot be asked; carries the field
 │   ├── PromptError             an empty prompt, a message that is none
-│   │   └── ContextLengthError  prompt longer than the context; carries both lengths
+│   │   ├── ContextLengthError  prompt longer than the context; carries both lengths
+│   │   └── ImageError          a picture that cannot be read; carries where it stands
 │   ├── ModelNotFoundError      no such directory, bundled model or cached Hub id
 │   ├── CheckpointError         a checkpoint that cannot be read: names the file, the field or the tensor
 │   ├── DataError               a row of training or evaluation data; carries file and line
@@ -81,6 +82,19 @@ class ContextLengthError(PromptError):
             f"the prompt has {'at least ' * at_least}{prompt_tokens} tokens, the context holds {context_tokens} "
             "(prompt and reply together): shorten the prompt or load with a larger max_context"
         )
+
+
+class ImageError(PromptError):
+    """A picture that cannot be read.
+
+    Attributes:
+        where: the file, or the message and its part; empty where there is one picture only.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, reason: str, where: str = "") -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"{where}: {reason}" if where else reason)
 
 
 class ModelNotFoundError(InputError):

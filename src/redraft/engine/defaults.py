@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from redraft.core.errors import CheckpointError, OptionError
+from redraft.core.fields import Reader
 from redraft.core.files import read_json
 from redraft.core.options import GenerationOptions
 from redraft.model.config import ModelConfig
-from redraft.model.fields import Reader
 from redraft.text.tokenizer import Tokenizer
 
 _NAMES = (

@@ -54,3 +54,17 @@ class HeadStats:
             dropped_mass=torch.cat([part.dropped_mass for part in parts]),
             classes=tuple(scores for part in parts for scores in part.classes),
         )
+
+    def by_canvas(self, canvases: int, length: int) -> HeadStats:
+        """Those of one pass over all positions of canvases of one length, canvas by canvas."""
+        shape = (canvases, length)
+        return HeadStats(
+            argmax=self.argmax.view(shape),
+            sample=self.sample.view(shape),
+            entropy=self.entropy.view(shape),
+            log_prob=self.log_prob.view(shape),
+            best_log_prob=self.best_log_prob.view(shape),
+            soft_embedding=self.soft_embedding.view(*shape, -1),
+            dropped_mass=self.dropped_mass.view(shape),
+            classes=self.classes or (None,) * canvases,
+        )

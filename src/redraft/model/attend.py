@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from redraft.kernels.attention import attention
 from redraft.model.attention import Heads
 from redraft.model.cache import KVCache, SequenceCache
+from redraft.model.images import Placed, Reading, image_mask
 
 # B batch, T positions, H query heads, K key-value heads, S keys, D head size
 
@@ -16,14 +19,24 @@ from redraft.model.cache import KVCache, SequenceCache
 class Encode:
     """Causal attention over the cached prefix and the new positions, which it appends to the cache.
 
-    Sequences are attended one by one at their exact lengths, so that no padding can touch a result.
+    Sequences are attended one by one at their exact lengths, so that no padding can touch a result. Inside a picture
+    positions also see what follows, by a reading.
     """
 
     repeatable = False
 
-    def __init__(self, cache: KVCache, lengths: list[int]) -> None:
+    def __init__(
+        self,
+        cache: KVCache,
+        lengths: list[int],
+        images: Sequence[Sequence[Placed]] = (),
+        reading: Reading = "google",
+    ) -> None:
+        """`images` are the pictures in each row, which see themselves by a reading; none in any where it is empty."""
         self.cache = cache
         self.lengths = lengths
+        self.runs = [[image.run for image in placed] for placed in images] or [[] for _ in lengths]
+        self.reading: Reading = reading
 
     def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
         q_BTHD, k_BTKD, v_BTKD = heads
@@ -38,9 +51,14 @@ class Encode:
             keys = torch.cat([old_keys, new_keys], dim=1)
             values = torch.cat([old_values, new_values], dim=1)
             stored.append(new_keys, new_values)
-            mask = causal_mask(new, keys.shape[1], window, q_BTHD.device)
+            mask = self._mask(b, keys.shape[1], window, q_BTHD.device)
             out[b, :new] = attention(q_BTHD[b : b + 1, :new], keys[None], values[None], mask[None])[0]
         return out
+
+    def _mask(self, b: int, keys: int, window: int | None, device: torch.device) -> Bool[Tensor, "T S"]:
+        if self.runs[b]:
+            return image_mask(self.lengths[b], keys, window, self.runs[b], self.reading, device)
+        return causal_mask(self.lengths[b], keys, window, device)
 
 
 class Denoise:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from redraft.core.errors import CheckpointError
+from redraft.core.fields import Reader
 from redraft.core.files import read_json
-from redraft.model.fields import Reader
 from redraft.model.gemma4 import GEMMA4, GEMMA4_TEXT, check_variant
 from redraft.model.layer_config import FULL, SLIDING, LayerConfig, read_layers
 

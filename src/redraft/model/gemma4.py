@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from redraft.core.errors import CheckpointError
-from redraft.model.fields import Reader
+from redraft.core.fields import Reader
 
 GEMMA4, GEMMA4_TEXT = "gemma4", "gemma4_text"
 NO_CANVAS = 'this checkpoint is autoregressive (gemma4); use mode="autoregressive"'

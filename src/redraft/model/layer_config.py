@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from redraft.core.errors import CheckpointError
-from redraft.model.fields import Reader
+from redraft.core.fields import Reader
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 _MOST_LAYERS, _WIDEST_HEAD = 1000, 2**16

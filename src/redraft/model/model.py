@@ -23,6 +23,7 @@ from redraft.model.backbone import Backbone
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.config import ModelConfig
 from redraft.model.gemma4 import NO_CANVAS
+from redraft.model.images import Placed, Reading, check_placed, with_soft_tokens
 from redraft.model.runner import Runner
 
 
@@ -72,43 +73,67 @@ class DiffusionGemma(nn.Module):
 
     @torch.no_grad()
     def encode(
-        self, token_ids: Int[Tensor, "B T"], cache: KVCache, lengths: Int[Tensor, "B"] | list[int] | None = None
+        self,
+        token_ids: Int[Tensor, "B T"],
+        cache: KVCache,
+        lengths: Int[Tensor, "B"] | list[int] | None = None,
+        images: Sequence[Sequence[Placed]] = (),
+        reading: Reading = "google",
     ) -> Float[Tensor, "B T D"]:
         """Appends the first `lengths[b]` (default T) ids of each row to the cache.
+
+        Args:
+            token_ids: ids; those in the place of pictures mean nothing, but are ids.
+            cache: of as many sequences.
+            lengths: of the rows.
+            images: the pictures in each row, whole; nothing where no row has any.
+            reading: who sees whom inside a picture, see `redraft.model.images`.
 
         Returns:
             Hidden states after the final norm; those beyond a row's length mean nothing.
 
         Raises:
-            ValueError: shapes that do not fit the cache.
+            ValueError: shapes that do not fit the cache, or a picture that does not fit its row.
         """
         B, T = token_ids.shape
         counts = [T] * B if lengths is None else [int(n) for n in lengths]
         if len(cache.sequences) != B or len(counts) != B or not all(0 <= n <= T for n in counts):
             raise ValueError(f"{B} rows of {T} ids with lengths {counts} do not fit {len(cache.sequences)} sequences")
-        hidden = self.encode_with(token_ids, cache.lengths.to(self.device), Encode(cache, counts))
+        check_placed(images or [()] * B, counts, self.config.hidden_size)
+        attend = Encode(cache, counts, images, reading)
+        hidden = self.encode_with(token_ids, cache.lengths.to(self.device), attend, images)
         for sequence, count in zip(cache.sequences, counts, strict=True):
             sequence.advance(count)
         return hidden
 
     @torch.no_grad()
     def encode_with(
-        self, token_ids: Int[Tensor, "B T"], lengths: Int[Tensor, "B"], attend: Attend
+        self,
+        token_ids: Int[Tensor, "B T"],
+        lengths: Int[Tensor, "B"],
+        attend: Attend,
+        images: Sequence[Sequence[Placed]] = (),
     ) -> Float[Tensor, "B T D"]:
         """As `encode`, behind prefixes of these lengths, on the device, that `attend` knows of and adds to."""
         runner = self.runner
-        if runner is not None and attend.repeatable:
+        # What stands for the backbone looks its ids up by itself.
+        if runner is not None and attend.repeatable and not images:
             return attempt(
                 "layers",
                 lambda: runner(token_ids, lengths, attend, causal=True),
                 lambda: self._encode(token_ids, lengths, attend),
                 form=f"encoding {self._form}",
             )
-        return self._encode(token_ids, lengths, attend)
+        return self._encode(token_ids, lengths, attend, images)
 
-    def _encode(self, token_ids: Tensor, lengths: Tensor, attend: Attend) -> Float[Tensor, "B T D"]:
+    def _encode(
+        self, token_ids: Tensor, lengths: Tensor, attend: Attend, images: Sequence[Sequence[Placed]] = ()
+    ) -> Float[Tensor, "B T D"]:
         positions = lengths[:, None] + torch.arange(token_ids.shape[1], device=lengths.device)
-        return self.backbone(self.backbone.embed(token_ids), positions, attend, causal=True)
+        embedded = self.backbone.embed(token_ids)
+        if images:
+            embedded = with_soft_tokens(embedded, images)
+        return self.backbone(embedded, positions, attend, causal=True)
 
     @torch.no_grad()
     def denoise_hidden(
@@ -264,16 +289,7 @@ class DiffusionGemma(nn.Module):
             uniform_N=uniform.reshape(B * L),
             parts=parts,
         )
-        return HeadStats(
-            argmax=stats.argmax.view(B, L),
-            sample=stats.sample.view(B, L),
-            entropy=stats.entropy.view(B, L),
-            log_prob=stats.log_prob.view(B, L),
-            best_log_prob=stats.best_log_prob.view(B, L),
-            soft_embedding=stats.soft_embedding.view(B, L, D),
-            dropped_mass=stats.dropped_mass.view(B, L),
-            classes=stats.classes or (None,) * B,
-        )
+        return stats.by_canvas(B, L)
 
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:

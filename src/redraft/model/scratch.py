@@ -10,13 +10,27 @@ from torch import nn
 from redraft.model.config import MODEL_TYPE, ModelConfig
 from redraft.model.model import DiffusionGemma
 
+# The released ids of an image's beginning, its end, and one of its places.
+_IMAGE_TOKENS = {"boi_token_id": 255999, "eoi_token_id": 258882, "image_token_id": 258880}
+# Squares of 3 x 3 patches, as released: transformers cannot pool by 1.
+_VISION = {"model_type": "gemma4_vision", "pooling_kernel_size": 3, "patch_size": 16, "rms_norm_eps": 1e-6}
 
-def scratch_config(shape: dict[str, Any], canvas_length: int) -> ModelConfig:
-    """The config of a text model of this shape.
+
+def scratch_config(
+    shape: dict[str, Any],
+    canvas_length: int,
+    *,
+    vision: dict[str, Any] | None = None,
+    image_tokens: dict[str, int] | None = None,
+) -> ModelConfig:
+    """The config of a model of this shape.
 
     Args:
         shape: sizes and special tokens, in the text config's own names.
         canvas_length: in tokens.
+        vision: sizes of a tower, in the vision config's own names; None: the model does not see.
+        image_tokens: boi_token_id, eoi_token_id and image_token_id, where the vocabulary does not reach the
+            released ones.
     """
     text = {
         "model_type": "diffusion_gemma_text",
@@ -30,14 +44,12 @@ def scratch_config(shape: dict[str, Any], canvas_length: int) -> ModelConfig:
         "model_type": MODEL_TYPE,
         "canvas_length": canvas_length,
         "tie_word_embeddings": True,
-        # The released ids, which lie beyond a small vocabulary: others read numbers here, and transformers' generate
-        # cannot do without one.
-        "boi_token_id": 255999,
-        "eoi_token_id": 258882,
-        "image_token_id": 258880,
+        # Beyond a small vocabulary too: others read numbers here, and transformers' generate cannot do without one.
+        **_IMAGE_TOKENS,
+        **(image_tokens or {}),
         "text_config": text,
         # No tower: where none is named others build none, and transformers a random one that nothing runs through.
-        "vision_config": None,
+        "vision_config": None if vision is None else _VISION | vision,
     }
     return ModelConfig.from_dict(raw, "shape")
 

@@ -16,7 +16,6 @@ from redraft.kernels.matrices.float8 import Float8Matrix
 from redraft.kernels.matrices.int4 import Int4Matrix
 from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import attempt, on_gpu
-from redraft.model.backbone import Backbone
 
 if TYPE_CHECKING:
     from redraft.kernels.triton.packed import PackedInt4
@@ -100,11 +99,11 @@ class Int8Embedding(nn.Module):
 _EXPERTS = {Int4Matrix: Int4Experts, Int8Matrix: Int8Experts, Float8Matrix: Float8Experts}
 
 
-def place(backbone: Backbone, matrices: dict[str, Matrix], dtype: torch.dtype) -> None:
+def place(backbone: nn.Module, matrices: dict[str, Matrix], dtype: torch.dtype) -> None:
     """Puts modules with these matrices in the place of the backbone's own.
 
     Args:
-        backbone: whose modules are replaced.
+        backbone: whose modules are replaced; a tower's are as well.
         matrices: by the names of the parameters; both of a layer's experts, or none. It is empty afterwards: what is
             packed anew for the device would otherwise lie there twice.
         dtype: of activations.

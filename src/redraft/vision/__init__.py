@@ -1,0 +1,1 @@
+"""How DiffusionGemma sees: from a picture's file to soft tokens."""
