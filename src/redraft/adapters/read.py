@@ -15,7 +15,7 @@ from torch import Tensor
 
 from redraft.adapters.adapter import Adapter, Pair
 from redraft.adapters.files import BASE, FOR_BOTH, ONE, SHARED, WEIGHTS, stacked_factors
-from redraft.adapters.names import DECODER, ENCODER, PREFIX, Place, module_names, place_of
+from redraft.adapters.names import DECODER, ENCODER, Place, module_names, place_of
 from redraft.adapters.peft_config import CONFIG, expected_modules, settings_of
 from redraft.adapters.settings import Settings, adaptable, is_stack, path_of
 from redraft.checkpoint.formats.header_checks import METADATA
@@ -140,8 +140,8 @@ def _pair(place: Place, factors: _Factors, config: ModelConfig, settings: Settin
     rank = settings.rank_of(tree + path_of(parameter))
     if (a.shape[-1], b.shape[-2]) != (inner, out):
         raise CheckpointError(
-            f"{path}: tensor {name!r} is {list(factors['A'][1].shape)} beside {list(factors['B'][1].shape)}, the base's "
-            f"{parameter!r} is {list(shapes[parameter])}: the adapter was made for another shape"
+            f"{path}: tensor {name!r} is for a matrix of {b.shape[-2]} x {a.shape[-1]}, the base's {parameter!r} is "
+            f"{list(shapes[parameter])}: the adapter was made for another shape"
         )
     if a.shape[-2] != rank or b.shape[-1] != rank:
         raise CheckpointError(f"{path}: tensor {name!r} has rank {a.shape[-2]}, {CONFIG} says {rank}")
@@ -175,8 +175,8 @@ def _joined(found: dict[str, dict[str, Pair]], settings: Settings, metadata: Map
         encode = {name: pair for name, pair in denoise.items() if not name.startswith("self_conditioning.")}
     elif not encode:
         warnings.warn(
-            f"{path} has the decoder's names alone, so the causal mode runs without it, as under peft; tools that train "
-            "one stack mean both modes",
+            f"{path} has the decoder's names alone, so the causal mode runs without it, as under peft; tools that "
+            "train one stack mean both modes",
             stacklevel=3,
         )
     for name, pair in encode.items():

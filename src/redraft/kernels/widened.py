@@ -92,11 +92,12 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[override]
-        rows, total = grad.reshape(-1, grad.shape[-1]), None
-        for part, tile in tiles(ctx.matrix, grad.dtype):
-            product = rows[:, part] @ tile
+        rows, several = grad.reshape(-1, grad.shape[-1]), tiles(ctx.matrix, grad.dtype)
+        first, tile = next(several)
+        total = rows[:, first] @ tile
+        for part, tile in several:
             # Sums of several tiles are float32, whatever they are made of.
-            total = product if total is None else total.float().add_(product)
+            total = total.float().add_(rows[:, part] @ tile)
         return total.to(grad.dtype).view(*grad.shape[:-1], -1), None
 
 

@@ -3,7 +3,7 @@ what is trained through them learns from the weights and not from how rows are r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,7 @@ from redraft.kernels.matrices.float8 import Float8Matrix
 from redraft.kernels.matrices.int4 import Int4Matrix
 from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import attempt, on_gpu
-from redraft.kernels.widened import Frozen, Stack, widened_linear
+from redraft.kernels.widened import Frozen, widened_linear
 from redraft.model.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Float8Linear(FrozenModule):
 class FrozenExperts(FrozenModule):
     """What quantised experts have in common."""
 
-    gate_up: Stack
-    down: Stack
+    gate_up: Any
+    down: Any
 
     @property
     def num_experts(self) -> int:
