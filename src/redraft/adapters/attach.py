@@ -93,7 +93,7 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
         for pair in _pairs_of(module):
             pair.to(model.device).requires_grad_(learning)
         _put(backbone, path, module)
-    forget = [_tell_mode(backbone, mode)] if not adapter.is_one else []
+    forget = (lambda: None) if adapter.is_one else _tell_mode(backbone, mode)
     runner = model.runner
     model.run_by(None)
     return Attached(
@@ -102,7 +102,7 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
         _model=model,
         _replaced=replaced,
         _runner=runner,
-        _forget=lambda: [one() for one in forget] and None,
+        _forget=forget,
     )
 
 

@@ -45,8 +45,9 @@ def place_of(name: str) -> Place | None:
     path = found["path"].removeprefix(PREFIX)
     inner = path.endswith(".base_layer")
     path = path.removesuffix(".base_layer")
-    sides: list[tuple[Side, str]] = [("denoise", DECODER), ("encode", ENCODER)]
-    for side, prefix in (*sides, *(("both", prefix) for prefix in _ONE_TREE)):
+    trees: list[tuple[Side, str]] = [("denoise", DECODER), ("encode", ENCODER)]
+    trees += [("both", prefix) for prefix in _ONE_TREE]
+    for side, prefix in trees:
         if not path.startswith(prefix):
             continue
         module = path.removeprefix(prefix)

@@ -134,9 +134,14 @@ def config_of(
         "target_modules": _regex(linear, set(possible), merging=merging),
     }
     if stacks:
-        decoder = [module_names(name)[0] for name in stacks]
-        encoder = [module_names(name)[1] for name in stacks]
-        config["target_parameters"] = decoder if merging else decoder + encoder
+        both = [module_names(name) for name in stacks]
+        ends = sorted({_end(name) for name in stacks})
+        if merging:
+            config["target_parameters"] = [decoder for decoder, _ in both]
+        elif len(stacks) == sum(_end(name) in ends for name in possible if is_stack(name)):
+            config["target_parameters"] = ends
+        else:
+            config["target_parameters"] = [name for names in both for name in names]
     if merging:
         config["exclude_modules"] = r".*\.encoder\..*"
     return config
@@ -152,17 +157,18 @@ def _end(path: str) -> str:
 
 
 def _pattern(values: Mapping[str, float], usual: float) -> dict[str, float | int]:
-    """Values other than the usual one by regular expressions: of a path's end where all layers have it."""
-    by_end: dict[str, set[float]] = {}
+    """Values other than the usual one by regular expressions: of layers apart, then of a path's end in all others."""
+    by_end: dict[str, dict[str, float]] = {}
     for name, value in values.items():
-        by_end.setdefault(_end(path_of(name)), set()).add(value)
-    found = {}
-    for name, value in values.items():
-        path = path_of(name)
-        key = _end(path) if len(by_end[_end(path)]) == 1 else path
-        if value != usual:
-            found[re.escape(key)] = _number(value)
-    return found
+        by_end.setdefault(_end(path_of(name)), {})[path_of(name)] = value
+    alone, together = {}, {}
+    for end, paths in by_end.items():
+        common = Counter(paths.values()).most_common(1)[0][0]
+        alone |= {re.escape(path): _number(value) for path, value in paths.items() if value != common}
+        if common != usual:
+            together[re.escape(end)] = _number(common)
+    # The first that matches counts.
+    return alone | together
 
 
 def _regex(linear: Sequence[str], possible: set[str], *, merging: bool) -> str | list[str]:
