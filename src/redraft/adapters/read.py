@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,10 @@ def read_adapter(directory: str | Path, config: ModelConfig) -> Adapter:
     sides = _sides(tensors, path)
     found = {side: _by_parameter(modules, config, settings, path) for side, modules in sides.items()}
     _check_complete(found, raw, config, path)
-    return _joined(found, settings, metadata, path)
+    in_order = {
+        side: {name: pairs[name] for name in adaptable(config) if name in pairs} for side, pairs in found.items()
+    }
+    return _joined(in_order, settings, metadata, path)
 
 
 def _sides(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[tuple[Place, _Factors]]]:
@@ -95,10 +99,11 @@ def _check_complete(
     """Whether there is everything that the config gives factors, on the sides that the file has names of."""
     if "both" in found:
         return
-    trees = tuple({"denoise": DECODER, "encode": ENCODER}[side] for side in found)
-    held = {full for pairs in found.values() for name in pairs for full in module_names(path_of(name))}
+    trees = {"denoise": DECODER, "encode": ENCODER}
+    held = {trees[side] + path_of(name) for side, pairs in found.items() for name in pairs}
     possible = (full for name in adaptable(config) for full in module_names(path_of(name)))
-    missing = expected_modules(raw, (full for full in possible if full.startswith(trees))) - held
+    here = tuple(trees[side] for side in found)
+    missing = expected_modules(raw, (full for full in possible if full.startswith(here))) - held
     if missing:
         raise CheckpointError(f"{path}: factors of {min(missing)!r} are missing, which {CONFIG} asks for")
 
@@ -121,7 +126,7 @@ def _pair(place: Place, factors: _Factors, config: ModelConfig, settings: Settin
     for tensor_name, tensor in ((name, a), (other, b)):
         if tensor.ndim != 2 or not tensor.is_floating_point():
             raise CheckpointError(
-                f"{path}: tensor {tensor_name!r} is {tensor.dtype} of {list(tensor.shape)}: no factor"
+                f"{path}: tensor {tensor_name!r} is no factor: {tensor.dtype} of {list(tensor.shape)}"
             )
     parameter, shapes = f"{place.module}.weight", adaptable(config)
     a, b, count = a.float(), b.float(), 1
@@ -183,6 +188,7 @@ def _joined(found: dict[str, dict[str, Pair]], settings: Settings, metadata: Map
         if name in denoise and pair.equals(denoise[name]):
             encode[name] = denoise[name]
     if metadata.get(SHARED) == "true":
+        settings = replace(settings, shared_experts=True)
         for pair, factor in ((p, f) for n, p in denoise.items() if is_stack(n) for f in (_shared_factor(n),)):
             values = getattr(pair, factor).data
             if torch.equal(values, values[:1].expand_as(values)):
