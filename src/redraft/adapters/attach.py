@@ -77,11 +77,11 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
             made[path] = AdaptedLinear(module, pair, pair, mode, dropout)
         elif path.endswith(".experts"):
             _check_held(module, f"{path} cannot be adapted")
-            encode, denoise = (_stack_pairs(pairs, path) for pairs in (adapter.encode, adapter.denoise))
-            made[path] = AdaptedExperts(module, encode, denoise, mode)  # type: ignore[arg-type]
+            stacks = [_stack_pairs(pairs, path) for pairs in (adapter.encode, adapter.denoise)]
+            made[path] = AdaptedExperts(module, *stacks, mode=mode)  # type: ignore[arg-type]
         else:
-            sides = (pairs.get(f"{path}.weight") for pairs in (adapter.encode, adapter.denoise))
-            made[path] = AdaptedLinear(module, *sides, mode, dropout)
+            encode, denoise = adapter.encode.get(f"{path}.weight"), adapter.denoise.get(f"{path}.weight")
+            made[path] = AdaptedLinear(module, encode, denoise, mode, dropout)
     if learning:
         for number, layer in enumerate(backbone.layers):
             _check_held(layer.experts, f"layer {number} cannot be trained through")  # type: ignore[arg-type]

@@ -17,6 +17,11 @@ Side = Literal["encode", "denoise", "both"]
 _FACTOR = re.compile(r"(?P<path>.+)\.lora_(?P<factor>[AB])(?:\.default)?\.weight")
 # How tools name what both modes have: NeMo's stack, and Gemma 4's own trees.
 _ONE_TREE = ("model.language_model.", "language_model.model.", "language_model.", "model.", "")
+_TREES: tuple[tuple[Side, str], ...] = (
+    ("denoise", DECODER),
+    ("encode", ENCODER),
+    *(("both", prefix) for prefix in _ONE_TREE),
+)
 _ENDS = tuple(end for group in GROUPS.values() for end in group if not end.startswith("experts."))
 _BLOCK = re.compile(r"layers\.\d+\.(?P<end>.+)")
 
@@ -45,9 +50,7 @@ def place_of(name: str) -> Place | None:
     path = found["path"].removeprefix(PREFIX)
     inner = path.endswith(".base_layer")
     path = path.removesuffix(".base_layer")
-    trees: list[tuple[Side, str]] = [("denoise", DECODER), ("encode", ENCODER)]
-    trees += [("both", prefix) for prefix in _ONE_TREE]
-    for side, prefix in trees:
+    for side, prefix in _TREES:
         if not path.startswith(prefix):
             continue
         module = path.removeprefix(prefix)

@@ -87,8 +87,9 @@ def _sides(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[tuple[Pl
         sides.setdefault(side, []).append(module)
     if not sides:
         raise CheckpointError(f"{path} holds no tensors of an adapter")
-    if "both" in sides and "encode" in sides:
-        name = sides["encode"][0][1]["A"][0]
+    of_one = [m for side in ("denoise", "encode") for m in sides.get(side, []) if m[0].module.startswith("layers.")]
+    if "both" in sides and of_one:
+        name = of_one[0][1]["A"][0]
         raise CheckpointError(f"{path}: tensor {name!r} is one mode's, and others are both modes'")
     return sides
 
