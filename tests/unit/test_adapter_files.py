@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from redraft.adapters.settings import GROUPS, Settings
 from redraft.checkpoint.convert import quantize
 from redraft.checkpoint.rounding import RECIPES
 from redraft.checkpoint.source import Source
+from redraft.cli import main
 from redraft.core.errors import CheckpointError, ModelNotFoundError
 
 LAYERS = ["sliding_attention", "full_attention"]
@@ -353,3 +355,23 @@ def test_another_base_is_not_merged_into(checkpoint, config, tmp_path):
     other = write_checkpoint(tmp_path / "other", seed=1, num_hidden_layers=2, layer_types=LAYERS)
     with pytest.raises(CheckpointError, match="made for another base"):
         merge(tmp_path / "adapter", other, tmp_path / "out")
+
+
+def test_the_command_merges_and_says_how_much_has_changed(checkpoint, written, tmp_path, capsys):
+    words = ["merge", str(written), "--base", str(checkpoint), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"out: \d\.\d MB in 4 files, sha256 [0-9a-f]{64}\n\d+ tensors changed, in the median by", said)
+    assert main([*words, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["files"] == {"written": 0, "kept": 4}
+    assert again["sha256"] in said
+
+
+@pytest.mark.parametrize("wrong", ["adapter", "base"])
+def test_the_command_says_in_one_line_what_is_wrong(checkpoint, written, tmp_path, capsys, wrong):
+    adapter, base = (tmp_path / "none", checkpoint) if wrong == "adapter" else (written, tmp_path / "none")
+    assert main(["merge", str(adapter), "--base", str(base), "--out", str(tmp_path / "out")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("redraft: ")
+    assert "none" in line
