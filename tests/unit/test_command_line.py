@@ -24,8 +24,8 @@ from redraft.core.options import GenerationOptions
 
 COMMAND = [sys.executable, "-m", "redraft"]
 LEAVES = [["run"], ["chat"], ["serve"], ["train"], ["bench"], ["plan"], ["quantize"], ["export"], ["merge"],
-          ["presets"], ["eval", "tool-calls"], ["eval", "text"], ["eval", "decisions"], ["decide"], ["decide", "calibrate"],
-          ["data", "list"], ["data", "get"]]  # fmt: skip
+          ["presets"], ["eval", "tool-calls"], ["eval", "text"], ["eval", "decisions"], ["decide"],
+          ["decide", "calibrate"], ["data", "list"], ["data", "get"]]  # fmt: skip
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 
 
