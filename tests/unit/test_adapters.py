@@ -15,6 +15,7 @@ from redraft.adapters.base import differs, fingerprint
 from redraft.adapters.merge import added
 from redraft.adapters.modules import AdaptedExperts, AdaptedLinear
 from redraft.adapters.settings import GROUPS, Settings, is_stack, targeted
+from redraft.checkpoint.save import save_checkpoint
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.placement.conveyor import ConveyedExperts
 from redraft.placement.quantized import Float8Linear, FrozenExperts, Int8Embedding, Int8Linear
@@ -256,11 +257,13 @@ def test_dropout_follows_from_its_seed_and_ends_with_gradients(model):
     assert gap(logits_of(model), undropped) == 0
 
 
-def test_putting_in_and_taking_out(model):
+def test_putting_in_and_taking_out(model, tmp_path):
     adapter = adapter_for(model)
     attached = attach(model, adapter)
     with pytest.raises(OptionError, match="there is an adapter in this model"):
         attach(model, adapter)
+    with pytest.raises(CheckpointError, match="an adapter is in this model"):
+        save_checkpoint(model, tmp_path)
     kinds = {type(module) for module in model.backbone.modules()}
     assert {AdaptedLinear, AdaptedExperts} <= kinds
     attached.detach()

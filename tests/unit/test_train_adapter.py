@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import redraft
 from redraft.adapters.attach import attach
+from redraft.adapters.merge import merge
 from redraft.adapters.read import read_adapter
 from redraft.checkpoint.convert import quantize
 from redraft.checkpoint.rounding import RECIPES
@@ -144,3 +145,21 @@ def test_the_command_says_how_it_is_merged(base, tmp_path, capsys):
     assert main(["merge", str(tmp_path / "run" / "adapter"), "--base", str(base), "--out", str(tmp_path / "out")]) == 0
     reply = redraft.load(tmp_path / "out", threads=1).generate("please call Ann on Monday", max_new_tokens=8, seed=1)
     assert reply.text is not None
+
+
+def test_an_engine_with_an_adapter_is_the_merged_model(base, tmp_path, capsys):
+    """`load`, in this process and in workers, and `redraft run`: the same reply as the merged checkpoint's."""
+    train(recipe_for(tmp_path, base, steps=3))
+    adapter = str(tmp_path / "run" / "adapter")
+    merge(adapter, base, tmp_path / "merged")
+    asked = {"max_new_tokens": 24, "seed": 3}
+    texts = [
+        redraft.load(directory, threads=1, **more).generate("please call Bob on Friday", **asked).text
+        for directory, more in ((base, {"adapter": adapter}), (tmp_path / "merged", {}), (base, {}))
+    ]
+    assert texts[0] == texts[1] != texts[2]
+    words = ["run", "please call Bob on Friday", "--model", str(base), "--adapter", adapter, "--threads", "1"]
+    assert main([*words, "--max-new-tokens", "24", "--seed", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == texts[0]
+    assert main([*words[:4], "--adapter", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("redraft: ")

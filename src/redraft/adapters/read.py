@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +30,7 @@ from redraft.model.config import ModelConfig
 _Factors = dict[str, tuple[str, Tensor]]
 
 
-def read_adapter(directory: str | Path, config: ModelConfig) -> Adapter:
+def read_adapter(directory: str | os.PathLike[str], config: ModelConfig) -> Adapter:
     """The adapter in a directory; its factors are float32 and frozen.
 
     Names of both sides with equal tensors are one adapter; with other tensors two, one a mode. A decoder's alone are
