@@ -152,14 +152,16 @@ def test_an_engine_with_an_adapter_is_the_merged_model(base, tmp_path, capsys):
     train(recipe_for(tmp_path, base, steps=3))
     adapter = str(tmp_path / "run" / "adapter")
     merge(adapter, base, tmp_path / "merged")
+    # What it knows by heart goes with it.
+    assert (tmp_path / "merged" / "tools.json").exists()
     asked = {"max_new_tokens": 24, "seed": 3}
     texts = [
-        redraft.load(directory, threads=1, **more).generate("please call Bob on Friday", **asked).text
+        redraft.load(directory, threads=1, dtype="float32", **more).generate("please call Bob on Friday", **asked).text
         for directory, more in ((base, {"adapter": adapter}), (tmp_path / "merged", {}), (base, {}))
     ]
     assert texts[0] == texts[1] != texts[2]
     words = ["run", "please call Bob on Friday", "--model", str(base), "--adapter", adapter, "--threads", "1"]
-    assert main([*words, "--max-new-tokens", "24", "--seed", "3", "--json"]) == 0
+    assert main([*words, "--dtype", "float32", "--max-new-tokens", "24", "--seed", "3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["text"] == texts[0]
     assert main([*words[:4], "--adapter", str(tmp_path)]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("redraft: ")

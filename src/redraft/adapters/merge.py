@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,9 @@ def merge(
 
     digest = hashlib.sha256((Path(adapter) / WEIGHTS).read_bytes()).hexdigest()
     written = rewrite(source, directory, change, task={"merge": digest}, on_progress=on_progress)
+    # What it knows by heart is the adapter's: the calls that training has seen.
+    if (known := Path(adapter) / "tools.json").exists():
+        shutil.copyfile(known, Path(directory) / known.name)
     return Merged(written=written, changed=changed)
 
 

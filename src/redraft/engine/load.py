@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -60,7 +61,8 @@ def load(
             GPU, and come ahead of need. None takes what is available.
         verify: compare every tensor of a quantised checkpoint with its checksum first.
         revision: of a Hub id.
-        adapter: a directory with an adapter of this model, ours or peft's, which is added to every product.
+        adapter: a directory with an adapter of this model, ours or peft's, which is added to every product. Replies are
+            held to the calls that it knows by heart, and not to the model's.
 
     Raises:
         ModelNotFoundError: no such model, or adapter.
@@ -115,6 +117,7 @@ def load(
         loaded,
         name=str(model),
         directory=sidecar(path),
+        adapter=None if adapter is None else Path(adapter),
         exact=exact,
         max_context=max_context,
         prefix_cache_bytes=prefix_cache_bytes,

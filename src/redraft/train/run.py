@@ -240,8 +240,8 @@ class _Trainer:
         dtype = getattr(torch, self.recipe.save_dtype)
         if self.tuned is not None:
             self.tuned.save(self.recipe.output / name, dtype)
-            return
-        save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
+        else:
+            save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
         write_by_heart(self.known, self.recipe.output / name)
 
 
