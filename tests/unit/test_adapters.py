@@ -260,8 +260,9 @@ def test_dropout_follows_from_its_seed_and_ends_with_gradients(model):
 def test_putting_in_and_taking_out(model, tmp_path):
     adapter = adapter_for(model)
     attached = attach(model, adapter)
-    with pytest.raises(OptionError, match="there is an adapter in this model"):
-        attach(model, adapter)
+    for other in (adapter, adapter_for(model, ["router"])):
+        with pytest.raises(OptionError, match="there is an adapter in this model"):
+            attach(model, other)
     with pytest.raises(CheckpointError, match="an adapter is in this model"):
         save_checkpoint(model, tmp_path)
     kinds = {type(module) for module in model.backbone.modules()}

@@ -18,10 +18,7 @@ from redraft.model.config import ModelConfig
 from redraft.model.feedforward import Experts
 from redraft.model.model import DiffusionGemma
 from redraft.model.runner import Runner
-from redraft.placement.quantized import Float8Linear, FrozenExperts, FrozenModule, Int8Linear
-
-_LINEAR = (nn.Linear, Int8Linear, Float8Linear)
-_EXPERTS = (Experts, FrozenExperts)
+from redraft.placement.quantized import FrozenExperts, FrozenModule
 
 
 @dataclass(kw_only=True)
@@ -62,9 +59,11 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
 
     Raises:
         CheckpointError: it was made for another base, or its tensors have no place or another shape here.
-        OptionError: experts that lie on disk or in host memory are in the way.
+        OptionError: there is one already, or experts that lie on disk or in host memory are in the way.
     """
     backbone = model.backbone
+    if any(isinstance(module, (AdaptedExperts, AdaptedLinear)) for module in backbone.modules()):
+        raise OptionError("there is an adapter in this model: take it out first")
     check_fits(adapter, model.config)
     check_base(adapter, fingerprint(model))
     mode, dropout = Mode(), Dropout(adapter.settings.dropout)
@@ -131,9 +130,7 @@ def _tell_mode(backbone: nn.Module, mode: Mode) -> Callable[[], None]:
 
 
 def _check_held(module: nn.Module, what: str) -> None:
-    if isinstance(module, (AdaptedExperts, AdaptedLinear)):
-        raise OptionError("there is an adapter in this model: take it out first")
-    if not isinstance(module, (*_EXPERTS, *_LINEAR)):
+    if not isinstance(module, (Experts, FrozenExperts)):
         raise OptionError(f"{what}: experts lie on disk or in host memory; give the model the memory to hold them")
 
 

@@ -100,6 +100,8 @@ def added(weight: Tensor, pair: Pair) -> tuple[float, Tensor]:
 
 def _check_floating(source: Source) -> None:
     forms = {tensor.form for tensor in source.tensors.values()}
+    if not source.quantised and forms <= {*FORMS, "float16"} and "float16" in forms:
+        raise CheckpointError(f"{source.path} is stored in float16: `redraft export` it to bfloat16 first")
     if source.quantised or not forms <= set(FORMS):
         named = ", ".join(source.forms) if source.forms else ", ".join(sorted(forms - set(FORMS)))
         raise CheckpointError(
