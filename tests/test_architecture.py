@@ -22,15 +22,19 @@ MAY_IMPORT = {
     "model": {"core", "kernels"},
     "placement": {"core", "kernels", "model"},
     "checkpoint": {"core", "kernels", "vision", "model", "placement"},
+    "adapters": {"core", "kernels", "model", "placement", "checkpoint"},
     "decide": {"core", "text"},
-    "engine": {"core", "kernels", "vision", "model", "placement", "checkpoint", "sampler", "text", "decide"},
+    "engine": {
+        *("core", "kernels", "vision", "model", "placement", "checkpoint", "adapters", "sampler", "text", "decide"),
+    },
     "eval": {"core", "text", "decide"},
     "bench": {"core", "kernels", "engine", "model", "placement", "checkpoint", "text"},
     "audit": {"core", "engine", "text"},
-    "train": {"core", "kernels", "sampler", "model", "placement", "checkpoint", "text"},
+    "train": {"core", "kernels", "sampler", "model", "placement", "checkpoint", "adapters", "text"},
     "data": {"core", "text", "train", "decide"},
     "server": {"core", "text", "decide"},
-    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "data", "server", "checkpoint", "decide"},
+    "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "data", "server", "checkpoint", "decide"}
+    | {"adapters"},
 }
 WITHOUT_TORCH = {"core", "text", "server", "eval", "decide"}
 FILES = sorted(PACKAGE.rglob("*.py"))

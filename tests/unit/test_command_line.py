@@ -23,9 +23,9 @@ from redraft.core.option_groups import GROUPS
 from redraft.core.options import GenerationOptions
 
 COMMAND = [sys.executable, "-m", "redraft"]
-LEAVES = [["run"], ["chat"], ["serve"], ["train"], ["bench"], ["plan"], ["quantize"], ["export"], ["presets"],
-          ["eval", "tool-calls"], ["eval", "text"], ["eval", "decisions"], ["decide"], ["decide", "calibrate"],
-          ["data", "list"], ["data", "get"]]  # fmt: skip
+LEAVES = [["run"], ["chat"], ["serve"], ["train"], ["bench"], ["plan"], ["quantize"], ["export"], ["merge"],
+          ["presets"], ["eval", "tool-calls"], ["eval", "text"], ["eval", "decisions"], ["decide"],
+          ["decide", "calibrate"], ["data", "list"], ["data", "get"]]  # fmt: skip
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 
 

@@ -109,6 +109,38 @@ def export(source: str | Path, directory: str | Path, *, on_progress: Progress |
     return _write(opened, shapes_of(opened.config), Path(directory), parts, size, task, None, on_progress)
 
 
+def rewrite(
+    source: Source,
+    directory: str | Path,
+    change: Callable[[str | None, StoredTensor], Tensor],
+    *,
+    task: Mapping[str, Any],
+    on_progress: Progress | None = None,
+) -> Converted:
+    """Writes a checkpoint of floats whose weights have been changed, each in its own dtype; see `quantize`.
+
+    Args:
+        source: an open checkpoint.
+        directory: as in `quantize`.
+        change: from (parameter, or None for what is not run, tensor) to what is written in its place.
+        task: what tells this run from others.
+        on_progress: as in `quantize`.
+
+    Raises:
+        CheckpointError, OptionError: as in `quantize`.
+    """
+
+    def parts(parameter: str | None, tensor: StoredTensor) -> dict[str, Tensor]:
+        return {tensor.name: change(parameter, tensor)}
+
+    def size(_: str | None, tensor: StoredTensor) -> int:
+        return tensor.nbytes
+
+    named = {**task, "source": _fingerprint(source)}
+    shapes = shapes_of(source.config)
+    return _write(source, shapes, Path(directory), parts, size, named, None, on_progress, same_weights=False)
+
+
 def _in_bfloat16(tensor: StoredTensor) -> Tensor:
     if len(tensor.shape) < 3:
         return tensor.read().to(torch.bfloat16).contiguous()
@@ -138,6 +170,8 @@ def _write(
     task: dict[str, Any],
     described: dict[str, Any] | None,
     on_progress: Progress | None,
+    *,
+    same_weights: bool = True,
 ) -> Converted:
     files = _files(source, shapes)
     if source.path.resolve() == directory.resolve():
@@ -166,7 +200,7 @@ def _write(
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
     (directory / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     # config.json comes last: without it, what is there is no model yet.
-    _write_beside(source, directory, described)
+    _write_beside(source, directory, described, same_weights=same_weights)
     if on_progress is not None:
         on_progress(names[-1], len(files), len(files))
     overall = hashlib.sha256("\n".join(f"{name} {sums[name]}" for name in sorted(sums)).encode()).hexdigest()
@@ -224,17 +258,17 @@ def _check_room(directory: Path, needed: int) -> None:
         raise OptionError(f"{directory} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free there")
 
 
-def _write_beside(source: Source, directory: Path, described: dict[str, Any] | None) -> None:
+def _write_beside(source: Source, directory: Path, described: dict[str, Any] | None, *, same_weights: bool) -> None:
     """Config, tokenizer and templates."""
     config = without_absent_towers(source.config.to_dict(), source.passed_through())
     for name in ("quantization_config", "quantization"):
         config.pop(name, None)
     if described is not None:
         config["quantization_config"] = described
-    else:
+    elif same_weights:
         config["dtype"] = "bfloat16"
     if is_gguf(source.path):
         write_beside(source.path, directory)
     else:
-        copy_files(source, directory)
+        copy_files(source, directory, same_weights=same_weights)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

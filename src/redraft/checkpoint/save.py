@@ -16,7 +16,7 @@ from redraft.checkpoint.source import Source
 from redraft.checkpoint.vision import vision_tensors
 from redraft.core.errors import CheckpointError
 from redraft.core.files import flush, replace_text
-from redraft.model.model import DiffusionGemma
+from redraft.model.model import DiffusionGemma, shapes_of
 from redraft.vision.tower import Vision
 
 # What may stand beside weights and goes with them, each for a reason. Whatever else is there stays: measured figures
@@ -61,6 +61,8 @@ def save_checkpoint(
     """
     if model.quantization is not None:
         raise CheckpointError(f"a model that was loaded as {model.quantization} has lost digits: save it as it came")
+    if model.backbone.state_dict().keys() != shapes_of(model.config).keys():
+        raise CheckpointError("an adapter is in this model: take it out, or `redraft merge` it into its base")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     source = Path(source) if source is not None else model.source

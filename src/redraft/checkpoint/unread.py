@@ -21,7 +21,9 @@ _BY_SUFFIX = {
     ".litertlm": "a LiteRT bundle: give the checkpoint that it was made from",
     ".task": "a LiteRT bundle: give the checkpoint that it was made from",
 }
-_ADAPTER = "a LoRA adapter without its base model: merge the two (`merge_and_unload` of peft), and give the result"
+_ADAPTER = (
+    "a LoRA adapter without its base model: give that as the model and this as --adapter, or `redraft merge` them"
+)
 _OWN_NAMES = "model.safetensors or model.safetensors.index.json"
 
 

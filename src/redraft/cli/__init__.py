@@ -18,6 +18,7 @@ from redraft.cli.command import SETTINGS, Debug, add_command
 from redraft.cli.data import app as data_app
 from redraft.cli.decide import app as decide_app
 from redraft.cli.eval import app as eval_app
+from redraft.cli.merge import merge
 from redraft.cli.options import Help
 from redraft.cli.plan import plan
 from redraft.cli.presets import presets
@@ -85,6 +86,7 @@ add_command(
     "redraft quantize mini small --experts int8",
 )
 add_command(app, export, "export", "redraft export small again")
+add_command(app, merge, "merge", "redraft merge run/adapter --base path/to/diffusiongemma --out merged")
 add_command(app, presets, "presets", "redraft presets", "redraft presets --model path/to/diffusiongemma")
 
 

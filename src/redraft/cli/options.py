@@ -62,6 +62,7 @@ Context = Annotated[
     int | None,
     option("Tokens of prompt and reply together; unset, the checkpoint's.", "--max-context", min=1, metavar="N"),
 ]
+Adapter = Annotated[str | None, option("A directory with an adapter of this model, ours or peft's.", metavar="DIR")]
 Verify = Annotated[bool, option("Check a quantised model's checksums as it loads.", "--verify")]
 Workers = Annotated[
     int | None,
@@ -124,11 +125,15 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
     return with_flags(command, "options", generation_flags(), gathered)
 
 
-def with_loading_flags(*, workers: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_loading_flags(
+    *, workers: bool = False, adapter: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with the flags by which a model is loaded, in the place of its `loading`, which is what `redraft.load`
-    takes beside the model; `workers`: with several processes, where the command can use them."""
+    takes beside the model; `workers`: with several processes, `adapter`: with one adapter, where the command can use
+    them."""
     hints = {"device": Device, "dtype": Dtype, "quantize": Quantize, "memory": Memory, "max_context": Context}
     hints |= {"verify": Verify, "threads": Threads} | ({"workers": Workers} if workers else {})
+    hints |= {"adapter": Adapter} if adapter else {}
     defaults = {"device": "auto", "dtype": "auto", "verify": False}
     flags = {
         name: inspect.Parameter(
@@ -138,8 +143,8 @@ def with_loading_flags(*, workers: bool = False) -> Callable[[Callable[..., None
     }  # fmt: skip
 
     def gathered(values: dict[str, Any]) -> dict[str, Any]:
-        memory = values.pop("memory")
-        return values | {"memory_gb": memory}
+        memory, chosen = values.pop("memory"), values.pop("adapter", None)
+        return values | {"memory_gb": memory} | ({} if chosen is None else {"adapter": chosen})
 
     return lambda command: with_flags(command, "loading", flags, gathered)
 

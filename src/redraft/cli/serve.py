@@ -9,7 +9,7 @@ from redraft.cli.command import DOORS, LIMITS, SERVED
 from redraft.cli.options import Model, option, with_loading_flags
 
 
-@with_loading_flags(workers=True)
+@with_loading_flags(workers=True, adapter=False)
 def serve(
     model: Model = "mini",
     host: Annotated[str, option("Where to listen.", panel=DOORS, metavar="ADDRESS")] = "127.0.0.1",

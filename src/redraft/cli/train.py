@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from redraft.train.stopping import Interrupted
 
 
+# peft adds to what both modes share once a name: merged by the adapter's own config, everything would count twice.
+_MERGING = """to merge it: redraft merge {adapter} --base NAME --out DIR, or in Python, base being transformers' model:
+  config = peft.PeftConfig.from_pretrained("{adapter}/merge_config")
+  merged = peft.PeftModel.from_pretrained(base, "{adapter}", config=config).merge_and_unload()"""
+
+
 def train(
     recipe: Annotated[
         Path, typer.Argument(help="The recipe, a YAML file.", exists=True, dir_okay=False, metavar="RECIPE.yaml")
@@ -67,6 +73,9 @@ def train(
         show.print_json(result)
     else:
         show.print_table({name: _cell(value) for name, value in result.items()})
+        if (adapter := result.get("adapter")) is not None:
+            for line in _MERGING.format(adapter=adapter).splitlines():
+                show.print_note(line)
 
 
 def _command(recipe: Path, overrides: list[str], data: Path | None, *, as_json: bool) -> str:
@@ -83,7 +92,8 @@ def _said(interrupted: Interrupted) -> str:
     result = interrupted.result
     if result is None or not result["steps"]:
         return f"{interrupted} before a step was taken: nothing had to be saved; to go on"
-    best = "" if result["model"] is None else f"; the best checkpoint so far is {result['model']}"
+    found = result.get("adapter") or result.get("model")
+    best = "" if found is None else f"; the best checkpoint so far is {found}"
     step = f"step {result['steps']} of {result['of_steps']}"
     return f"{interrupted}: {step} is saved in {result['state']}{best}; to go on"
 

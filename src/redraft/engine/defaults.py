@@ -46,8 +46,10 @@ class Defaults:
     otherwise: str | None = None
 
     @classmethod
-    def of(cls, directory: Path, config: ModelConfig, tokenizer: Tokenizer | None) -> Defaults:
-        """Reads a directory.
+    def of(
+        cls, directory: Path, config: ModelConfig, tokenizer: Tokenizer | None, adapter: Path | None = None
+    ) -> Defaults:
+        """Reads a directory. Beside an adapter, what is known by heart is what the adapter's own says.
 
         Raises:
             CheckpointError: a default that cannot work.
@@ -66,7 +68,7 @@ class Defaults:
         if not config.has_canvas:
             known |= _causal(said if path.exists() else Reader({"do_sample": True}, str(path), prefix=""))
         otherwise = None
-        if (own := Path(directory) / "tools.json").exists():
+        if (own := Path(adapter or directory) / "tools.json").exists():
             by_heart = read_json(own)
             known["tools"], otherwise = by_heart.get("tools"), by_heart.get("otherwise")
             if not isinstance(known["tools"], list):

@@ -49,6 +49,7 @@ class LocalEngine(Engine):
         *,
         name: str,
         directory: Path,
+        adapter: Path | None = None,
         exact: bool,
         max_context: int | None = None,
         prefix_cache_bytes: int = BUDGET_BYTES,
@@ -58,7 +59,7 @@ class LocalEngine(Engine):
         self._workers: Running | None = None
         self.tokenizer = Tokenizer.from_directory(directory)
         self.template = ChatTemplate.from_directory(directory)
-        defaults = Defaults.of(directory, model.config, self.tokenizer)
+        defaults = Defaults.of(directory, model.config, self.tokenizer, adapter)
         self.max_context = max_context or model.config.max_position_embeddings
         self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context)
         self.prefixes = PrefixCache(prefix_cache_bytes)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
+from redraft.adapters.attach import attach
+from redraft.adapters.read import read_adapter
 from redraft.checkpoint.formats.sidecar import sidecar
 from redraft.checkpoint.load import load_model
 from redraft.checkpoint.locate import locate
@@ -39,6 +42,7 @@ def load(
     memory_gb: float | None = None,
     verify: bool = False,
     revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Engine:
     """An engine for a model.
 
@@ -57,10 +61,12 @@ def load(
             GPU, and come ahead of need. None takes what is available.
         verify: compare every tensor of a quantised checkpoint with its checksum first.
         revision: of a Hub id.
+        adapter: a directory with an adapter of this model, ours or peft's, which is added to every product. Replies are
+            held to the calls that it knows by heart, and not to the model's.
 
     Raises:
-        ModelNotFoundError: no such model.
-        CheckpointError: it cannot be read.
+        ModelNotFoundError: no such model, or adapter.
+        CheckpointError: it cannot be read, or the adapter is another model's.
         OptionError: a device or dtype that is not there, or a value that cannot work.
     """
     if quantize is not None and (not isinstance(quantize, str) or quantize not in RECIPES):
@@ -97,6 +103,8 @@ def load(
         raise OptionError("workers share a model that fits into memory: this one is read from disk as it runs")
     free = free_bytes(chosen)
     loaded = in_passing(lambda: load_model(source, chosen, kind, quantize, streamed=streamed, verify=verify))
+    if adapter is not None:
+        in_passing(lambda: attach(loaded, read_adapter(adapter, loaded.config)))
     if chosen.type == "cpu":
         # Not before: what loading took and freed would stay.
         keep_freed_memory()
@@ -109,6 +117,7 @@ def load(
         loaded,
         name=str(model),
         directory=sidecar(path),
+        adapter=None if adapter is None else Path(adapter),
         exact=exact,
         max_context=max_context,
         prefix_cache_bytes=prefix_cache_bytes,
@@ -132,6 +141,7 @@ def load(
             "max_context": max_context,
             "memory_gb": memory_gb,
             "prefix_cache_mb": prefix_cache_mb // count,
+            "adapter": adapter,
         }
         again = cast(Any, functools.partial(load, **arguments))
         engine.share(RunningWorkers(engine, again, count))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.groups import Groups
+from redraft.kernels.groups import Groups, gated, inverse_of, permuted, weighted
 from redraft.kernels.int4 import int4_products
 from redraft.kernels.int8 import PackedInt8, quantised_linear
 from redraft.kernels.matrices.float8 import Float8Matrix
@@ -79,7 +79,7 @@ def every_expert(
     """`experts` as one wide gated product, in which experts that were not chosen weigh nothing; with gradients."""
     N, E = len(x_ND), len(gate_up_E2ID)
     weight_NE = x_ND.new_zeros(N, E).scatter(1, index_NA, weight_NA.to(x_ND.dtype))
-    gated_NEI = _gated(F.linear(x_ND, gate_up_E2ID.flatten(0, 1)).view(N, E, -1))
+    gated_NEI = gated(F.linear(x_ND, gate_up_E2ID.flatten(0, 1)).view(N, E, -1))
     return (gated_NEI * weight_NE[..., None]).flatten(1) @ down_EDI.transpose(1, 2).flatten(0, 1)
 
 
@@ -91,8 +91,8 @@ def _experts(
         outputs = _with_gradient(x_ND, groups, index_NA.shape[1], gate_up_E2ID, down_EDI)
     else:
         rows = x_ND[groups.source]
-        outputs = _products(_gated(_products(rows, groups.counts, gate_up_E2ID)), groups.counts, down_EDI)
-    return _weighted(outputs, groups, weight_NA)
+        outputs = _products(gated(_products(rows, groups.counts, gate_up_E2ID)), groups.counts, down_EDI)
+    return weighted(outputs, groups, weight_NA)
 
 
 def experts_int8(
@@ -122,12 +122,12 @@ def experts_int8(
         return every_int8(x_ND, index_NA, weight_NA, gate_up, down)
     groups = Groups.of(index_NA, len(gate_up), _ROWS)
     values, scale = quantise_unsigned(x_ND)
-    product = _int8_products(values[groups.source], groups.counts, gate_up)
-    gated, gated_scale = gate_quantised(product, scale[groups.source])
-    outputs = _int8_products(gated, groups.counts, down)
+    product = int8_products(values[groups.source], groups.counts, gate_up)
+    values, gated_scale = gate_quantised(product, scale[groups.source])
+    outputs = int8_products(values, groups.counts, down)
     # A row's scale goes into its weight: one pass less over the widest results.
     weights = weight_NA.float() * gated_scale[groups.slot].view_as(weight_NA)
-    return _weighted(outputs, groups, weights).to(x_ND.dtype)
+    return weighted(outputs, groups, weights).to(x_ND.dtype)
 
 
 def every_int8(
@@ -172,10 +172,10 @@ def _experts_int4(
     groups = Groups.of(index_NA, gate_up.shape[0])
     values, scale = quantise_rows(x_ND)
     product = int4_products(values[groups.source], groups.counts, gate_up)
-    gated, gated_scale = gate_quantised(product, scale[groups.source], signed=True)
-    outputs = int4_products(gated, groups.counts, down)
+    values, gated_scale = gate_quantised(product, scale[groups.source], signed=True)
+    outputs = int4_products(values, groups.counts, down)
     weights = weight_NA.float() * gated_scale[groups.slot].view_as(weight_NA)
-    return _weighted(outputs, groups, weights).to(x_ND.dtype)
+    return weighted(outputs, groups, weights).to(x_ND.dtype)
 
 
 def _stored(matrix: Int4Matrix | PackedInt4) -> Int4Matrix:
@@ -204,13 +204,8 @@ def _experts_float8(
     x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up: Float8Matrix, down: Float8Matrix
 ) -> Tensor:
     groups = Groups.of(index_NA, len(gate_up.data), 1 if x_ND.dtype == torch.float32 else _ROWS)
-    gated = _gated(_products(x_ND[groups.source], groups.counts, gate_up))
-    return _weighted(_products(gated, groups.counts, down), groups, weight_NA)
-
-
-def _gated(gate_up: Float[Tensor, "S 2I"]) -> Float[Tensor, "S I"]:
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.gelu(gate, approximate="tanh") * up
+    middle = gated(_products(x_ND[groups.source], groups.counts, gate_up))
+    return weighted(_products(middle, groups.counts, down), groups, weight_NA)
 
 
 def _products(
@@ -226,7 +221,7 @@ def _products(
     return out
 
 
-def _int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedInt8]) -> Float[Tensor, "S O"]:
+def int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedInt8]) -> Float[Tensor, "S O"]:
     """`_products` of quantised rows, without the rows' scales."""
     outputs = [
         quantised_linear(part, None, weight)
@@ -236,46 +231,14 @@ def _int8_products(values: Tensor, counts: list[int], weights: Sequence[PackedIn
     return torch.cat(outputs)
 
 
-def _weighted(outputs: Float[Tensor, "S D"], groups: Groups, weight_NA: Float[Tensor, "N A"]) -> Tensor:
-    N, A = weight_NA.shape
-    if not outputs.requires_grad and outputs.device.type == "cpu":
-        weights = weight_NA.to(outputs.dtype)
-        return F.embedding_bag(groups.slot.view(N, A), outputs, mode="sum", per_sample_weights=weights)
-    gathered = _permute(outputs, groups.slot, _inverse(groups.slot)) if outputs.requires_grad else outputs[groups.slot]
-    return (gathered.view(N, A, -1) * weight_NA[..., None].to(gathered.dtype)).sum(1)
-
-
-def _inverse(permutation: Int[Tensor, "P"]) -> Int[Tensor, "P"]:
-    inverse = torch.empty_like(permutation)
-    inverse[permutation] = torch.arange(len(permutation), device=permutation.device)
-    return inverse
-
-
 def _with_gradient(x: Tensor, groups: Groups, A: int, gate_up: Tensor, down: Tensor) -> Tensor:
     # Here every slot has its assignment, so that slots are a permutation of them.
     repeated = x[:, None].expand(-1, A, -1).reshape(len(x) * A, -1)
-    rows = _permute(repeated, _inverse(groups.slot), groups.slot)
+    rows = permuted(repeated, inverse_of(groups.slot), groups.slot)
     # split and unbind, not slices: the backward pass of a slice fills a tensor of the whole's size with zeros.
     outputs = [
-        F.linear(_gated(F.linear(part, wide)), narrow)
+        F.linear(gated(F.linear(part, wide)), narrow)
         for part, wide, narrow in zip(rows.split(groups.counts), gate_up.unbind(), down.unbind(), strict=True)
         if len(part)
     ]
     return torch.cat(outputs)
-
-
-def _permute(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-    """x[order]; its gradient is gathered through the inverse instead of scattered."""
-    return _Permute.apply(x, order, inverse) if x.requires_grad else x[order]  # type: ignore[return-value]
-
-
-class _Permute(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, order, inverse):  # type: ignore[override]
-        ctx.save_for_backward(inverse)
-        return x[order]
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[override]
-        (inverse,) = ctx.saved_tensors
-        return grad[inverse], None, None

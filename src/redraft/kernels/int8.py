@@ -62,6 +62,17 @@ class PackedInt8:
             data = blocks
         return cls(data=data, scale=matrix.scale.float().contiguous(), columns=K, layout=layout)
 
+    def unpacked(self) -> Int8Matrix:
+        """The matrix again, in memory of its own unless it lies plainly."""
+        R, K = len(self.scale), self.columns
+        if self.layout == "plain":
+            return Int8Matrix(data=self.data, scale=self.scale)
+        if self.layout == "onednn":
+            return Int8Matrix(data=self.data.to_dense().T.contiguous(), scale=self.scale)
+        # Two columns of each row of a block stand together.
+        pairs = self.data.view(len(self.data), -1, _ROWS, 2).transpose(1, 2)
+        return Int8Matrix(data=pairs.reshape(-1, self.data.shape[1])[:R, :K].contiguous(), scale=self.scale)
+
     @classmethod
     def parts(cls, stack: Int8Matrix) -> list[PackedInt8]:
         """A stack's matrices as they lie, for the form that any device runs."""

@@ -1,8 +1,9 @@
-"""The modules of a model whose weights are quantised."""
+"""The modules of a model whose weights are quantised. Where gradients are on, they multiply widened weights, so that
+what is trained through them learns from the weights and not from how rows are rounded."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,39 +12,86 @@ from torch import Tensor, nn
 from redraft.kernels.experts import experts_float8, experts_int4, experts_int8
 from redraft.kernels.float8 import float8_linear
 from redraft.kernels.int8 import PackedInt8, int8_linear
+from redraft.kernels.low_rank import adapted_experts
 from redraft.kernels.matrices import Matrix
 from redraft.kernels.matrices.float8 import Float8Matrix
 from redraft.kernels.matrices.int4 import Int4Matrix
 from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.triton.fallback import attempt, on_gpu
+from redraft.kernels.widened import Frozen, widened_linear
 
 if TYPE_CHECKING:
     from redraft.kernels.triton.packed import PackedInt4
 
 
-class Int8Linear(nn.Module):
+class FrozenModule(nn.Module):
+    """What the quantised modules have in common.
+
+    Attributes:
+        weight_only: whether all rows meet widened weights where gradients are on; else those that have a gradient do.
+    """
+
+    weight_only = False
+
+    def learns(self, x: Tensor) -> bool:
+        """Whether these rows are multiplied for a backward pass."""
+        return torch.is_grad_enabled() and (self.weight_only or x.requires_grad)
+
+
+class Int8Linear(FrozenModule):
     """A bias-free linear layer with int8 weights; activations are quantised as they come."""
 
     def __init__(self, matrix: Int8Matrix) -> None:
         super().__init__()
         self.packed = PackedInt8.of(matrix)
 
+    @property
+    def frozen(self) -> Frozen:
+        """Its matrix."""
+        return self.packed
+
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
+        if self.learns(x):
+            return widened_linear(x, self.packed)
         return int8_linear(x, self.packed)
 
 
-class Float8Linear(nn.Module):
+class Float8Linear(FrozenModule):
     """A bias-free linear layer with float8 weights."""
 
     def __init__(self, matrix: Float8Matrix) -> None:
         super().__init__()
         self.matrix = matrix
 
+    @property
+    def frozen(self) -> Frozen:
+        """Its matrix."""
+        return self.matrix
+
     def forward(self, x: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
+        if self.learns(x):
+            return widened_linear(x, self.matrix)
         return float8_linear(x, self.matrix)
 
 
-class Int8Experts(nn.Module):
+class FrozenExperts(FrozenModule):
+    """What quantised experts have in common."""
+
+    gate_up: Any
+    down: Any
+
+    @property
+    def num_experts(self) -> int:
+        """How many there are."""
+        stack = self.gate_up
+        return len(stack) if isinstance(stack, list) else len(stack.data)  # type: ignore[union-attr]
+
+    def widened(self, x: Tensor, index: Tensor, weight: Tensor) -> Float[Tensor, "N D"]:
+        """What the experts make of rows that have a gradient."""
+        return adapted_experts(x, index, weight, (self.gate_up, self.down), self.num_experts, None, None)
+
+
+class Int8Experts(FrozenExperts):
     """All experts of a layer in int8."""
 
     def __init__(self, gate_up: Int8Matrix, down: Int8Matrix) -> None:
@@ -55,10 +103,12 @@ class Int8Experts(nn.Module):
     def forward(
         self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]
     ) -> Float[Tensor, "N D"]:
+        if self.learns(x):
+            return self.widened(x, index, weight)
         return experts_int8(x, index, weight, self.gate_up, self.down)
 
 
-class Int4Experts(nn.Module):
+class Int4Experts(FrozenExperts):
     """All experts of a layer in int4: as they lie in their file, or packed for a GPU."""
 
     def __init__(self, gate_up: Int4Matrix | PackedInt4, down: Int4Matrix | PackedInt4) -> None:
@@ -68,10 +118,12 @@ class Int4Experts(nn.Module):
     def forward(
         self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]
     ) -> Float[Tensor, "N D"]:
+        if self.learns(x):
+            return self.widened(x, index, weight)
         return experts_int4(x, index, weight, self.gate_up, self.down)
 
 
-class Float8Experts(nn.Module):
+class Float8Experts(FrozenExperts):
     """All experts of a layer in float8, which are widened when a row comes to them."""
 
     def __init__(self, gate_up: Float8Matrix, down: Float8Matrix) -> None:
@@ -81,6 +133,8 @@ class Float8Experts(nn.Module):
     def forward(
         self, x: Float[Tensor, "N D"], index: Int[Tensor, "N A"], weight: Float[Tensor, "N A"]
     ) -> Float[Tensor, "N D"]:
+        if self.learns(x):
+            return self.widened(x, index, weight)
         return experts_float8(x, index, weight, self.gate_up, self.down)
 
 

@@ -205,7 +205,7 @@ def _mean_loss(
     chosen_weight = weight.flatten()[chosen]
     return weighted_cross_entropy(
         hidden.flatten(0, 1).index_select(0, moved(chosen, hidden.device)),
-        model.backbone.embed_tokens.weight,
+        model.embedding,
         moved(targets.flatten()[chosen], hidden.device),
         moved(chosen_weight / chosen_weight.sum(), hidden.device),
         model.config.final_logit_softcapping,

@@ -26,7 +26,7 @@ _FUSED = ("cpu", "cuda", "xpu", "mps")
 
 def make_optimizers(backbone: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """What steps the parameters of a run, each of them once; all groups take the recipe's learning rate."""
-    named = list(backbone.named_parameters())
+    named = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter.requires_grad]
     vectors = [p for _, p in named if p.ndim == 1]
     matrices = [
         p for name, p in named if p.ndim > 1 and not (recipe.optimizer == "muon" and name.startswith("layers."))

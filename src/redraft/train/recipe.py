@@ -65,11 +65,31 @@ class Augment(_Part):
     fresh: float = 0.0
 
 
+class AdapterRecipe(_Part):
+    """An adapter that is trained in the place of the model; see `redraft.adapters.settings.Settings`.
+
+    Attributes:
+        quantize: form that the base's matrices are rounded to as it loads; a base that is stored in one stays so.
+    """
+
+    targets: list[str] = ["attention", "dense"]
+    rank: int = 16
+    alpha: float = 32.0
+    rank_pattern: dict[str, int] = {}
+    alpha_pattern: dict[str, float] = {}
+    dropout: float = 0.0
+    rslora: bool = False
+    shared_experts: bool = False
+    kind: str = "lora"
+    quantize: Literal["int8", "int4", "fp8"] | None = None
+
+
 class Recipe(_Part):
     """One training run. Paths are relative to the recipe file.
 
     Attributes:
         init: None makes a model from scratch; else "mini" or a checkpoint directory.
+        adapter: trains and writes this and leaves the model of `init` as it is, in any form; None trains all weights.
         optimizer: of the matrices inside the layers; embeddings and vectors always take AdamW.
         held_out: share of the conversations, chosen by text, that is only evaluated on.
         trim_fill: share of the batches whose canvases end behind their longest response.
@@ -79,7 +99,8 @@ class Recipe(_Part):
         rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
         dropout: see `BranchDropout`.
         device: "cpu", "cuda", "xpu", "mps", one with an index, or "auto": the accelerator that is there, else the CPU.
-        precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case.
+        precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case; of an
+            adapter's base the weights have it too, and evaluation.
         workers: processes that make the batches; 0 makes them between the steps.
         save_every, save_minutes: the state is saved after so many steps or so long, whichever comes first, and with
             every evaluation.
@@ -89,6 +110,7 @@ class Recipe(_Part):
     output: Path
     data: list[Source] = []
     init: str | None = None
+    adapter: AdapterRecipe | None = None
     model: ModelShape | None = None
     tokenizer: TokenizerRecipe | None = None
     augment: Augment = Augment()
@@ -163,6 +185,8 @@ def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> R
         raise RecipeError(f"{path}: {where}: {_REASONS.get(first['type'], _OTHER).format_map(first)}") from None
     if (recipe.init is None) != (recipe.model is not None and recipe.tokenizer is not None):
         raise RecipeError(f"{path}: give either init, or model and tokenizer")
+    if recipe.adapter is not None and recipe.init is None:
+        raise RecipeError(f"{path}: adapter: give init, the model that it is for")
     return _resolved(recipe, path.resolve().parent)
 
 

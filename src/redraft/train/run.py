@@ -17,6 +17,7 @@ from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.threads import checked
 from redraft.model.model import DiffusionGemma
+from redraft.train.adapting import Tuned, learning, load_base
 from redraft.train.bars import training_bar
 from redraft.train.data import Stream, open_encoder, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
@@ -36,12 +37,13 @@ from redraft.train.stopping import Interrupted, Stop, stopping
 def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | None = None) -> dict[str, Any]:
     """Runs a recipe to its end; a run that was interrupted goes on where its last state stands.
 
-    Writes into the recipe's output: `model/` (the best checkpoint by held-out loss, Hugging Face layout),
-    `last/` (the newest), `state/` (what a resume needs) and `metrics.jsonl`.
+    Writes into the recipe's output: `model/` (the best checkpoint by held-out loss, Hugging Face layout), or of an
+    adapter `adapter/` in peft's layout, `last/` (the newest), `state/` (what a resume needs) and `metrics.jsonl`.
 
     Returns:
-        steps, how many the recipe wants, seconds, best held-out loss, the directories of the best checkpoint and of the
-        state, whether it was interrupted, and how many rows were left out and replies cut because of `max_length`.
+        steps, how many the recipe wants, seconds, best held-out loss, the directories of the best checkpoint, or
+        adapter, and of the state, whether it was interrupted, and how many rows were left out and replies cut because
+        of `max_length`.
 
     Raises:
         RecipeError, DataError, CheckpointError: each in one line.
@@ -64,10 +66,11 @@ def _train(recipe: Recipe, stop: Stop) -> dict[str, Any]:
     # Before the weights are read, which may take minutes.
     found = fitting(recipe, parts, open_encoder(directory, recipe.max_length))
     known = by_heart([row for part in found.parts for row in part.train])
-    model = load_start(directory, device)
+    tuned = load_base(recipe, directory, device) if recipe.adapter is not None else None
+    model = load_start(directory, device) if tuned is None else tuned.model
     canvas_length, eos = model.config.canvas_length, model.config.eos_token_ids[0]
     opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts)
-    trainer = _Trainer(recipe, model, opening(), known, stop)
+    trainer = _Trainer(recipe, model, opening(), known, stop, tuned)
     result = _run(trainer, opening) | {"rows_left_out": found.left_out, "replies_cut": found.cut}
     if trainer.interrupted is not None:
         raise Interrupted(trainer.interrupted, result)
@@ -93,8 +96,10 @@ class _Trainer:
         stream: Stream,
         known: dict[str, Any] | None = None,
         stop: Stop | None = None,
+        tuned: Tuned | None = None,
     ) -> None:
         self.recipe, self.model, self.stream, self.known = recipe, model, stream, known or {}
+        self.tuned, self.best = tuned, "model" if tuned is None else "adapter"
         self.stop = stop or Stop()
         self.interrupted: int | None = None
         self.batches: Stream | Prefetch = stream
@@ -125,13 +130,13 @@ class _Trainer:
             self.interrupted = interrupted.signal
             if self.progress != self.saved:
                 self._save_state()
-        best = self.recipe.output / "model"
+        best = self.recipe.output / self.best
         return {
             "steps": self.progress.step,
             "of_steps": self.recipe.steps,
             "seconds": round(time.monotonic() - self.started, 1),
             "best_loss": self.progress.best_loss if math.isfinite(self.progress.best_loss) else None,
-            "model": str(best) if self.progress.evaluated and best.exists() else None,
+            self.best: str(best) if self.progress.evaluated and best.exists() else None,
             "state": str(self.state),
             "interrupted": self.interrupted is not None,
         }
@@ -183,11 +188,15 @@ class _Trainer:
         generator = _generator(self.recipe.seed, step)
         if self.dropout is not None:
             self.dropout.generator = generator
+        if self.tuned is not None:
+            self.tuned.attached.dropout.begin(_seed(self.recipe.seed, step))
         loss, parts = loss_of(self.working.model, batch, generator, objective)
         self.working.model.backbone.zero_grad(set_to_none=True)
-        loss.backward()
+        # Of a batch without signal an adapter of self-conditioning alone learns nothing.
+        if loss.requires_grad:
+            loss.backward()
         self.working.give_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.backbone.parameters(), self.recipe.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(learning(self.model).values(), self.recipe.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         self.working.refresh()
@@ -209,7 +218,7 @@ class _Trainer:
             means = {key: _mean([part[key] for part in parts]) for key in parts[0]} if parts else {}
             if not parts or means["loss"] < self.progress.best_loss:
                 self.progress.best_loss = means.get("loss", self.progress.best_loss)
-                self._save("model")
+                self._save(self.best)
             if parts:
                 append_row(self.metrics, "held_out", self.progress.step, means)
             self.progress.evaluated = self.progress.step
@@ -229,7 +238,10 @@ class _Trainer:
 
     def _save(self, name: str) -> None:
         dtype = getattr(torch, self.recipe.save_dtype)
-        save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
+        if self.tuned is not None:
+            self.tuned.save(self.recipe.output / name, dtype)
+        else:
+            save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
         write_by_heart(self.known, self.recipe.output / name)
 
 
@@ -243,7 +255,11 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def _generator(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed << 32) + step)
+    return torch.Generator().manual_seed(_seed(seed, step))
+
+
+def _seed(seed: int, step: int) -> int:
+    return (seed << 32) + step
 
 
 def _mean(values: list[float]) -> float:

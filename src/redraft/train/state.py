@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from redraft.core.files import flush, read_json, replace_text
 from redraft.core.strict_json import strict_json
 from redraft.kernels.private import private
 from redraft.model.model import DiffusionGemma
+from redraft.train.adapting import learning
 from redraft.train.optimizer import Muon
 
 # What an optimizer keeps of a parameter.
@@ -31,14 +33,14 @@ class Average:
 
     def __init__(self, model: DiffusionGemma, decay: float) -> None:
         self.decay = decay
-        self.values = {name: p.detach().clone() for name, p in model.backbone.named_parameters()}
+        self.values = {name: p.detach().clone() for name, p in learning(model).items()}
 
     @torch.no_grad()
     def update(self, model: DiffusionGemma, step: int) -> None:
         """Takes in the parameters after step `step` (from 0)."""
         # Short runs would else remember their random start.
         weight = 1 - min(self.decay, (step + 1) / (step + 10))
-        current = dict(model.backbone.named_parameters())
+        current = learning(model)
         values, newest = list(self.values.values()), [current[name] for name in self.values]
         if (together := private("_foreach_lerp_", "averages are taken one by one")) is not None:
             together(values, newest, weight)
@@ -49,7 +51,7 @@ class Average:
     @torch.no_grad()
     def swap(self, model: DiffusionGemma) -> None:
         """Exchanges the model's parameters with the averaged ones; twice leaves both as they were."""
-        for name, parameter in model.backbone.named_parameters():
+        for name, parameter in learning(model).items():
             kept = parameter.detach().clone()
             parameter.copy_(self.values[name])
             self.values[name].copy_(kept)
@@ -81,7 +83,7 @@ def save_state(
     fresh = directory.with_name(directory.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    tensors = {f"model.{name}": tensor for name, tensor in model.backbone.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in _held(model).items()}
     if average is not None:
         tensors |= {f"average.{name}": tensor for name, tensor in average.values.items()}
     tensors |= _moments(model, optimizers)
@@ -138,12 +140,14 @@ def _restore(
     average: Average | None,
     optimizers: list[torch.optim.Optimizer],
 ) -> None:
-    parameters = dict(model.backbone.named_parameters())
-    shapes = {name: tensor.shape for name, tensor in model.backbone.state_dict().items()}
+    parameters, held = learning(model), _held(model)
+    shapes = {name: tensor.shape for name, tensor in held.items()}
     saved = _part(tensors, "model.")
     if {name: tensor.shape for name, tensor in saved.items()} != shapes:
         raise CheckpointError(f"{path} holds another model")
-    model.backbone.load_state_dict(saved)
+    with torch.no_grad():
+        for name, tensor in held.items():
+            tensor.copy_(saved[name])
     if average is not None:
         # A run that had none begins its average here.
         averaged = _part(tensors, "average.") or saved
@@ -159,13 +163,20 @@ def _restore(
 
 
 def _moments(model: DiffusionGemma, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    names = {id(parameter): name for name, parameter in model.backbone.named_parameters()}
+    names = {id(parameter): name for name, parameter in learning(model).items()}
     return {
         f"{key}.{names[id(parameter)]}": value
         for optimizer in optimizers
         for parameter, moments in optimizer.state.items()
         for key, value in moments.items()
     }
+
+
+def _held(model: DiffusionGemma) -> Mapping[str, Tensor]:
+    """What a state holds of a model: all of it, or an adapter without its base."""
+    parts = learning(model)
+    whole = len(parts) == len(list(model.backbone.parameters()))
+    return model.backbone.state_dict() if whole else parts
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
