@@ -17,10 +17,10 @@ _WIDTH = 80
 CAPTION = """GB: weights, keys and values, and what a forward needs; of another device, what
 it has, of 10^9 bytes (a card sold with 24 has 26). A share of the experts is
 what stays in memory. step: the least that one can take. @16: tokens/s at best
-with 16 denoising steps a canvas; causal: token by token; verified: where eight
-tokens of a draft of one step are kept, 0.22 forwards a token; from: how many
-must be kept for that to be faster than token by token. seen: what somebody has
-measured; without it a bound is only a bound."""
+with 16 denoising steps a canvas; causal: token by token; drafts: verified,
+where eight tokens of a draft of one step are kept, 0.22 forwards a token; from:
+how many must be kept for that to be faster than token by token. seen: what
+somebody has measured; without it a bound is only a bound."""
 # Of the rates, those that a table of many devices has room for.
 _FEW = (16, 48)
 _KEPT = "8"
@@ -64,7 +64,7 @@ def forms_table(device: dict[str, Any]) -> Table:
     """One row a form: memory, whether it fits, the least that a step takes, rates."""
     table = Table(box=None, pad_edge=False)
     table.add_column("form")
-    for heading in ("weights", "GB", "fits", "step", *(f"@{steps}" for steps in STEPS), "causal", "verified", "from"):
+    for heading in ("weights", "GB", "fits", "step", *(f"@{steps}" for steps in STEPS), "causal", "drafts", "from"):
         table.add_column(heading, justify="left" if heading == "fits" else "right", no_wrap=True)
     for row in device["forms"]:
         sizes = [_gigabytes(row[f"{name}_bytes"]) for name in ("weights", "total")]
@@ -92,7 +92,8 @@ def kernels_table(device: dict[str, Any]) -> Table:
 
 def catalogue_table(devices: list[dict[str, Any]]) -> Table:
     """One row a device with its best form, what it can do at best, and what others report."""
-    table = Table(box=None, pad_edge=False)
+    # One space between columns, so that the widest row has 80.
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("device", no_wrap=True)
     for heading in ("GB", "form", "step", *(f"@{steps}" for steps in _FEW), "causal", "from", "seen"):
         table.add_column(heading, justify="left" if heading == "form" else "right", no_wrap=True)
