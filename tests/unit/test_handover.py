@@ -128,6 +128,13 @@ def test_company_and_graphs_change_nothing(mini, monkeypatch, exact, graphs):
     assert sum(reply.stats.handovers for reply in together) >= 2
 
 
+def test_a_nucleus_is_ignored_as_a_canvas_ignores_it(mini):
+    plain = mini.generate(TEXTS[0], handover_steps=1, seed=0, **NEVER)
+    found = mini.generate(TEXTS[0], handover_steps=1, seed=0, top_p=0.95, **NEVER)
+    assert found.token_ids == plain.token_ids
+    assert (plain.ignored, found.ignored) == ((), ("top_p",))
+
+
 def test_a_stream_commits_each_token_once(mini):
     committed = []
     for event in mini.stream(TEXTS[0], handover_steps=2, seed=0, **NEVER):

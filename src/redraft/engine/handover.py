@@ -25,8 +25,8 @@ def hand_over(sequence: Sequence) -> None:
     """Makes a request one of the verified mode, as warm as the schedule's end; its first draft is the canvas."""
     options = sequence.options
     warmth = 0.0 if options.temperature == 0 else options.schedule[1]
-    sequence.options = replace(
-        options, mode="verified", temperature=warmth, max_denoising_steps=1, initial_canvas=None, pinned=()
-    )
+    # A nucleus has no effect where a canvas is asked for, and has none here.
+    changed = {"mode": "verified", "temperature": warmth, "top_p": 1.0, "max_denoising_steps": 1}
+    sequence.options = replace(options, **changed, initial_canvas=None, pinned=())
     sequence.initial = sequence.pinned = []
     sequence.costs.handovers += 1

@@ -32,5 +32,5 @@ def outcome(sequence: Sequence, tokenizer: Tokenizer | None) -> Generation:
         doubts=spans(reply.token_ids, places, sequence.logprobs, tokenizer),
         fields=() if sequence.fields is None else sequence.fields.told(reply, sequence.logprobs),
         filled=filled(reply.text, sequence.pieces) if sequence.pieces else (),
-        ignored=options.ignored,
+        ignored=sequence.ignored,
     )

@@ -82,7 +82,7 @@ class Sequence:
 
     Attributes:
         prompt: token ids.
-        options: with every default filled in.
+        options: with every default filled in; of the mode that writes, which a handover changes.
         seed: as an int64 bit pattern.
         cache: what has been encoded.
         pending: ids to encode before the next denoising step.
@@ -107,6 +107,7 @@ class Sequence:
         drafting: where its drafts stand, in the verified mode.
         positions: of the prompt and all canvases, at most.
         failed: why it ended early.
+        ignored: names of options that were given and have no effect.
     """
 
     prompt: list[int]
@@ -136,6 +137,10 @@ class Sequence:
     drafting: Drafting | None = None
     positions: int = NO_END
     failed: str | None = None
+    ignored: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ignored = self.options.ignored
 
     @property
     def committed(self) -> int:
