@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from redraft.cli.options import descriptions, generation_flags
+from redraft.core.option_bounds import OF_CANVASES
 from redraft.core.option_groups import GROUPS, OptionGroup
-from redraft.core.options import _OF_CANVASES, GenerationOptions
+from redraft.core.options import GenerationOptions
 from redraft.server.schema import ChatRequest, Diffusion
 
 DIFFUSION, CAUSAL, ALL = "diffusion", "autoregressive, verified", "all"
@@ -23,7 +24,7 @@ UNITS = {
     "redraft": "rounds",
     **dict.fromkeys(("top_p", "threshold"), "probability"),
 }
-# Beside `_OF_CANVASES`, which the causal mode refuses.
+# Beside `OF_CANVASES`, which the causal mode refuses.
 _MODES = {"initial_canvas": DIFFUSION, "pinned": DIFFUSION, "redraft": DIFFUSION, "top_p": CAUSAL}
 # What the HTTP schema calls otherwise; other names are looked for in it.
 _OVER_HTTP = {
@@ -87,7 +88,7 @@ def _cells(field: dataclasses.Field[Any]) -> Iterator[str]:
     default = "unset" if field.default in ((), None) else f"`{field.default!r}`"
     between = "; " if default == "unset" else " "
     yield f"{default}{between}{UNITS[name]}" if name in UNITS else default
-    yield f"{DIFFUSION}, verified" if name in _OF_CANVASES else _MODES.get(name, ALL)
+    yield f"{DIFFUSION}, verified" if name in OF_CANVASES else _MODES.get(name, ALL)
     http = http_name(name)
     yield f"`{http}`" if http else "-"
 

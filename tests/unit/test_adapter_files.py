@@ -310,7 +310,8 @@ def test_a_merged_checkpoint_is_the_base_with_its_adapter(checkpoint, config, wr
     before = logits_of(base)
     attach(base, read_adapter(written, config))
     for expected, got, plain in zip(logits_of(base), logits_of(merged), before, strict=True):
-        assert (expected - got).abs().max() <= 1e-5
+        # Of logits of some 10, whose last bit is 1e-6.
+        assert (expected - got).abs().max() <= 2e-5
         assert (plain - got).abs().max() > 0.05
     assert found.changed.keys() == made(config).denoise.keys()
     assert 0.001 < found.median_change < 1

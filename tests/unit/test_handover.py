@@ -27,6 +27,7 @@ CITY = {
 }
 LISTED = {"type": "array", "items": {"type": "integer", "maximum": 20}, "minItems": 3, "maxItems": 5}
 STOP = {"type": "function", "function": {"name": "Stop", "parameters": {"type": "object", "properties": {}}}}
+ZEBRA = {"type": "function", "function": {"name": "get_zebra", "parameters": {"type": "object", "properties": {}}}}
 GIVEN = {
     "free": {"tools": None},
     "its own calls": {},
@@ -109,6 +110,10 @@ def test_pins_and_calls_that_may_turn_into_a_sentence_keep_their_canvas(mini):
     assert pinned.stats.handovers == 0
     called = mini.generate(TEXTS[0], tools=[STOP], handover_steps=1, seed=0, **NEVER)
     assert called.stats.denoising_steps > 48, "until it is known what it would call"
+    options = {"tools": [ZEBRA], "seed": 0}
+    said = mini.generate("play some jazz", handover_steps=6, **options)
+    assert said.raw == mini.generate("play some jazz", **options).raw
+    assert not said.tool_calls, "the sentence in a call's place stays what it is"
 
 
 def test_an_initial_canvas_without_pins_is_a_draft_like_any_other(mini):

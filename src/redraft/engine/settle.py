@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -56,8 +57,9 @@ class Settle:
             self._noise(sequence, state), sequence.options.stability_threshold, initial=[], pinned=[], drawn=state.steps
         )
         if say_instead(sequence):
-            # There is nothing to settle.
+            # There is nothing to settle, and nothing to hand over.
             fresh.step = sequence.options.max_denoising_steps - 1
+            sequence.options = replace(sequence.options, handover_steps=0)
         sequence.canvas = fresh
 
     def _empty_at(self, sequence: Sequence, state: CanvasState, canvas: list[int]) -> int | None:
