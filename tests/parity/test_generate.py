@@ -24,7 +24,7 @@ from redraft.sampler.noise import Stream
 STEPS = 6
 CANVASES = 3
 ACCEPT_ALL = 1e9
-NEVER = VOCAB - 2  # an end-of-turn id for runs that must not end early
+NEVER = VOCAB - 3  # an end-of-turn id for runs that must not end early
 
 
 @dataclass
