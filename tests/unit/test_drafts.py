@@ -42,18 +42,6 @@ GIVEN = {
 OF_CANVASES = {"canvas_length", "max_denoising_steps"}
 
 
-@pytest.fixture(scope="module")
-def mini():
-    return redraft.load("mini", dtype="float32", threads=1)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return redraft.load(
-        write_checkpoint(tmp_path_factory.mktemp("drafts"), eos_token_id=None), dtype="float32", threads=1
-    )
-
-
 def causal(engine, text, **options) -> Generation:
     options = {name: value for name, value in options.items() if name not in OF_CANVASES}
     return engine.generate(text, mode="autoregressive", **options)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import redraft
-from checkpoints import CANVAS, write_checkpoint
+from checkpoints import CANVAS
 from redraft.core.results import Generation
 from redraft.engine import look, loop
 from redraft.engine.look import freeze
@@ -34,18 +34,6 @@ GIVEN = {
     "pinned": {"initial_canvas": [5, 6, 7], "pinned": [1], "tools": None},
     "handed over": {"handover_steps": 5},
 }
-
-
-@pytest.fixture(scope="module")
-def mini():
-    return redraft.load("mini", dtype="float32", threads=1)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return redraft.load(
-        write_checkpoint(tmp_path_factory.mktemp("freeze"), eos_token_id=None), dtype="float32", threads=1
-    )
 
 
 class Positions:

@@ -43,18 +43,6 @@ GIVEN = {
 }
 
 
-@pytest.fixture(scope="module")
-def mini():
-    return redraft.load("mini", dtype="float32", threads=1)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return redraft.load(
-        write_checkpoint(tmp_path_factory.mktemp("handover"), eos_token_id=None), dtype="float32", threads=1
-    )
-
-
 def causal(engine, prompt, **options):
     canvases = {"adaptive_canvas", "sampler", "threshold", "floor"}
     options = {name: value for name, value in options.items() if name not in canvases}

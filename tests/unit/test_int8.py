@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from packed_int8 import packed_as
 from pretended import Pretended, Rules, pretending
 from redraft.core import native
 from redraft.kernels import int8
@@ -43,20 +44,6 @@ def matrix(rows, columns, seed=0):
 
 def in_float64(values, scale):
     return values.double() * scale.double()[:, None]
-
-
-def packed_as(weight, layout):
-    """A packed matrix in one of the layouts, whatever this machine would take."""
-    matrix = Int8Matrix.of(weight)
-    with pytest.MonkeyPatch.context() as patch:
-        if layout != "onednn":
-            patch.setattr(int8, "has_exact_products", lambda: False)
-        if layout == "plain":
-            patch.setattr(int8, "runs_natively", lambda *_, **__: False)
-        made = PackedInt8.of(matrix)
-    if made.layout != layout:
-        pytest.skip(f"no {layout} here")
-    return made
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

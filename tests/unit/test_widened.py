@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from redraft.kernels import int8, widened
+from packed_int8 import packed_as
+from redraft.kernels import widened
 from redraft.kernels.cross_entropy import weighted_cross_entropy
 from redraft.kernels.experts import experts
 from redraft.kernels.int8 import PackedInt8
@@ -35,18 +36,6 @@ def int4(stack):
     return Int4Matrix(data=data, scale=scale, row_scale=row_scale)
 
 
-def packed(matrix, layout):
-    with pytest.MonkeyPatch.context() as patch:
-        if layout != "onednn":
-            patch.setattr(int8, "has_exact_products", lambda: False)
-        if layout == "plain":
-            patch.setattr(int8, "runs_natively", lambda *_, **__: False)
-        made = PackedInt8.of(matrix)
-    if made.layout != layout:
-        pytest.skip(f"no {layout} here")
-    return made
-
-
 def blocks(matrix):
     """The layout of `int8.cpp`, which this machine may have no compiler for."""
     R, K = matrix.data.shape
@@ -58,9 +47,9 @@ def blocks(matrix):
 MATRICES = {
     "float": lambda w: w,
     "int8": Int8Matrix.of,
-    "onednn": lambda w: packed(Int8Matrix.of(w), "onednn"),
+    "onednn": lambda w: packed_as(w, "onednn"),
     "blocks": lambda w: blocks(Int8Matrix.of(w)),
-    "plain": lambda w: packed(Int8Matrix.of(w), "plain"),
+    "plain": lambda w: packed_as(w, "plain"),
     "fp8": Float8Matrix.of,
 }
 STACKS = {
