@@ -100,7 +100,7 @@ def test_a_seed_stays_the_number_that_was_typed(page, seed):
 
 def test_doubts_are_underlined(page):
     settings(page, judge="on", seed="0")
-    say(page, "find me a book by blargh zorp rated 99")
+    say(page, "rate this 7")
     doubts = all_of(page, ".raw .doubt")
     assert doubts, "the causal mode would hardly have written that"
     assert all(doubt.text for doubt in doubts)

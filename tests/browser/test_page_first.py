@@ -74,7 +74,7 @@ def test_a_canvas_has_a_legend_that_is_drawn_as_the_canvas_is(page):
 
 def test_what_is_doubted_is_explained_where_it_stands(page):
     settings(page, judge="on", seed="0")
-    say(page, "find me a book by blargh zorp rated 99")
+    say(page, "rate this 7")
     shown = [element for element in all_of(page, ".legend") if element.is_displayed()]
     assert [element.text for element in shown] == ["doubted: the causal mode would hardly have written this"]
 

@@ -21,6 +21,7 @@ CITY = {
 }
 MODES = {
     "free": FREE,
+    "by canvases alone": {**FREE, "handover_steps": 0},
     "tools": {},
     "several canvases": {**FREE, "max_new_tokens": 60, "temperature": 1.5, "max_denoising_steps": 6},
     "greedy": {**FREE, "temperature": 0.0},
@@ -95,7 +96,8 @@ def test_holes_drafts_and_company(here, apple):
     edited = engine.edit("Play some jazz", (10, 14), "blues instead", seed=1, max_denoising_steps=4)
     assert edited.text.startswith("Play some ")
     drafts = [
-        [e.token_ids for e in each.stream(TEXT, seed=1, **FREE) if isinstance(e, Draft)] for each in (engine, here)
+        [e.token_ids for e in each.stream(TEXT, seed=1, **MODES["by canvases alone"]) if isinstance(e, Draft)]
+        for each in (engine, here)
     ]
     assert drafts[0] == drafts[1]
     requests = [redraft.Request(prompt=TEXT, options={"seed": seed, **FREE}) for seed in range(3)]

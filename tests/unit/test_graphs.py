@@ -22,7 +22,7 @@ from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic, EncodeSta
 from redraft.sampler.samplers import NEVER, Rule
 
 TEXTS = ("book a table for two at an Italian restaurant in Bergen", "rate this book five of six", "how do i bake bread")
-FREE = {"tools": None}
+FREE = {"tools": None, "handover_steps": 0}
 
 
 @pytest.fixture(scope="module")
