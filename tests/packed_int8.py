@@ -14,7 +14,9 @@ def packed_as(weight: Tensor, layout: str) -> PackedInt8:
     """A matrix [O, I] in one of the layouts, whatever this machine would take; skips what it cannot have."""
     matrix = Int8Matrix.of(weight)
     with pytest.MonkeyPatch.context() as patch:
-        if layout != "onednn":
+        if layout != "dots":
+            patch.setattr(int8, "dot_lanes", lambda: 0)
+        if layout not in ("dots", "onednn"):
             patch.setattr(int8, "has_exact_products", lambda: False)
         if layout == "plain":
             patch.setattr(int8, "runs_natively", lambda *_, **__: False)

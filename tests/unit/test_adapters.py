@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -87,7 +89,7 @@ def widened(checkpoint, quantised):
                 own.weight.copy_(module.matrix.dequantised())
             elif isinstance(module, FrozenExperts):
                 for stack, into in ((module.gate_up, own.gate_up_proj), (module.down, own.down_proj)):
-                    if isinstance(stack, list):
+                    if isinstance(stack, Sequence):
                         into.copy_(torch.stack([part.unpacked().dequantised() for part in stack]))
                     else:
                         into.copy_(stack.all_dequantised() if hasattr(stack, "row_scale") else stack.dequantised())

@@ -18,6 +18,7 @@ from redraft.core.errors import OptionError
 from redraft.engine.footprint import FORMS
 from redraft.kernels import choice
 from redraft.kernels.choice import OPERATIONS, choices
+from redraft.kernels.dots import dot_lanes
 from redraft.kernels.native import build
 from redraft.kernels.native.call import call
 from redraft.kernels.triton import fallback
@@ -80,9 +81,11 @@ def replaced(monkeypatch, name, value):
             monkeypatch.setattr(module, name, value)
 
 
-@pytest.mark.parametrize("machine", ["oneDNN and C++", "C++ alone", "oneDNN alone"])
+@pytest.mark.parametrize("machine", ["products of its own", "oneDNN and C++", "C++ alone", "oneDNN alone"])
 @pytest.mark.parametrize("form", NAMES)
 def test_what_runs_on_a_cpu_is_what_the_table_says(directory, monkeypatch, form, machine):
+    if machine != "products of its own":
+        replaced(monkeypatch, "dot_lanes", lambda: 0)
     if machine == "C++ alone":
         replaced(monkeypatch, "has_exact_products", lambda: False)
     if machine == "oneDNN alone":
@@ -90,6 +93,8 @@ def test_what_runs_on_a_cpu_is_what_the_table_says(directory, monkeypatch, form,
             monkeypatch.setattr(f"{owner}.library", lambda _: None)
     elif build.library("rows") is None:
         pytest.skip("no compiler")
+    elif machine == "products of its own" and not dot_lanes():
+        pytest.skip("none here")
     dtype = torch.bfloat16 if form == "bfloat16" else torch.float32
     model, called = model_of(directory, form, dtype), set()
     replaced(monkeypatch, "call", lambda name, function, *rest: (called.add(function), call(name, function, *rest)))
@@ -101,12 +106,13 @@ def test_what_runs_on_a_cpu_is_what_the_table_says(directory, monkeypatch, form,
     assert chosen["attention"] == "torch"
     packed = {module.packed.layout for module in model.backbone.modules() if hasattr(module, "packed")}
     assert {chosen["dense"]} == {choice._LAYOUTS[layout] for layout in packed or {"plain"}}
-    assert (chosen["dense"] == "C++") == ("int8_product" in called)
+    assert (chosen["dense"] == "C++") == bool(called & {"int8_product", "dots_linear"})
     if form == "int4":
         assert chosen["experts"] == ("C++" if "int4_products" in called else "torch")
     elif form == "int8":
         layouts = {matrix.layout for matrix in model.backbone.layers[0].experts.gate_up}
         assert {chosen["experts"]} == {choice._LAYOUTS[layout] for layout in layouts}
+        assert ("dots_experts" in called) == (layouts == {"dots"}) == (machine == "products of its own")
     else:
         assert chosen["experts"] == "torch"
 
@@ -120,6 +126,7 @@ def test_what_runs_on_a_gpu_is_what_the_table_says(directory, monkeypatch, form,
     # What a CPU has of its own, layouts included, is no choice of a GPU.
     replaced(monkeypatch, "runs_natively", lambda *_, **__: False)
     replaced(monkeypatch, "has_exact_products", lambda: False)
+    replaced(monkeypatch, "dot_lanes", lambda: 0)
     reached = set()
     replaced(monkeypatch, "on_gpu", lambda *_: True)
     replaced(monkeypatch, "attempt", lambda name, fast, reference, form="": (reached.add(name), reference())[1])

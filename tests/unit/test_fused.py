@@ -31,6 +31,7 @@ INT4 = {"hidden_size": 64, "moe_intermediate_size": 64}
 def as_on_a_gpu(monkeypatch):
     """Int8 matrices lie as they do on a GPU."""
     monkeypatch.setattr(int8, "has_exact_products", lambda: False)
+    monkeypatch.setattr(int8, "dot_lanes", lambda: 0)
     monkeypatch.setattr(int8, "runs_natively", lambda *_, **__: False)
 
 

@@ -20,7 +20,7 @@ from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.native import build
 
 # (rows, columns, outputs)
-LAYOUTS = ("onednn", "blocks", "plain")
+LAYOUTS = ("dots", "onednn", "blocks", "plain")
 SHAPES = [(1, 1, 1), (1, 8, 5), (7, 33, 19), (3, 64, 1), (64, 192, 768), (5, 768, 24)]
 
 

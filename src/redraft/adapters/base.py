@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ def _scales(module: nn.Module) -> list[Tensor]:
         return []
     found = []
     for stack in (module.gate_up, module.down):
-        if isinstance(stack, list):
+        if isinstance(stack, Sequence):
             found.append(torch.stack([part.scale for part in stack if isinstance(part, PackedInt8)]))
         elif isinstance(stack, (Int8Matrix, Float8Matrix)):
             found.append(stack.scale)

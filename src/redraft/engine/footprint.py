@@ -13,6 +13,7 @@ import torch
 from redraft.checkpoint.rounding import RECIPES, rounded_bytes
 from redraft.engine.graphs import rows_for
 from redraft.engine.stops import ENCODE_CHUNK
+from redraft.kernels.dots import dot_lanes
 from redraft.kernels.head import MAX_TILE_BYTES
 from redraft.kernels.head_stats import MAX_ROWS as DEVICE_ROWS
 from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
@@ -193,6 +194,8 @@ def _expert_bytes(config: ModelConfig, form: Form, rows: int, activation: int, w
     """Gathered rows, gate and up, their product, and the results, which are joined from pieces in int8."""
     D, I = config.hidden_size, config.moe_intermediate_size
     slots = rows * config.top_k_experts
+    if on_cpu and form.name == "int8" and dot_lanes() and I % dot_lanes() == 0:
+        return rows * D * (1 + 4) + slots * I * (4 + 1)
     if on_cpu and form.name in ("int8", "int4"):
         pieces = 2 if form.name == "int8" else 1
         slots += 15 * config.num_experts if form.name == "int8" else 0

@@ -13,7 +13,7 @@ from redraft.kernels.native.call import runs_natively
 from redraft.kernels.triton.fallback import on_gpu
 
 OPERATIONS = ("experts", "dense", "head", "attention", "norm")
-_LAYOUTS = {"onednn": "oneDNN", "blocks": "C++", "plain": "torch"}
+_LAYOUTS = {"dots": "C++", "onednn": "oneDNN", "blocks": "C++", "plain": "torch"}
 
 
 def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from redraft.kernels.dots import dot_lanes, dots_linear, dots_product, pack, unpack
 from redraft.kernels.matrices.int8 import LARGEST, ZERO_POINT, Int8Matrix, quantise_unsigned
 from redraft.kernels.native.call import call, expect, runs_natively
 from redraft.kernels.private import private
@@ -36,20 +38,25 @@ class PackedInt8:
     """An `Int8Matrix` in the layout that this machine multiplies fastest; made once, at load.
 
     Attributes:
-        data: oneDNN's own layout, that of `int8.cpp`, or [R, K].
+        data: the layout of `dots.py`, oneDNN's own, that of `int8.cpp`, or [R, K].
         scale: of each row.
         columns: K.
-        layout: "onednn" where its products are exact, else "blocks" where there is a compiler, else "plain".
+        layout: "dots" where there is a compiler and the CPU has such products, else "onednn" where its products are
+            exact, else "blocks" where there is a compiler, else "plain".
+        zeros: of the layout "dots".
     """
 
     data: Tensor
     scale: Float[Tensor, "R"]
     columns: int
-    layout: Literal["onednn", "blocks", "plain"]
+    layout: Literal["dots", "onednn", "blocks", "plain"]
+    zeros: Int[Tensor, "R"] | None = None
 
     @classmethod
     def of(cls, matrix: Int8Matrix) -> PackedInt8:
         """Packs a matrix for `int8_linear`."""
+        if matrix.data.device.type == "cpu" and dot_lanes():
+            return PackedStack.of(Int8Matrix(data=matrix.data[None], scale=matrix.scale[None]))[0]
         R, K = matrix.data.shape
         layout = "plain"
         data = matrix.data.contiguous()
@@ -67,6 +74,8 @@ class PackedInt8:
         R, K = len(self.scale), self.columns
         if self.layout == "plain":
             return Int8Matrix(data=self.data, scale=self.scale)
+        if self.layout == "dots":
+            return Int8Matrix(data=unpack(self.data, R, K), scale=self.scale)
         if self.layout == "onednn":
             return Int8Matrix(data=self.data.to_dense().T.contiguous(), scale=self.scale)
         # Two columns of each row of a block stand together.
@@ -80,9 +89,40 @@ class PackedInt8:
         return [cls(data=d, scale=s, columns=K, layout="plain") for d, s in zip(stack.data, stack.scale, strict=True)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PackedStack(Sequence[PackedInt8]):
+    """Matrices in the layout "dots", one behind the other, so that one call reaches all of them."""
+
+    data: Int[Tensor, "E B Q L 4"]
+    zeros: Int[Tensor, "E R"]
+    scale: Float[Tensor, "E R"]
+    columns: int
+
+    @classmethod
+    def of(cls, stack: Int8Matrix) -> PackedStack:
+        """Packs a stack, where `dot_lanes` is not 0."""
+        data, zeros = pack(stack.data)
+        return cls(data=data, zeros=zeros, scale=stack.scale.float().contiguous(), columns=stack.data.shape[-1])
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(data, zeros, scale), as a call takes them."""
+        return self.data, self.zeros, self.scale
+
+    def __len__(self) -> int:
+        return len(self.scale)
+
+    def __getitem__(self, n: int) -> PackedInt8:  # type: ignore[override]
+        return PackedInt8(
+            data=self.data[n], scale=self.scale[n], columns=self.columns, layout="dots", zeros=self.zeros[n]
+        )
+
+
 def int8_linear(x: Float[Tensor, "... K"], weight: PackedInt8) -> Float[Tensor, "... R"]:
     """x @ weight.T with x rounded to int8 row by row; the result has x's dtype."""
     rows = x.reshape(-1, x.shape[-1])
+    if weight.zeros is not None and runs_natively("dots", rows):
+        return dots_linear(rows, weight.data, weight.zeros, weight.scale).view(*x.shape[:-1], len(weight.scale))
 
     def reference() -> Tensor:
         return quantised_linear(*quantise_unsigned(rows), weight).to(x.dtype)
@@ -112,6 +152,9 @@ def quantised_linear(
     """
     if weight.layout == "plain":
         return _reference(values, scale, weight)
+    if weight.zeros is not None:
+        product = dots_product(values, weight.data, weight.zeros, weight.scale)
+        return product if scale is None else product.mul_(scale[:, None])
     if weight.layout == "blocks":
         product = torch.empty(len(values), len(weight.scale))
         expect("the rows", values := values.contiguous(), len(values), weight.columns)

@@ -3,15 +3,17 @@ what is trained through them learns from the weights and not from how rows are r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from redraft.kernels.dots import dot_lanes
 from redraft.kernels.experts import experts_float8, experts_int4, experts_int8
 from redraft.kernels.float8 import float8_linear
-from redraft.kernels.int8 import PackedInt8, int8_linear
+from redraft.kernels.int8 import PackedInt8, PackedStack, int8_linear
 from redraft.kernels.low_rank import adapted_experts
 from redraft.kernels.matrices import Matrix
 from redraft.kernels.matrices.float8 import Float8Matrix
@@ -84,7 +86,7 @@ class FrozenExperts(FrozenModule):
     def num_experts(self) -> int:
         """How many there are."""
         stack = self.gate_up
-        return len(stack) if isinstance(stack, list) else len(stack.data)  # type: ignore[union-attr]
+        return len(stack) if isinstance(stack, Sequence) else len(stack.data)  # type: ignore[union-attr]
 
     def widened(self, x: Tensor, index: Tensor, weight: Tensor) -> Float[Tensor, "N D"]:
         """What the experts make of rows that have a gradient."""
@@ -204,5 +206,7 @@ def experts_of(gate_up: Matrix | PackedInt4, down: Matrix | PackedInt4) -> nn.Mo
     return _EXPERTS.get(type(gate_up), Int4Experts)(gate_up, down)  # type: ignore[arg-type]
 
 
-def _packed(stack: Int8Matrix) -> list[PackedInt8]:
+def _packed(stack: Int8Matrix) -> Sequence[PackedInt8]:
+    if stack.data.device.type == "cpu" and dot_lanes():
+        return PackedStack.of(stack)
     return [PackedInt8.of(Int8Matrix(data=d, scale=s)) for d, s in zip(stack.data, stack.scale, strict=True)]
