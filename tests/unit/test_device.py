@@ -89,7 +89,7 @@ def test_what_runs_on_a_cpu_is_what_the_table_says(directory, monkeypatch, form,
     if machine == "C++ alone":
         replaced(monkeypatch, "has_exact_products", lambda: False)
     if machine == "oneDNN alone":
-        for owner in ("redraft.kernels.native.call", "redraft.kernels.head_tiles"):
+        for owner in ("redraft.kernels.native.call", "redraft.kernels.head_tiles", "redraft.kernels.head_product"):
             monkeypatch.setattr(f"{owner}.library", lambda _: None)
     elif build.library("rows") is None:
         pytest.skip("no compiler")

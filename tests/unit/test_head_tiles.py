@@ -239,6 +239,31 @@ def test_the_default_bound_costs_no_digit_of_float32(form, monkeypatch):
     torch.testing.assert_close(found.soft.double(), expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("rising", [0.05, -0.05])
+def test_few_columns_are_multiplied_once_the_largest_is_known(form, monkeypatch, kind, rising):
+    monkeypatch.setattr(tiles, "TILE_COLUMNS", {kind: 512})
+    multiplied = []
+    real = torch.Tensor.__getitem__
+
+    def counted(self, index):
+        found = real(self, index)
+        if isinstance(index, torch.Tensor) and self.shape[1:] == (D,) and len(self) > 6:
+            multiplied.append(len(found))
+        return found
+
+    hidden, embedding, temperature, uniform = peaked(60.0, rising, near=60.0)
+    hidden, narrowed, rows, exactly = narrow(kind, hidden, embedding)
+    monkeypatch.setattr(torch.Tensor, "__getitem__", counted)
+    options = {"cap": CAP, "temperature_N": temperature, "uniform_N": uniform}
+    found = tiles.head_tiles(hidden, narrowed, **options)
+    expected = exact(rows, exactly, temperature)[0].exp() @ exactly.double()
+    torch.testing.assert_close(found.soft.double(), expected, atol=0.02, rtol=0.02)
+    assert len(multiplied) == 4, "tiles"
+    assert sum(multiplied) == 3, "columns, of 2000"
+    assert float(found.dropped.max()) <= 2.0**-12
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_shows_in_the_entropy(form, kind, value):

@@ -15,9 +15,11 @@ from redraft.engine.graphs import rows_for
 from redraft.engine.stops import ENCODE_CHUNK
 from redraft.kernels.dots import dot_lanes
 from redraft.kernels.head import MAX_TILE_BYTES
+from redraft.kernels.head_product import TILE_COLUMNS
 from redraft.kernels.head_stats import MAX_ROWS as DEVICE_ROWS
-from redraft.kernels.head_tiles import BLOCK, MAX_ROWS, TILE_COLUMNS
+from redraft.kernels.head_tiles import MAX_ROWS
 from redraft.kernels.int8 import has_exact_products
+from redraft.kernels.tile_softmax import BLOCK
 from redraft.model.cache import LayerCache, SequenceCache
 from redraft.model.config import ModelConfig
 from redraft.model.model import shapes_of
@@ -205,12 +207,14 @@ def _expert_bytes(config: ModelConfig, form: Form, rows: int, activation: int, w
 
 
 def _head_bytes(config: ModelConfig, form: Form, rows: int, wide: int) -> int:
-    """Logits and probabilities of one tile, block sums of all in float32 and three times in float64, soft embedding."""
+    """Logits and probabilities of one tile, or of all where they wait for the largest logits, block sums of all in
+    float32 and three times in float64, soft embedding."""
     rows = min(rows, MAX_ROWS)
     kind = torch.int8 if form.quantised else torch.bfloat16 if form.name == "bfloat16" else torch.float32
     tile = min(TILE_COLUMNS[kind], config.vocab_size)
     blocks = -(-config.vocab_size // BLOCK)
-    return rows * (2 * tile * max(4, wide) + blocks * (4 + 3 * 8) + 3 * config.hidden_size * 4)
+    waiting = 0 if kind == torch.float32 else config.vocab_size * kind.itemsize
+    return rows * (2 * tile * max(4, wide) + waiting + blocks * (4 + 3 * 8) + 3 * config.hidden_size * 4)
 
 
 def _device_head_bytes(config: ModelConfig, rows: int) -> int:

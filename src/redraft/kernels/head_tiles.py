@@ -12,27 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.core.automaton import Parts
 from redraft.kernels.class_scores import ClassScores, first_above
-from redraft.kernels.int8 import integer_mm
-from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
+from redraft.kernels.head_product import TILE_COLUMNS, Product
+from redraft.kernels.matrices.int8 import Int8Matrix
 from redraft.kernels.native.build import library
-from redraft.kernels.native.call import KINDS, call, expect
 from redraft.kernels.tile_softmax import BLOCK, State, Tile, native_tile, torch_tile
-from redraft.kernels.watched import ScaledColumns, Watch
+from redraft.kernels.watched import Watch
 
-TILE_COLUMNS = {torch.float32: 2048, torch.bfloat16: 4096, torch.int8: 4096}
 # Bounds the buffers of a tile; a canvas of the released checkpoint is one such pass.
 MAX_ROWS = 512
 # A sum in which this share is missing has every digit that float32 can hold.
 MASS_BOUND = 2.0**-24
-# Below this share of columns, gathering them costs less than multiplying them all.
-_SPARSE = 0.4
-
 # N rows, V vocabulary, D hidden, C columns of a tile, J blocks
 
 
@@ -106,22 +100,30 @@ def _pass(
     bound: float,
     parts: Parts | None = None,
 ) -> TileResults:
-    product = _Product(hidden, embedding)
+    product = Product(hidden, embedding)
     N, V, columns = len(hidden), product.vocabulary, TILE_COLUMNS[product.dtype]
     state, tile_of = State(N), native_tile if library("head") is not None else torch_tile
     inverse = temperature.float().reciprocal().contiguous()
     watch = None if parts is None else Watch(parts, N, V, columns, hidden.device)
     soft, dropped = torch.zeros(N, hidden.shape[1]), torch.zeros(N)
+    tiles: list[Tile] = []
     blocks, tops = [], []
     for first in range(0, V, columns):
         last = min(V, first + columns)
         tile = tile_of(state, product, product.logits(first, last), first, cap, inverse, watch)
-        if first and bool((tile.rescale != 1).any()):
-            soft.mul_(tile.rescale[:, None])
-            dropped.mul_(tile.rescale)
-        product.add_soft(soft, dropped, tile, first, last, state.mass * (bound / V))
+        if product.dtype != torch.float32:
+            # What of it counts is seen once the largest logits are known.
+            tiles.append(tile)
+        else:
+            if first and bool((tile.rescale != 1).any()):
+                soft.mul_(tile.rescale[:, None])
+                dropped.mul_(tile.rescale)
+            product.add_soft(soft, dropped, tile, first, last, state.mass * (bound / V))
         blocks.append(tile.blocks)
         tops.append(state.top.clone())
+    for number, tile in enumerate(tiles):
+        factor = (tops[number] - state.top).exp_()
+        product.add_late(soft, dropped, tile, number * columns, factor, state.mass, bound)
     log_mass = state.mass.log()
     sample, logit = _draw(product, blocks, tops, state, uniform, cap, inverse)
     return TileResults(
@@ -137,92 +139,8 @@ def _pass(
     )
 
 
-class _Product:
-    """The two products with a tile of the embedding, in the dtype that its weights are held in."""
-
-    def __init__(self, hidden: Tensor, embedding: Tensor | Int8Matrix) -> None:
-        if isinstance(embedding, Int8Matrix):
-            self.hidden, self.row_scale = quantise_rows(hidden)
-            self.weight, self.column_scale = embedding.data, embedding.scale
-        else:
-            self.hidden, self.row_scale = hidden.to(embedding.dtype), None
-            self.weight, self.column_scale = embedding, None
-        self.dtype = self.weight.dtype
-        self.vocabulary = len(self.weight)
-        # One buffer for the logits of all tiles: a fresh one for each costs a page fault every 4 KB.
-        kind = torch.int32 if self.dtype == torch.int8 else self.dtype
-        self.buffer = torch.empty(len(hidden) * min(TILE_COLUMNS[self.dtype], self.vocabulary), dtype=kind)
-
-    def logits(self, first: int, last: int) -> Tensor:
-        """Raw logits of a tile: float32, bfloat16, or int32 still to be scaled."""
-        tile = self.weight[first:last].T
-        out = self.buffer[: len(self.hidden) * (last - first)].view(len(self.hidden), last - first)
-        if self.dtype == torch.int8:
-            return integer_mm(self.hidden, tile, out=out)
-        return torch.mm(self.hidden, tile, out=out)
-
-    def scaled_by(self, cap: float, inverse: Tensor) -> ScaledColumns:
-        """Scaled logits of runs of columns of some rows."""
-
-        def of(rows: Int[Tensor, "P"], columns: Int[Tensor, "P J"]) -> Float[Tensor, "P J"]:
-            return torch.tanh(self.column_logits(rows, columns) / cap).mul_((cap * inverse[rows])[:, None])
-
-        return of
-
-    def column_logits(self, rows: Int[Tensor, "P"], columns: Int[Tensor, "P J"]) -> Float[Tensor, "P J"]:
-        """Float32 logits of one run of columns of each of these rows; those beyond the vocabulary are -inf."""
-        inside, hidden = columns < self.vocabulary, self.hidden[rows].contiguous()
-        native = library("head") is not None
-        logits = self._native_run(hidden, columns) if native else self._gathered(hidden, columns)
-        if self.row_scale is not None and self.column_scale is not None:
-            scale = self.column_scale[columns.clamp(max=self.vocabulary - 1)]
-            logits = logits * self.row_scale[rows, None] * scale
-        return logits.masked_fill_(~inside, -torch.inf)
-
-    def _native_run(self, hidden: Tensor, columns: Int[Tensor, "P J"]) -> Float[Tensor, "P J"]:
-        out = torch.empty(columns.shape)
-        expect("the embedding", self.weight, self.vocabulary, hidden.shape[1])
-        call(
-            "head", "head_block", hidden, self.weight, KINDS[self.dtype], *hidden.shape, self.vocabulary,
-            columns[:, 0].contiguous(), columns.shape[1], out,
-        )  # fmt: skip
-        return out
-
-    def _gathered(self, hidden: Tensor, columns: Int[Tensor, "P J"]) -> Float[Tensor, "P J"]:
-        found = []
-        for part, of_row in zip(columns.clamp(max=self.vocabulary - 1).split(32), hidden.split(32), strict=True):
-            weight = F.embedding(part, self.weight)
-            if self.dtype == torch.int8:
-                weight, of_row = weight.float(), of_row.float()
-            found.append(torch.bmm(weight, of_row[:, :, None])[:, :, 0].float())
-        return torch.cat(found)
-
-    def add_soft(self, soft: Tensor, dropped: Tensor, tile: Tile, first: int, last: int, least: Tensor) -> None:
-        """Adds weights @ embedding, over the columns in which some row has more than `least`."""
-        weights, embedding = tile.weights, self.weight[first:last]
-        if tile.unit is not None:
-            soft.addcmul_(integer_mm(weights, embedding).float(), tile.unit[:, None])
-            return
-        columns = (weights > least[:, None]).any(0).nonzero()[:, 0] if self._may_drop(tile, least) else None
-        if columns is not None and len(columns) < _SPARSE * (last - first):
-            kept = weights[:, columns]
-            dropped.add_((weights.float().sum(-1) - kept.float().sum(-1)).clamp_(min=0.0))
-            weights, embedding = kept, embedding[columns]
-        if weights.shape[1] == 0:
-            return
-        if self.dtype == torch.float32:
-            soft.addmm_(weights, embedding)
-        else:
-            soft.add_(weights @ embedding)
-
-    def _may_drop(self, tile: Tile, least: Tensor) -> bool:
-        """Whether enough blocks are so light as a whole that looking at single columns can pay."""
-        heavy = (tile.blocks > least[:, None]).any(0)
-        return bool(heavy.float().mean() < _SPARSE)
-
-
 def _draw(
-    product: _Product,
+    product: Product,
     blocks: Sequence[Tensor],
     tops: Sequence[Tensor],
     state: State,
