@@ -124,7 +124,8 @@ class Product:
         if len(columns) < _SPARSE * len(embedding):
             weights, embedding = weights[:, columns], embedding[columns]
             if tile.unit is None:
-                dropped.add_((here - weights.float().sum(-1)).clamp_(min=0.0) * factor)
+                all_of, some = (w.sum(-1, dtype=torch.float32) for w in (tile.weights, weights))
+                dropped.add_((all_of - some).clamp_(min=0.0) * factor)
         if tile.unit is None:
             soft.addcmul_((weights @ embedding).float(), factor[:, None])
         else:
