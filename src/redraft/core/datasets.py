@@ -139,9 +139,14 @@ DATASETS = (
         sources=(SNIPS, CLINC150),
         products=(
             Product(
+                name="first.jsonl",
+                rows=84_030,
+                sha256="018fdad111f51685fc0910d1b5aaa77eb15f52030c5afa1c227bbd0047ae4c81",
+            ),
+            Product(
                 name="train.jsonl",
                 rows=28_738,
-                sha256="ec32d096ced3bbb57a7e320f645b552ae100fb5081b0b48e0b0962987ad85e19",
+                sha256="5d77aaccab0656f9a012c0258c0f04676e1e85e79d79dc793de3a773835179b6",
             ),
             Product(
                 name="dev.jsonl",

@@ -11,9 +11,10 @@ from typing import Any
 from redraft.core.questions import Question
 from redraft.data.asked import SLOTS, Asked, Asker, Request
 from redraft.data.draws import Draws
+from redraft.data.lessons import lessons, opened, put_in_order
 from redraft.data.mini import Rows, held_out
 from redraft.data.skills import CALLS, INTENTS
-from redraft.decide.prompts import Put, before, label_kinds, messages, text_of
+from redraft.decide.prompts import messages
 from redraft.decide.state import State
 
 # What is answered where no option is right, so that the labels have little of the whole vocabulary there.
@@ -24,7 +25,7 @@ _MOST_QUESTIONS = 11
 
 
 def split(snips: Iterable[Mapping[str, Any]], clinc150: Iterable[Mapping[str, str]]) -> dict[str, Rows]:
-    """Conversations to train on, and labelled rows to calibrate and to measure with, by file name.
+    """Conversations to train on, first lessons apart, and labelled rows to calibrate and to measure with, by file name.
 
     The held-out tenth is mini's: a half of it is `dev.jsonl`, the other `test.jsonl`. Of the same requests as that one,
     `scope.jsonl` has questions none of whose options is right.
@@ -35,7 +36,9 @@ def split(snips: Iterable[Mapping[str, Any]], clinc150: Iterable[Mapping[str, st
     askers = {name: Asker(values=_values(requests), missing=0.0) for name, requests in parts.items()}
     teaching = Asker(values=askers["train"].values, missing=0.12, wide=0.25)
     tricky = Asker(values=askers["test"].values, missing=1.0)
+    first = replace(teaching, missing=0.0)
     return {
+        "first.jsonl": list(lessons(parts["train"], first)),
         "train.jsonl": [taught(request, teaching) for request in parts["train"]],
         "dev.jsonl": [row for request in parts["dev"] if (row := labelled(request, askers["dev"]))],
         "test.jsonl": [row for request in parts["test"] if (row := labelled(request, askers["test"]))],
@@ -60,7 +63,7 @@ def taught(request: Request, asker: Asker) -> dict[str, Any]:
     """
     draws = Draws("taught", request.text)
     if draws.chance(0.2) and (asked := asker.choose(request, draws)) is not None and asked.answer is not None:
-        return _opened(request, asked)
+        return opened(request, asked)
     if draws.chance(0.3):
         return _conversation(request, asked_about(request, asker, draws, _how_many(draws)), draws, joint=True)
     by_text, choosing = draws.chance(0.4), draws.chance(0.6)
@@ -104,29 +107,14 @@ def asked_about(request: Request, asker: Asker, draws: Draws, count: int) -> lis
     return list(found.values()) or [asker.skill(request, draws)]
 
 
-def put(question: Question, draws: Draws | None = None) -> Put:
-    """A question as it is put, its options in the order that is given or drawn."""
-    order = range(len(question.options))
-    drawn = draws.shuffled(order) if draws is not None and question.kind == "choice" else order
-    return Put(question=question, labels=label_kinds(question)[0], order=tuple(drawn))
-
-
 def _conversation(request: Request, asked: Sequence[Asked], draws: Draws, *, joint: bool) -> dict[str, Any]:
     said = {"role": "user", "content": request.text}
     state = State(messages=(said,)) if draws.chance(0.1) else State(text=request.text)
-    puts = [put(one.question, draws) for one in asked]
+    puts = [put_in_order(one.question, draws) for one in asked]
     answers = [NONE if one.answer is None else each.texts[one.answer] for one, each in zip(asked, puts, strict=True)]
     lines = [f"{number}: {answer}" for number, answer in enumerate(answers, start=1)] if joint else answers
     prompt = messages(state, puts, joint=joint, behind=draws.chance(0.3))
     return {"messages": [*prompt, {"role": "assistant", "content": "\n".join(lines)}]}
-
-
-def _opened(request: Request, asked: Asked) -> dict[str, Any]:
-    """A question whose options are not told."""
-    assert asked.answer is not None
-    told = f"{before(State(text=request.text))}Question: {asked.question.instructions}\nAnswer in a few words."
-    answer = text_of(asked.question, asked.question.options[asked.answer])
-    return {"messages": [{"role": "user", "content": told}, {"role": "assistant", "content": answer}]}
 
 
 def _how_many(draws: Draws) -> int:
