@@ -282,11 +282,12 @@ def test_every_intent_has_words_of_its_own():
     assert CLINC150.files
 
 
-def test_the_recipe_loads():
-    recipe = read_recipe(ROOT / "recipes" / "decider" / "decider.yaml", [])
-    assert recipe.model is not None
-    assert recipe.model.canvas_length == 48
-    assert [source.path.name for source in recipe.data] == ["train.jsonl"]
+def test_the_recipes_load():
+    first, second = (read_recipe(ROOT / "recipes" / "decider" / f"{name}.yaml", []) for name in ("decider", "second"))
+    assert first.model is not None
+    assert first.model.canvas_length == 48
+    assert [source.path.name for each in (first, second) for source in each.data] == ["first.jsonl", "train.jsonl"]
+    assert (ROOT / "recipes" / "decider" / second.init).resolve() == (first.output / "model").resolve()
 
 
 def test_draws_are_even_and_without_repetition():

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
-from redraft.core.native import _FLAGS
+from other_machines import MACHINES, built_for, in_its_place
 from redraft.kernels.dots import dot_lanes, dots_experts, dots_linear, dots_product, pack, unpack
 from redraft.kernels.experts import experts_int8
 from redraft.kernels.int8 import PackedInt8, PackedStack
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows, quantise_unsigned
-from redraft.kernels.native import build
 
-SOURCE = Path(build.__file__).parent / "dots.cpp"
-# What -march=native stands for elsewhere, and the flag of /proc/cpuinfo without which it does not run.
-MACHINES = {
-    "none": ("-march=x86-64-v3", "avx2"),
-    "AVX-VNNI": ("-march=x86-64-v3 -mavxvnni", "avx_vnni"),
-    "AVX-512": ("-march=native", "avx512_vnni"),
-}
 # Columns of one quad, of a part of one and of many; rows of less than a block and more than one.
 SHAPES = [(1, 1, 1), (3, 7, 5), (6, 32, 16), (7, 64, 33), (13, 130, 200), (33, 96, 64)]
 
@@ -37,13 +26,7 @@ def there():
 @pytest.fixture(scope="module", params=MACHINES)
 def machine(request, tmp_path_factory):
     """The library as another machine would build it."""
-    flags, needed = MACHINES[request.param]
-    if needed not in Path("/proc/cpuinfo").read_text().split() or shutil.which("g++") is None:
-        pytest.skip(f"no {needed} here")
-    path = tmp_path_factory.mktemp("dots") / "dots.so"
-    rest = [flag for flag in _FLAGS if not flag.startswith("-march")]
-    subprocess.run(["g++", *rest, *flags.split(), "-o", path, SOURCE], check=True, timeout=120)
-    return ctypes.CDLL(str(path))
+    return built_for(request.param, "dots", tmp_path_factory.mktemp("dots"))
 
 
 @pytest.fixture
@@ -51,9 +34,7 @@ def on_it(machine, monkeypatch):
     """This process, as if it ran there. One that says that it has no such products makes them all the same."""
     lanes = torch.zeros(1, dtype=torch.int64)
     machine.dots_lanes(ctypes.c_void_p(lanes.data_ptr()), ctypes.c_int64(1))
-    monkeypatch.setattr(
-        "redraft.kernels.native.call.library", lambda name: machine if name == "dots" else build.library(name)
-    )
+    in_its_place(machine, "dots", monkeypatch)
     monkeypatch.setattr("redraft.kernels.dots._lanes", lambda: int(lanes) or 8)
 
 

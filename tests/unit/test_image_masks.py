@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from redraft.core.errors import OptionError, PromptError
-from redraft.model.attend import causal_mask
+from redraft.kernels.attention import causal_mask
 from redraft.model.images import READINGS, check_reading, image_mask, placed_in
 
 RUNS = [(3, 68), (72, 132)]

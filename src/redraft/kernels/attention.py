@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from redraft.kernels.native.call import KINDS, call, runs_natively
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 # B batch, T queries, S keys, L keys of a canvas, H query heads, K key-value heads, G = H / K, D head size
@@ -26,6 +27,8 @@ def attention(
 
     The G query heads of a key-value head become rows of one product, so keys are never repeated.
     """
+    if mask_BTS is None and _runs_natively(q_BTHD, k_BKSD, v_BKSD):
+        return _native(q_BTHD, k_BKSD, v_BKSD, causal=False, window=None)
     if mask_BTS is None and _runs_in_triton(q_BTHD, k_BKSD, v_BKSD):
         return attempt(
             "attention",
@@ -34,6 +37,25 @@ def attention(
             q_BTHD.dtype,
         )
     return _reference(q_BTHD, k_BKSD, v_BKSD, mask_BTS)
+
+
+def causal_attention(
+    q_BTHD: Float[Tensor, "B T H D"],
+    k_BKSD: Float[Tensor, "B K S D"],
+    v_BKSD: Float[Tensor, "B K S D"],
+    window: int | None,
+) -> Float[Tensor, "B T H D"]:
+    """The same of the last T of S positions, each of which sees itself and what is before, within its window."""
+    if _runs_natively(q_BTHD, k_BKSD, v_BKSD):
+        return _native(q_BTHD, k_BKSD, v_BKSD, causal=True, window=window)
+    mask = causal_mask(q_BTHD.shape[1], k_BKSD.shape[2], window, q_BTHD.device)
+    return attention(q_BTHD, k_BKSD, v_BKSD, mask.expand(len(q_BTHD), -1, -1))
+
+
+def causal_mask(queries: int, keys: int, window: int | None, device: torch.device | None = None) -> Bool[Tensor, "T S"]:
+    """The last `queries` of `keys` positions look back at themselves and at most window - 1 positions before."""
+    ages = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+    return (ages >= 0) if window is None else (ages >= 0) & (ages < window)
 
 
 def canvas_attention(
@@ -69,6 +91,26 @@ def canvas_attention(
     if _runs_in_triton(*given, *(() if used is None else (used,))):
         return attempt("attention", lambda: _fast(*given, used), reference, q_BTHD.dtype)
     return reference()
+
+
+def _runs_natively(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    # Keys and values may be a part of a buffer: each head's rows lie one behind the other, heads anywhere.
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in (k, v))
+    fits = all(x.dtype == q.dtype and x.device == q.device and x.stride()[2:] == (x.shape[3], 1) for x in (k, v))
+    return fits and not learning and k.stride() == v.stride() and k.numel() > 0 and runs_natively("attend", q)
+
+
+def _native(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, window: int | None) -> Tensor:
+    (B, T, H, D), (_, K, S, _) = q.shape, k.shape
+    if v.shape != k.shape or k.shape[::3] != (B, D) or H % K or (causal and S < T):
+        raise ValueError(f"queries {tuple(q.shape)} do not meet keys {tuple(k.shape)} and values {tuple(v.shape)}")
+    out = torch.empty_like(q)
+    for queries, keys, values, into in zip(q, k, v, out, strict=True):
+        call(
+            "attend", "attention", queries, keys, values, KINDS[q.dtype], T, H, D, K, S, k.stride(1), int(causal),
+            S if window is None else window, into,
+        )  # fmt: skip
+    return out
 
 
 def _runs_in_triton(*tensors: Tensor) -> bool:

@@ -20,8 +20,8 @@ def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, st
     """By operation of a denoising step "Triton", "oneDNN", "C++" or "torch".
 
     "Triton, widened" multiplies e4m3 weights as wide as activations are, on a GPU without products of e4m3. The head's
-    is two where what multiplies is not what reduces. Attention's is that over a canvas: the one under a mask, in which
-    a prompt is encoded, is torch's everywhere. A kernel that does not compile, or does not take a shape, leaves its
+    is two where what multiplies is not what reduces. Attention's is that over a canvas: on a GPU the
+    one in which a prompt is encoded, and everywhere that under a mask of pictures, is torch's. A kernel that does not compile, or does not take a shape, leaves its
     operation to torch; experts that do not divide into int4 blocks are int8.
 
     Args:
@@ -34,7 +34,7 @@ def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, st
         "experts": _experts(device, form, dtype, gpu),
         "dense": _dense(device, form, dtype, gpu),
         "head": "Triton" if gpu else _head(device, form, dtype),
-        "attention": "Triton" if gpu else "torch",
+        "attention": "Triton" if gpu else _native("attend", device, dtype),
         "norm": "Triton" if gpu else _native("rows", device, dtype),
     }
 

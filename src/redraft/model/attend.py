@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from redraft.kernels.attention import attention
+from redraft.kernels.attention import attention, causal_attention
 from redraft.model.attention import Heads
 from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.images import Placed, Reading, image_mask
@@ -40,25 +40,30 @@ class Encode:
 
     def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "B T H D"]:
         q_BTHD, k_BTKD, v_BTKD = heads
+        if self.lengths == [q_BTHD.shape[1]]:
+            return self._of(layer, 0, heads)
         out = torch.zeros_like(q_BTHD)
-        for b, (sequence, new) in enumerate(zip(self.cache.sequences, self.lengths, strict=True)):
-            if new == 0:
-                continue
-            stored, window = sequence.layers[layer], sequence.windows[layer]
-            old_keys, old_values = stored.last(None if window is None else window - 1)
-            new_keys = k_BTKD[b, :new].transpose(0, 1)
-            new_values = v_BTKD[b, :new].transpose(0, 1)
-            keys = torch.cat([old_keys, new_keys], dim=1)
-            values = torch.cat([old_values, new_values], dim=1)
-            stored.append(new_keys, new_values)
-            mask = self._mask(b, keys.shape[1], window, q_BTHD.device)
-            out[b, :new] = attention(q_BTHD[b : b + 1, :new], keys[None], values[None], mask[None])[0]
+        for b, new in enumerate(self.lengths):
+            if new:
+                out[b, :new] = self._of(layer, b, Heads(*(x[b : b + 1, :new] for x in (q_BTHD, k_BTKD, v_BTKD))))[0]
         return out
 
-    def _mask(self, b: int, keys: int, window: int | None, device: torch.device) -> Bool[Tensor, "T S"]:
-        if self.runs[b]:
-            return image_mask(self.lengths[b], keys, window, self.runs[b], self.reading, device)
-        return causal_mask(self.lengths[b], keys, window, device)
+    def _of(self, layer: int, b: int, heads: Heads) -> Float[Tensor, "1 T H D"]:
+        sequence = self.cache.sequences[b]
+        stored, window, new = sequence.layers[layer], sequence.windows[layer], self.lengths[b]
+        before = None if window is None else window - 1
+        new_keys, new_values = heads.k_BTKD[0].transpose(0, 1), heads.v_BTKD[0].transpose(0, 1)
+        if before is None or stored.keeps(before + new):
+            stored.append(new_keys, new_values)
+            keys, values = stored.last(None if before is None else before + new)
+        else:
+            old_keys, old_values = stored.last(before)
+            keys, values = torch.cat([old_keys, new_keys], dim=1), torch.cat([old_values, new_values], dim=1)
+            stored.append(new_keys, new_values)
+        if not self.runs[b]:
+            return causal_attention(heads.q_BTHD, keys[None], values[None], window)
+        mask = image_mask(new, keys.shape[1], window, self.runs[b], self.reading, keys.device)
+        return attention(heads.q_BTHD, keys[None], values[None], mask[None])
 
 
 class Denoise:
@@ -79,7 +84,7 @@ class Denoise:
                 k_BTKD[b].transpose(0, 1), v_BTKD[b].transpose(0, 1), None if window is None else window - 1
             )
             rows.append(attention(q_BTHD[b : b + 1], keys[None], values[None]))
-        return torch.cat(rows)
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 class EncodeThenDenoise:
@@ -99,9 +104,3 @@ class EncodeThenDenoise:
         encoded = self._encode(layer, Heads(*(x[:, : self.new] for x in heads)))
         behind = Heads(*(x[0, self.new :].unflatten(0, (self.canvases, -1)) for x in heads))
         return torch.cat([encoded, self._denoise(layer, behind).flatten(0, 1)[None]], dim=1)
-
-
-def causal_mask(queries: int, keys: int, window: int | None, device: torch.device | None = None) -> Bool[Tensor, "T S"]:
-    """The last `queries` of `keys` positions look back at themselves and at most window - 1 positions before."""
-    ages = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
-    return (ages >= 0) if window is None else (ages >= 0) & (ages < window)

@@ -34,6 +34,10 @@ class LayerCache:
         self.keys = torch.empty(heads, 0, head_dim, dtype=dtype, device=device)
         self.values = torch.empty_like(self.keys)
 
+    def keeps(self, count: int) -> bool:
+        """Whether the last `count` positions are all there once they are stored."""
+        return self.keep is None or count <= self.keep
+
     def reserve(self, slots: int) -> None:
         """Makes room for `slots` positions in all."""
         if slots <= self.keys.shape[1] and not self.shared:

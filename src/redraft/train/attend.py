@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from redraft.kernels.attention import attention
-from redraft.model.attend import causal_mask
+from redraft.kernels.attention import attention, causal_mask
 from redraft.model.attention import Heads
 from redraft.model.config import ModelConfig
 

@@ -6,6 +6,7 @@
 
 #include "dots.h"
 #include "rounding.h"
+#include "tiles.h"
 
 using namespace redraft;
 
@@ -31,27 +32,6 @@ struct Matrix {
   float value(int64_t o, int32_t sum) const { return static_cast<float>(sum + zeros[o]) * scale[o]; }
 };
 
-template <int T, typename F>
-void with_count(int64_t count, int64_t first, F&& f) {
-  if constexpr (T > 0) {
-    if (count == T)
-      f(std::integral_constant<int, T>(), first);
-    else
-      with_count<T - 1>(count, first, f);
-  }
-}
-
-// f(T, first row) for as few tiles of at most MOST_ROWS rows as there can be, all about as large: a tile of one row costs
-// nearly what one of six does.
-template <typename F>
-void in_tiles(int64_t rows, F&& f) {
-  const int64_t tiles = (rows + MOST_ROWS - 1) / MOST_ROWS;
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t first = rows * i / tiles;
-    with_count<MOST_ROWS>(rows * (i + 1) / tiles - first, first, f);
-  }
-}
-
 // Rounded rows, each padded to whole quads. Shared among the threads of a team.
 void round_rows(const void* x, int64_t kind, int64_t rows, int64_t columns, uint8_t* out, float* scale) {
   const int64_t padded = 4 * quads_of(columns);
@@ -67,7 +47,7 @@ void round_rows(const void* x, int64_t kind, int64_t rows, int64_t columns, uint
 template <typename Out>
 void product(const uint8_t* x, const float* row_scale, int64_t rows, const Matrix& m, int64_t first, Out* out) {
   const int8_t* const w[BLOCKS] = {m.block(first), m.block(first + 1), m.block(first + 2), m.block(first + 3)};
-  in_tiles(rows, [&](auto count, int64_t n) {
+  in_tiles<MOST_ROWS>(rows, [&](auto count, int64_t n) {
     constexpr int T = decltype(count)::value;
     const uint8_t* at[T];
     for (int t = 0; t < T; ++t) at[t] = x + (n + t) * 4 * m.quads;
@@ -120,7 +100,7 @@ void gate(const uint8_t* x, const float* row_scale, int64_t picks, const Shares&
   const int64_t second = block + blocks - 1;
   const int8_t* const w[BLOCKS] = {m.block(block), m.block(second), m.block(up + block), m.block(up + second)};
   const int64_t start = shares.first[e];
-  in_tiles(shares.count(e), [&](auto count, int64_t n) {
+  in_tiles<MOST_ROWS>(shares.count(e), [&](auto count, int64_t n) {
     constexpr int T = decltype(count)::value;
     const uint8_t* at[T];
     for (int t = 0; t < T; ++t) at[t] = x + shares.picked[start + n + t] / picks * padded;
@@ -145,7 +125,7 @@ void add_back(const uint8_t* x, const float* factors, int64_t picks, const Share
               int64_t first, float* out) {
   const int8_t* const w[BLOCKS] = {m.block(first), m.block(first + 1), m.block(first + 2), m.block(first + 3)};
   const int64_t start = shares.first[e];
-  in_tiles(shares.count(e), [&](auto count, int64_t n) {
+  in_tiles<MOST_ROWS>(shares.count(e), [&](auto count, int64_t n) {
     constexpr int T = decltype(count)::value;
     const uint8_t* at[T];
     for (int t = 0; t < T; ++t) at[t] = x + (start + n + t) * 4 * m.quads;
