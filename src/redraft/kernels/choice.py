@@ -20,9 +20,10 @@ def choices(device: torch.device, form: str, dtype: torch.dtype) -> dict[str, st
     """By operation of a denoising step "Triton", "oneDNN", "C++" or "torch".
 
     "Triton, widened" multiplies e4m3 weights as wide as activations are, on a GPU without products of e4m3. The head's
-    is two where what multiplies is not what reduces. Attention's is that over a canvas: on a GPU the
-    one in which a prompt is encoded, and everywhere that under a mask of pictures, is torch's. A kernel that does not compile, or does not take a shape, leaves its
-    operation to torch; experts that do not divide into int4 blocks are int8.
+    is two where what multiplies is not what reduces. Attention's is that over a canvas: on a GPU the one in which a
+    prompt is encoded, and everywhere that under a mask of pictures, is torch's. On a CPU few rows meet float weights in
+    C++, whatever is said of many. A kernel that does not compile, or does not take a shape, leaves its operation to
+    torch; experts that do not divide into int4 blocks are int8.
 
     Args:
         device: one that is here.

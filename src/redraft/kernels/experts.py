@@ -18,6 +18,7 @@ from redraft.kernels.dots import dot_lanes, dots_experts
 from redraft.kernels.groups import Groups, gated, inverse_of, permuted, weighted
 from redraft.kernels.int4 import int4_products
 from redraft.kernels.int8 import PackedInt8, PackedStack, quantised_linear
+from redraft.kernels.linear import few_experts, runs_few
 from redraft.kernels.matrices.float8 import Float8Matrix
 from redraft.kernels.matrices.int4 import Int4Matrix
 from redraft.kernels.matrices.int8 import Int8Matrix, gate_quantised, quantise_rows, quantise_unsigned
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 # N rows, E experts, A experts per row, D hidden, I expert width
 
 
-# oneDNN makes and keeps a kernel for every number of rows it meets. Experts' shares are rounded up to this, so that
-# it meets a dozen of them and not hundreds, each a millisecond to make and a tenth of a megabyte to keep.
+# oneDNN makes and keeps a kernel for every number of rows. Shares are rounded up, so that it meets few of them.
 _ROWS = 16
 # Up to this many columns of all experts' gate and up together, an accelerator runs every expert on every row: two wide
 # products and no wait for the host to count rows.
@@ -88,6 +88,8 @@ def every_expert(
 def _experts(
     x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up_E2ID: Tensor, down_EDI: Tensor, learning: bool
 ) -> Tensor:
+    if not learning and runs_few(x_ND, index_NA.shape[1], gate_up_E2ID, down_EDI):
+        return few_experts(x_ND, index_NA, weight_NA, gate_up_E2ID, down_EDI)
     groups = Groups.of(index_NA, len(gate_up_E2ID), 1 if learning or x_ND.dtype == torch.float32 else _ROWS)
     if learning:
         outputs = _with_gradient(x_ND, groups, index_NA.shape[1], gate_up_E2ID, down_EDI)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from redraft.kernels.norm import norm_heads
 from redraft.model.config import LayerConfig, ModelConfig
-from redraft.model.feedforward import RMSNorm
+from redraft.model.feedforward import Linear, RMSNorm
 from redraft.model.rope import Rotary
 
 # B batch, T positions, H query heads, K key-value heads, D head size
@@ -46,10 +46,10 @@ class Attention(nn.Module):
         super().__init__()
         queries = config.num_attention_heads * layer.head_dim
         keys = layer.num_key_value_heads * layer.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
-        self.v_proj = None if layer.shares_key_value else nn.Linear(config.hidden_size, keys, bias=False)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, queries)
+        self.k_proj = Linear(config.hidden_size, keys)
+        self.v_proj = None if layer.shares_key_value else Linear(config.hidden_size, keys)
+        self.o_proj = Linear(queries, config.hidden_size)
         self.q_norm = RMSNorm(layer.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(layer.head_dim, config.rms_norm_eps)
         self.head_dim, self.num_heads = layer.head_dim, config.num_attention_heads

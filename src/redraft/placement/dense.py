@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from redraft.kernels.int8 import PackedInt8
 from redraft.kernels.matrices.float8 import Float8Matrix
+from redraft.model.feedforward import Linear
 from redraft.placement.quantized import Float8Linear, Int8Linear
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Dense:
             UnfitError: they are of several forms, or of one that has no such product.
         """
         kinds = {type(module) for module in modules}
-        if kinds == {nn.Linear}:
+        if kinds == {Linear}:
             return cls(weight=_joined_floats(modules))  # type: ignore[arg-type]
         # Triton is imported where there is a GPU to run it.
         from redraft.kernels.triton.dense import ROUNDED, float8_operands
