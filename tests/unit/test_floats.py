@@ -113,7 +113,7 @@ def test_what_learns_is_left_to_torch(monkeypatch):
 
 
 def test_shapes_that_do_not_meet_are_refused():
-    x, index, weight, wide, narrow = given(2, 2, torch.float32)
+    x, index, weight, wide, _ = given(2, 2, torch.float32)
     with pytest.raises(ValueError, match="do not meet"):
         linear(x, floats(6, 41))
     with pytest.raises(ValueError, match="do not meet"):
