@@ -113,7 +113,7 @@ class Product:
         here, share = tile.blocks.sum(1), mass / self.vocabulary / factor
         if tile.unit is None:
             # Not: greater. What is no number stays in its row.
-            kept = (~(weights <= (bound * share)[:, None])).any(0)
+            kept = (weights <= (bound * share).to(weights.dtype)[:, None]).logical_not_().any(0)
         else:
             light = here <= share * (_LIGHT * len(embedding))
             if light.any():

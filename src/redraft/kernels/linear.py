@@ -13,8 +13,8 @@ from redraft.kernels.native.call import KINDS, call, runs_natively
 
 # Rows up to which reading row by row is faster than torch's products, which are better in bfloat16.
 _FEW = {torch.float32: 16, torch.bfloat16: 4}
-# The same of an expert's share; in float32 it always is.
-_FEW_OF_EXPERT = {torch.bfloat16: 8}
+# The same of an expert's share, on average.
+_FEW_OF_EXPERT = {torch.float32: 16, torch.bfloat16: 12}
 
 
 def linear(x: Float[Tensor, "... K"], weight: Float[Tensor, "R K"]) -> Float[Tensor, "... R"]:
@@ -34,9 +34,8 @@ def runs_few(x: Tensor, picks: int, *stacks: Tensor) -> bool:
     """Whether `few_experts` takes these and is faster than one product after the other."""
     if torch.is_grad_enabled() or not runs_natively("floats", x, *stacks):
         return False
-    most = _FEW_OF_EXPERT.get(x.dtype)
     fits = all(stack.dtype == x.dtype for stack in stacks)
-    return fits and (most is None or len(x) * picks <= most * len(stacks[0]))
+    return fits and len(x) * picks <= _FEW_OF_EXPERT[x.dtype] * len(stacks[0])
 
 
 def few_experts(
