@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from redraft.core.changes import ImageAttention
 from redraft.core.errors import OptionError, PromptError
 
 # T positions, S keys, n soft tokens of one picture, D width of the text model
 
-Reading = Literal["google", "gemma4", "generate", "causal"]
+Reading = ImageAttention
 READINGS: tuple[Reading, ...] = get_args(Reading)
 """Who sees whom inside a picture. All agree on text, which is causal, and on what lies outside a sliding window.
 
