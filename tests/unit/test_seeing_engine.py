@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import redraft
+from redraft.checkpoint.convert import export, quantize
+from redraft.checkpoint.rounding import RECIPES
 from redraft.core.errors import ContextLengthError, ImageError, OptionError, PromptError
 from redraft.engine.kept import Kept
 from redraft.engine.prefix import PrefixCache
@@ -345,6 +347,18 @@ def test_what_is_kept_has_a_bound():
     assert kept.get("b", lambda: b"new") == b"new"
     kept.get("large", lambda: b"x" * 11)
     assert (len(kept), kept.nbytes) == (0, 0)
+
+
+def test_what_is_converted_sees_as_before(directory, engine, tmp_path):
+    quantize(directory, tmp_path / "int8", RECIPES["int8"])
+    export(directory, tmp_path / "bfloat16")
+    exact = engine.sight.soft_tokens(engine.prepare(TALK).sequence.images[0])
+    rounded = redraft.load(tmp_path / "int8", dtype="float32", threads=1)
+    assert torch.equal(rounded.sight.soft_tokens(rounded.prepare(TALK).sequence.images[0]), exact)
+    # Text and pictures alike, as it is stored and as it is rounded on the way.
+    on_the_way = redraft.load(directory, dtype="float32", quantize="int8", threads=1)
+    assert said(rounded, TALK) == said(on_the_way, TALK)
+    assert said(redraft.load(tmp_path / "bfloat16", dtype="bfloat16", threads=1), TALK)
 
 
 def test_processes_see_alike(directory, engine):
