@@ -97,10 +97,11 @@ def check_placed(images: Sequence[Sequence[Placed]], lengths: Sequence[int], wid
 def with_soft_tokens(embedded: Float[Tensor, "B T D"], images: Sequence[Sequence[Placed]]) -> Float[Tensor, "B T D"]:
     """The rows of placeholders replaced, after the scale that embeddings have: soft tokens have none."""
     embedded = embedded.clone()
-    for row, placed in zip(embedded, images, strict=True):
+    for row, placed in enumerate(images):
         for image in placed:
             start, end = image.run
-            row[start:end] = image.soft.to(device=row.device, dtype=row.dtype)
+            # Not through a view of the row: gradients go back to the soft tokens.
+            embedded[row, start:end] = image.soft.to(device=embedded.device, dtype=embedded.dtype)
     return embedded
 
 
