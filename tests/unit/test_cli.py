@@ -95,7 +95,8 @@ def test_options_that_were_given_reach_the_engine_and_no_others(engine):
 def test_loading_flags_reach_load(engine):
     assert main(["run", "hi", "--model", "m", "--device", "cpu", "--dtype", "float32", "--threads", "2"]) == 0
     given = {"device": "cpu", "dtype": "float32", "threads": 2}
-    assert engine.loads == [("m", given | {"quantize": None, "memory_gb": None, "max_context": None, "verify": False})]
+    unset = {"quantize": None, "memory_gb": None, "max_context": None, "verify": False, "vision": "lazy"}
+    assert engine.loads == [("m", given | unset)]
 
 
 def test_flags_are_the_scalar_options_that_work():
@@ -110,6 +111,8 @@ def test_flags_are_the_scalar_options_that_work():
         "sampler": "confidence",
         "stop": ["a"],
         "response_format": {"type": "text"},
+        "image_tokens": 140,
+        "image_attention": "generate",
     }
     special |= {"tools": [{"function": {"name": "f"}}]}
     for name, parameter in flags.items():
@@ -117,6 +120,14 @@ def test_flags_are_the_scalar_options_that_work():
         value = special[name] if name in special else samples[kind]
         GenerationOptions(t_min=0.0, t_max=1.0).with_changes(**{name: value})
         assert parameter.annotation.__metadata__[0].help, f"no line for {name} in the docstring"
+
+
+def test_pictures_stand_before_the_text(engine):
+    assert main(["run", "what?", "--image", "a.png", "--image", "b.jpg", "--image-tokens", "70"]) == 0
+    pictures = [{"type": "image", "image": name} for name in ("a.png", "b.jpg")]
+    [(prompt, options)] = engine.asked
+    assert prompt == [{"role": "user", "content": [*pictures, {"type": "text", "text": "what?"}]}]
+    assert options == {"image_tokens": 70}
 
 
 def test_a_dash_reads_standard_input(engine, monkeypatch):

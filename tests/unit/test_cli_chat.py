@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from cli_fakes import CALL, FakeEngine, generation
 
 import redraft
 from redraft.cli import main
-from redraft.core.errors import ContextLengthError
+from redraft.core.errors import ContextLengthError, ImageError
 
 TEXT = generation(text="Hello.", tool_calls=(), finish_reason="stop")
 NOTE = "1 canvas · 8 steps · 23 tokens · 2.9 tokens/forward · 460 tokens/s · first canvas in 0.04 s · seed 7\n"
@@ -58,6 +59,48 @@ def type_in(monkeypatch):
 
 def prompts(engine):
     return [[(m["role"], m["content"]) for m in prompt] for prompt, _ in engine.asked]
+
+
+def test_a_picture_goes_with_the_next_message(engine, type_in, capsys, tmp_path):
+    engine.info = dataclasses.replace(engine.info, sees=True)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"looked at by the engine")
+    type_in(f"/image {path}", "what is it?", "and now?", "/image", "/image nowhere.png")
+    assert main(["chat"]) == 0
+    shown = [{"type": "image", "image": str(path)}, {"type": "text", "text": "what is it?"}]
+    assert [[m["content"] for m in prompt] for prompt, _ in engine.asked] == [
+        [shown],
+        [shown, "Hello.", "and now?"],
+    ]
+    said = capsys.readouterr().err
+    assert "a.png goes with your next message" in said
+    assert "/image takes a file, as in /image photo.jpg" in said
+    assert "/image: nowhere.png is no file" in said
+
+
+def test_a_picture_that_cannot_be_read_stays_with_nobody(engine, type_in, capsys, tmp_path):
+    engine.info = dataclasses.replace(engine.info, sees=True)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no picture")
+    answer = engine.stream
+
+    def stream(messages, **options):
+        if isinstance(messages[-1]["content"], list):
+            raise ImageError("no PNG", str(path))
+        return answer(messages, **options)
+
+    engine.stream = stream
+    type_in(f"/image {path}", "what is it?", "then without")
+    assert main(["chat"]) == 0
+    assert prompts(engine) == [[("user", "then without")]]
+    assert f"{path}: no PNG" in capsys.readouterr().err
+
+
+def test_who_does_not_see_takes_no_picture(engine, type_in, capsys):
+    type_in("/image a.png", "hi")
+    assert main(["chat"]) == 0
+    assert prompts(engine) == [[("user", "hi")]]
+    assert "this model does not see" in capsys.readouterr().err
 
 
 def test_the_conversation_grows(engine, pipe, capsys):

@@ -198,7 +198,7 @@ def test_the_json_document_is_complete(measured, capsys):
         assert {"name", "memory_bytes", "forms", "published", "sources"} <= set(entry)
         assert [row["form"] for row in entry["forms"]] == [form.name for form in FORMS]
         for row in entry["forms"]:
-            parts = ("weights_bytes", "kv_bytes", "workspace_bytes")
+            parts = ("weights_bytes", "vision_bytes", "kv_bytes", "workspace_bytes")
             assert row["total_bytes"] == sum(row[part] for part in parts)
             assert row["workspace_bytes"] == sum(row["workspace_parts"].values())
             if row["resident_expert_share"] is not None:

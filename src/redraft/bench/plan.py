@@ -14,9 +14,9 @@ from redraft.bench.expected import expected
 from redraft.bench.floor import Part, part_floors_s, step_parts
 from redraft.bench.machine import measure_machine
 from redraft.bench.modes import forwards_per_token, kept_to_pay, verified_rates
+from redraft.bench.planned_model import planned_model
 from redraft.bench.shapes import shape_config
 from redraft.checkpoint.locate import locate
-from redraft.checkpoint.source import Source
 from redraft.core.errors import InputError
 from redraft.engine.footprint import FORMS, Form, kv_bytes, weight_bytes, workspace_bytes
 from redraft.kernels.choice import choices
@@ -45,6 +45,7 @@ class Request:
         batch: sequences at a time.
         disk_bytes_per_s: at which experts are read that no memory holds.
         path: of the checkpoint; None where a shape is planned for.
+        vision_parameters: of its tower, which is loaded with the first picture; 0 where it has none.
     """
 
     config: ModelConfig
@@ -52,6 +53,7 @@ class Request:
     batch: int
     disk_bytes_per_s: float
     path: Path | None = None
+    vision_parameters: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +99,21 @@ def plan(
         raise InputError("--model and --shape exclude each other: drop one of them")
     chosen = find_devices(devices)
     path = None if model is None else locate(model)
-    config, described = _model(model, path, shape)
+    config, described = planned_model(model, path, shape)
     most = config.max_position_embeddings
     if context is not None and context > most:
         raise InputError(f"--context {context}: this model has {most} positions at most")
     if batch > LARGEST_BATCH:
         raise InputError(f"--batch {batch}: at most {LARGEST_BATCH} sequences can be planned for")
     context = context or min(CONTEXT, most)
-    request = Request(config=config, context=context, batch=batch, disk_bytes_per_s=disk_bytes_per_s, path=path)
+    request = Request(
+        config=config,
+        context=context,
+        batch=batch,
+        disk_bytes_per_s=disk_bytes_per_s,
+        path=path,
+        vision_parameters=described["vision_parameters"],
+    )
     machine = measure_machine() if measure else None
     here = this_cpu(machine)
     everywhere = [device.limited(memory_bytes) for device in (here, *these_accelerators(), *chosen)]
@@ -115,28 +124,6 @@ def plan(
         "machine": {"name": here.name, "memory_bytes": here.memory_bytes}
         | ({"measured": machine.to_dict()} if machine else {"measured": None}),
         "devices": [device_plan(request, device) for device in everywhere],
-    }
-
-
-def _model(model: str | None, path: Path | None, shape: str | None) -> tuple[ModelConfig, dict[str, Any]]:
-    stored = None
-    if path is None:
-        config = shape_config(shape or "full")
-    elif path.is_dir() and not any(path.glob("*.safetensors*")):
-        # A config alone can be planned for.
-        config = ModelConfig.from_directory(path)
-    else:
-        source = Source.open(path)
-        config, stored = source.config, sum(tensor.nbytes for tensor in source.tensors.values())
-    experts, others = weight_bytes(config, FORMS[0], on_cpu=True)
-    return config, {
-        "name": model or shape or "full",
-        "parameters": (experts + others) // 4,
-        "expert_parameters": experts // 4,
-        "layers": config.num_hidden_layers,
-        "experts": config.num_experts,
-        "canvas_length": config.canvas_length if config.has_canvas else None,
-        "stored_bytes": stored,
     }
 
 
@@ -181,11 +168,14 @@ def form_plan(request: Request, device: Device, form: Form) -> dict[str, Any]:
     itemsize = form.activation_bytes(on_cpu)
     cache = kv_bytes(config, context=request.context, batch=request.batch, itemsize=itemsize)
     work = workspace_bytes(config, form, context=request.context, batch=request.batch, on_cpu=on_cpu, path=request.path)
-    total = experts + others + cache + sum(work.values())
+    # In the dtype of activations, whatever form the rest is in.
+    tower = request.vision_parameters * itemsize
+    total = experts + others + tower + cache + sum(work.values())
     share = resident_share(device.memory_bytes - (total - experts), experts, config.num_hidden_layers)
     row: dict[str, Any] = {
         "form": form.name,
         "weights_bytes": experts + others,
+        "vision_bytes": tower,
         "kv_bytes": cache,
         "workspace_bytes": sum(work.values()),
         "workspace_parts": work,

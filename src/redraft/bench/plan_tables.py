@@ -34,6 +34,8 @@ def model_line(document: dict[str, Any]) -> str:
     parts = [f"{model['name']}: {size} parameters, {100 * model['expert_parameters'] / count:.0f} % in experts"]
     if model["stored_bytes"] is not None:
         parts.append(f"stored in {_gigabytes(model['stored_bytes'])} GB")
+    if model["vision_parameters"]:
+        parts.append(f"a tower for pictures of {model['vision_parameters'] / 1e6:.1f} million beside them")
     parts.append(f"context {document['context']}")
     if document["batch"] > 1:
         parts.append(f"{document['batch']} sequences")

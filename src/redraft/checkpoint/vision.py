@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -51,6 +53,15 @@ class LazyVision:
         """Whether the checkpoint holds any of a tower; nothing is read."""
         return bool(_stored(self._source))
 
+    @cached_property
+    def config(self) -> VisionConfig:
+        """Its shape; of the files, headers are looked at.
+
+        Raises:
+            CheckpointError: as `load_vision`, but for what the tensors hold.
+        """
+        return _checked(self._source)[0]
+
     @property
     def is_loaded(self) -> bool:
         """Whether it has been read."""
@@ -66,6 +77,11 @@ class LazyVision:
             if self._vision is None:
                 self._vision = load_vision(self._source, self._device, self._dtype, self._quantize)
             return self._vision
+
+
+def vision_parameters(source: Source) -> int:
+    """How many numbers the tower of a checkpoint has; 0 where it holds none."""
+    return sum(math.prod(tensor.shape) for tensor in _stored(source).values())
 
 
 def load_vision(
@@ -87,16 +103,7 @@ def load_vision(
             name.
     """
     source = source if isinstance(source, Source) else Source.open(source)
-    stored = _stored(source)
-    if not stored:
-        raise CheckpointError(
-            f"{source.path} holds no vision tower: load a checkpoint with one in safetensors form, or send text only"
-        )
-    config = VisionConfig.from_dict(source.raw, source.config.hidden_size, str(source.path / "config.json"))
-    with torch.device("meta"):
-        vision = Vision(config)
-    shapes = {name: tuple(tensor.shape) for name, tensor in vision.state_dict().items()}
-    _check(source, stored, shapes)
+    _, vision, stored, shapes = _checked(source)
     rounded_ones = [name for name in shapes if quantize is not None and name.endswith(".linear.weight")]
     matrices: dict[str, Matrix] = {name: rounded(stored[name], "int8").to(device) for name in rounded_ones}
     loaded = {name: _read(source, stored[name], name, device, dtype) for name in shapes if name not in matrices}
@@ -159,6 +166,21 @@ def _stored(source: Source) -> dict[str, StoredTensor]:
     prefix = source.names.passed_through[0].removesuffix(_PARTS[0])
     found = {name.removeprefix(prefix): tensor for name, tensor in source.passed_through().items()}
     return {name: tensor for name, tensor in found.items() if name.startswith(_PARTS)}
+
+
+def _checked(source: Source) -> tuple[VisionConfig, Vision, dict[str, StoredTensor], dict[str, tuple[int, ...]]]:
+    """(config, a tower without weights, what fills it, the shapes of that)."""
+    stored = _stored(source)
+    if not stored:
+        raise CheckpointError(
+            f"{source.path} holds no vision tower: load a checkpoint with one in safetensors form, or send text only"
+        )
+    config = VisionConfig.from_dict(source.raw, source.config.hidden_size, str(source.path / "config.json"))
+    with torch.device("meta"):
+        vision = Vision(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in vision.state_dict().items()}
+    _check(source, stored, shapes)
+    return config, vision, stored, shapes
 
 
 def _check(source: Source, stored: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]]) -> None:

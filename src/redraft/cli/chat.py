@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from redraft.core.results import Generation
 
 _HELP = """/new      forget the conversation
+/image F  show a picture with your next message
 /seed N   repeat every reply from seed N on; /seed alone draws fresh ones again
 /stats    what the last reply cost
 /help     this
@@ -32,7 +33,7 @@ _HELP = """/new      forget the conversation
 
 
 @with_generation_options
-@with_loading_flags()
+@with_loading_flags(vision=True)
 def chat(
     model: Model = "mini",
     loading: dict[str, Any] | None = None,
@@ -71,6 +72,7 @@ class Talk:
         interactive: whether someone is there to read of an error and go on; otherwise the first one ends it.
         quiet: whether to leave out what each reply cost.
         messages: the conversation so far, OpenAI-style.
+        shown: pictures that go with the next message, as parts of it.
         last: the last reply.
     """
 
@@ -80,6 +82,7 @@ class Talk:
     interactive: bool
     quiet: bool
     messages: list[dict[str, Any]] = field(default_factory=list)
+    shown: list[dict[str, Any]] = field(default_factory=list)
     last: Generation | None = None
 
     def take(self, line: str) -> bool:
@@ -98,7 +101,10 @@ class Talk:
             return False
         if command == "/new":
             self.messages.clear()
+            self.shown.clear()
             show.print_note("a new conversation")
+        elif command == "/image":
+            self._show(argument)
         elif command == "/seed":
             self._set_seed(argument)
         elif command == "/stats":
@@ -121,10 +127,28 @@ class Talk:
         else:
             self._complain(InputError(f"/seed takes a number of at least 0, got {argument!r}"))
 
+    def _show(self, name: str) -> None:
+        """Takes a picture up for the next message."""
+        from pathlib import Path
+
+        from redraft.cli import show
+
+        path = Path(name).expanduser()
+        if not name:
+            self._complain(InputError("/image takes a file, as in /image photo.jpg"))
+        elif not self.engine.info.sees:
+            self._complain(InputError("this model does not see: /image needs one with a vision tower"))
+        elif not path.is_file():
+            self._complain(InputError(f"/image: {name} is no file"))
+        else:
+            self.shown.append({"type": "image", "image": str(path)})
+            show.print_note(f"{path.name} goes with your next message")
+
     def _answer(self, text: str) -> None:
         from redraft.cli import show
 
-        self.messages.append({"role": "user", "content": text})
+        content: Any = [*self.shown, {"type": "text", "text": text}] if self.shown else text
+        self.messages.append({"role": "user", "content": content})
         try:
             generation = self._reply()
             show.print_reply(generation)
@@ -135,10 +159,13 @@ class Talk:
             show.print_note("cancelled, and your message taken back")
         except RedraftError as error:
             self.messages.pop()
+            # One that cannot be read would stand in the way of every message.
+            self.shown.clear()
             self._complain(error)
         else:
             self.last = generation
             self.messages.append(as_message(generation))
+            self.shown.clear()
             show.print_judgement(self.engine, generation, self.options)
             if not self.quiet:
                 show.print_note(self._summary(generation))

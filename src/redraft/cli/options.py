@@ -8,13 +8,14 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from redraft.cli.command import MODEL, OUTPUT
 from redraft.cli.values import parsed
-from redraft.core.changes import Mode, SamplerName
+from redraft.core.changes import ImageAttention, Mode, SamplerName
 from redraft.core.option_groups import GROUPS
 from redraft.core.options import GenerationOptions
 from redraft.core.presets import PRESETS
@@ -68,6 +69,23 @@ Workers = Annotated[
     int | None,
     option("Processes that share the requests; unset, one a thread for a small model.", min=1, metavar="N"),
 ]
+Vision = Annotated[
+    str,
+    option(
+        'When the tower for pictures is read: "lazy" with the first one, "eager" or "off".',
+        metavar="NAME",
+        autocompletion=one_of("lazy", "eager", "off"),
+    ),
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--image",
+        help="A picture that the text is about; repeat it for several. Of an animation, its first frame.",
+        metavar="FILE",
+        rich_help_panel="Pictures",
+    ),
+]
 # A group's own --help makes typer import pydantic on the way to every command: twice the time of a help.
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
 # The same of a group that has options besides: it is looked at before them.
@@ -92,9 +110,10 @@ _SPELLED: dict[str, Any] = {
 _METAVARS = {"tools": "JSON|FILE", "response_format": "SCHEMA|FILE", "initial_canvas": "TEXT|IDS", "stop": "TEXT"}
 _METAVARS |= {"tool_choice": "NAME", "preset": "NAME", "mode": "|".join(typing.get_args(Mode))}
 _METAVARS |= {"sampler": "|".join(typing.get_args(SamplerName))}
+_METAVARS |= {"image_attention": "NAME", "image_tokens": "N"}
 _METAVARS_OF_TYPES = {int: "N", float: "X", str: "TEXT"}
 _CHOICES = {"preset": tuple(PRESETS), "mode": typing.get_args(Mode), "tool_choice": ("auto", "none", "required")}
-_CHOICES |= {"sampler": typing.get_args(SamplerName)}
+_CHOICES |= {"sampler": typing.get_args(SamplerName), "image_attention": typing.get_args(ImageAttention)}
 
 
 def generation_flags() -> dict[str, inspect.Parameter]:
@@ -126,15 +145,16 @@ def with_generation_options(command: Callable[..., None]) -> Callable[..., None]
 
 
 def with_loading_flags(
-    *, workers: bool = False, adapter: bool = True
+    *, workers: bool = False, adapter: bool = True, vision: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command with the flags by which a model is loaded, in the place of its `loading`, which is what `redraft.load`
-    takes beside the model; `workers`: with several processes, `adapter`: with one adapter, where the command can use
-    them."""
+    takes beside the model; `workers`: with several processes, `adapter`: with one adapter, `vision`: with pictures,
+    where the command can use them."""
     hints = {"device": Device, "dtype": Dtype, "quantize": Quantize, "memory": Memory, "max_context": Context}
     hints |= {"verify": Verify, "threads": Threads} | ({"workers": Workers} if workers else {})
     hints |= {"adapter": Adapter} if adapter else {}
-    defaults = {"device": "auto", "dtype": "auto", "verify": False}
+    hints |= {"vision": Vision} if vision else {}
+    defaults = {"device": "auto", "dtype": "auto", "verify": False, "vision": "lazy"}
     flags = {
         name: inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=annotation

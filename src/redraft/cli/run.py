@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from redraft.cli.options import (
+    Images,
     Json,
     Live,
     Model,
@@ -19,11 +20,12 @@ from redraft.core.errors import InputError
 
 
 @with_generation_options
-@with_loading_flags()
+@with_loading_flags(vision=True)
 def run(
     text: Annotated[
         str | None, typer.Argument(help='What to say to the model; "-" reads standard input.', metavar="TEXT")
     ] = None,
+    image: Images = None,
     model: Model = "mini",
     loading: dict[str, Any] | None = None,
     live: Live = None,
@@ -40,6 +42,10 @@ def run(
     if text is None:
         raise InputError("no TEXT to answer: give one, or - to read standard input, as in: echo hi | redraft run -")
     prompt = show.read_text() if text == "-" else text_of(text, "TEXT")
+    if image:
+        # Before the text, as the model card advises.
+        shown = [{"type": "image", "image": str(path)} for path in image]
+        prompt = [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
     changes = options or {}
     engine = show.load(model, loading or {})
     if as_json:

@@ -9,7 +9,7 @@ from redraft.cli.command import DOORS, LIMITS, SERVED
 from redraft.cli.options import Model, option, with_loading_flags
 
 
-@with_loading_flags(workers=True, adapter=False)
+@with_loading_flags(workers=True, adapter=False, vision=True)
 def serve(
     model: Model = "mini",
     host: Annotated[str, option("Where to listen.", panel=DOORS, metavar="ADDRESS")] = "127.0.0.1",
@@ -53,6 +53,7 @@ def serve(
             metavar="GB",
         ),
     ] = None,
+    max_images: Annotated[int, option("Pictures in a request.", panel=LIMITS, min=0, metavar="N")] = 16,
     timeout: Annotated[float, option("Seconds that a request may take.", panel=LIMITS, min=0.1, metavar="S")] = 600,
     drain: Annotated[float, option("Seconds for running requests at the end.", panel=LIMITS, min=0, metavar="S")] = 30,
     prefix_cache: Annotated[
@@ -113,6 +114,7 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         max_running=max_running,
         max_waiting=max_waiting,
+        max_images=max_images,
         request_bytes=None if request_memory is None else int(request_memory * 1e9),
         request_timeout_s=timeout,
         drain_s=drain,

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 
 Mode = Literal["diffusion", "autoregressive", "verified"]
 SamplerName = Literal["entropy-bound", "confidence"]
+ImageAttention = Literal["google", "gemma4", "generate", "causal"]
 # One of the user's own has tensors in its signature, which nothing here knows of: see `redraft.sampler.samplers`.
 Sampler = SamplerName | Callable[..., Any]
 
@@ -53,3 +54,5 @@ class GenerationChanges(TypedDict, total=False):
     plateau_steps: int
     retry_empty: bool
     skip_special_tokens: bool
+    image_tokens: int | None
+    image_attention: ImageAttention

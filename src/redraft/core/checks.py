@@ -48,6 +48,18 @@ def at_least(name: str, value: object, least: float, kind: type[int] | type[floa
     return number
 
 
+def one_of_integers(name: str, value: object, known: Sequence[int]) -> int:
+    """One of a few numbers.
+
+    Raises:
+        OptionError: it is none of them.
+    """
+    number = integer(value)
+    if number is None or number not in known:
+        raise OptionError(f"{name} must be {', '.join(map(str, known[:-1]))} or {known[-1]}, got {shown(value)}")
+    return number
+
+
 def flag(name: str, value: object) -> bool:
     """True or False.
 

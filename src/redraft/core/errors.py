@@ -72,15 +72,21 @@ class ContextLengthError(PromptError):
     Attributes:
         prompt_tokens: length of the prompt in tokens.
         context_tokens: what the context can hold.
+        image_tokens: how many of the prompt's stand for pictures.
     """
 
-    def __init__(self, prompt_tokens: int, context_tokens: int, *, at_least: bool = False) -> None:
+    def __init__(
+        self, prompt_tokens: int, context_tokens: int, *, at_least: bool = False, image_tokens: int = 0
+    ) -> None:
         """`at_least`: whether the prompt was too long to be counted."""
         self.prompt_tokens = prompt_tokens
         self.context_tokens = context_tokens
+        self.image_tokens = image_tokens
+        pictures = f" ({image_tokens} of them for pictures)" if image_tokens else ""
+        shorten = "shorten the prompt, give fewer image_tokens," if image_tokens else "shorten the prompt"
         super().__init__(
-            f"the prompt has {'at least ' * at_least}{prompt_tokens} tokens, the context holds {context_tokens} "
-            "(prompt and reply together): shorten the prompt or load with a larger max_context"
+            f"the prompt has {'at least ' * at_least}{prompt_tokens} tokens{pictures}, the context holds "
+            f"{context_tokens} (prompt and reply together): {shorten} or load with a larger max_context"
         )
 
 

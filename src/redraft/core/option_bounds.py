@@ -24,6 +24,8 @@ LEAST: dict[str, tuple[float, type[int] | type[float]]] = {
 }
 # A longer schedule stays warm for so long that no canvas settles, and a reply would never come.
 MOST = {"max_denoising_steps": 4096, "redraft": 64, "threshold": 1}
+# How many soft tokens a picture may become.
+IMAGE_TOKENS = (70, 140, 280, 560, 1120)
 # What the causal mode has no use for.
 OF_CANVASES = (
     "max_denoising_steps",

@@ -70,6 +70,12 @@ GROUPS = (
         names=("logprobs", "redraft"),
     ),
     OptionGroup(
+        title="Pictures",
+        question="How closely does it look at a picture?",
+        example="--image-tokens 1120",
+        names=("image_tokens", "image_attention"),
+    ),
+    OptionGroup(
         title="Reproducibility",
         question="How do I get the same text again?",
         example="--seed 7",

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from redraft.core.changes import GenerationChanges, Mode, Sampler, SamplerName
-from redraft.core.checks import at_least, declarations, flag, integer, integers, shown, texts
+from redraft.core.changes import GenerationChanges, ImageAttention, Mode, Sampler, SamplerName
+from redraft.core.checks import at_least, declarations, flag, integer, integers, one_of_integers, shown, texts
 from redraft.core.errors import OptionError, UnknownOptionError
-from redraft.core.option_bounds import LEAST, MOST, OF_CANVASES
+from redraft.core.option_bounds import IMAGE_TOKENS, LEAST, MOST, OF_CANVASES
 from redraft.core.presets import PRESETS
 
 # Integers of more bits are no longer exact to many readers of JSON, browsers among them.
@@ -77,6 +77,10 @@ class GenerationOptions:
         retry_empty: whether a reply that would be empty is drafted once more, with end-of-turn barred where it stood.
         skip_special_tokens: whether the reply is plain text: without its markers, and nothing in it is a call or a
             thought.
+        image_tokens: most tokens that a picture may become: 70, 140, 280, 560 or 1120. None is the checkpoint's, mostly
+            280. Small print needs many; a picture is brought to the size that fills them.
+        image_attention: who sees whom inside a picture: "google" as the weights were trained, "gemma4", "generate" as
+            transformers' generate has it, "causal" as its forward.
     """
 
     max_new_tokens: int = 256
@@ -114,6 +118,8 @@ class GenerationOptions:
     plateau_steps: int = 0
     retry_empty: bool = True
     skip_special_tokens: bool = False
+    image_tokens: int | None = None
+    image_attention: ImageAttention = "google"
 
     # Type checkers read the signature of `__init__`, which this leaves as it is.
     if not TYPE_CHECKING:
@@ -148,6 +154,7 @@ class GenerationOptions:
         object.__setattr__(self, "stop", texts("stop", self.stop))
         self._check_mode()
         self._check_steering()
+        self._check_images()
 
     def _check_mode(self) -> None:
         if self.mode not in ("diffusion", "autoregressive", "verified"):
@@ -199,6 +206,13 @@ class GenerationOptions:
             object.__setattr__(self, "pinned", tuple(sorted(set(pinned))))
         if self.mode != "diffusion":
             raise OptionError(f"initial_canvas belongs to mode='diffusion', not to {self.mode!r}")
+
+    def _check_images(self) -> None:
+        known = typing.get_args(ImageAttention)
+        if self.image_attention not in known:
+            raise OptionError(f"image_attention must be one of {', '.join(known)}, got {shown(self.image_attention)}")
+        if self.image_tokens is not None:
+            object.__setattr__(self, "image_tokens", one_of_integers("image_tokens", self.image_tokens, IMAGE_TOKENS))
 
     def with_changes(self, **changes: Unpack[GenerationChanges]) -> Self:
         """These options with some of them replaced.

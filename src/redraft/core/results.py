@@ -103,6 +103,7 @@ class GenerationStats:
         disagreements: tokens of a reply under a constraint in whose place the model, left free, would have written
             others, as it saw the canvas at its last step. In the other modes 0.
         drafted_tokens: tokens that "verified" had before the causal mode; those kept are `verified_tokens`.
+        image_tokens: of the prompt, those that stand for pictures.
         tokens_per_forward: generated tokens / denoising steps, the reference's definition; / encode passes in the
             causal mode, which has no denoising steps; / both in "verified", where a draft takes both.
         time_to_first_canvas_s: from the start to the first committed canvas, or token in the causal mode.
@@ -133,6 +134,7 @@ class GenerationStats:
     disagreements: int = 0
     drafted_tokens: int = 0
     verified_tokens: int = 0
+    image_tokens: int = 0
 
     @property
     def kept_per_draft(self) -> float:
@@ -262,6 +264,7 @@ class ModelInfo:
         defaults: the generation options that apply when the caller sets none.
         end_ids: tokens that end a reply, and the padding behind it.
         fingerprint: of its weights, as they are held.
+        sees: whether messages may hold pictures.
     """
 
     name: str
@@ -278,6 +281,7 @@ class ModelInfo:
     defaults: dict[str, Any] = field(default_factory=dict)
     end_ids: tuple[int, ...] = ()
     fingerprint: str = ""
+    sees: bool = False
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -15,9 +15,12 @@ from redraft.core.options import EXACT_BITS, GenerationOptions
 from redraft.core.presets import PRESETS
 from redraft.engine.defaults import Defaults
 from redraft.engine.fields import FieldWatch, watch_of
-from redraft.engine.given import check_text, checked_ids, kind_of
+from redraft.engine.given import checked_ids
+from redraft.engine.prompt_images import runs_of
+from redraft.engine.prompts import Prompts
 from redraft.engine.reply import Reply
 from redraft.engine.sequence import Sequence
+from redraft.engine.sight import Sight
 from redraft.engine.steer import check_start
 from redraft.engine.stops import Stops
 from redraft.model.cache import SequenceCache
@@ -31,7 +34,6 @@ from redraft.text.constraint import Constraint, ConstraintFactory
 from redraft.text.grammar.nodes import Node
 from redraft.text.markers import CHANNEL_CLOSE, CHANNEL_OPEN, TURN_CLOSE, TURN_OPEN
 from redraft.text.output import Reading
-from redraft.text.prompt_text import PromptText, Shield
 from redraft.text.tokenizer import Tokenizer
 
 
@@ -45,9 +47,11 @@ class Admission:
         template: ChatTemplate | None,
         defaults: Defaults,
         max_context: int,
+        sight: Sight,
     ) -> None:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.defaults, self.max_context = defaults, max_context
+        self.prompts = Prompts(tokenizer, template, sight, defaults, model.config.vocab_size, max_context)
         canvas = model.config.canvas_length if model.config.has_canvas else 0
         self.stops = Stops.of_model(tokenizer, template, defaults.end_ids, canvas)
 
@@ -74,12 +78,13 @@ class Admission:
             resolved = resolved.with_changes(tools=None)
         if resolved.stop and self.tokenizer is None:
             raise PromptError("stop strings need a tokenizer, and this model's directory has none")
-        ids = self.prompt_ids(prompt, resolved)
+        ids, images = self.prompts.laid_out(prompt, resolved)
         thinking = not resolved.skip_special_tokens and self._opens_thought(ids)
         length = self._canvas_length(resolved)
         room = self.max_context - len(ids)
         if room < length:
-            raise ContextLengthError(len(ids), self.max_context)
+            tokens = sum(image.tokens for image in images)
+            raise ContextLengthError(len(ids), self.max_context, image_tokens=tokens)
         # Canvases are whole in the cache, so the last of them must fit as one; drafts are as short as what is left.
         whole = 1 if resolved.mode == "verified" else length
         budget = min(resolved.max_new_tokens, room // whole * whole)
@@ -96,7 +101,8 @@ class Admission:
             seed=as_int64(seed),
             cache=SequenceCache(self.model.config, self.model.dtype, self.model.device),
             pending=ids,
-            stops=self.stops(ids),
+            images=images,
+            stops=self.stops(ids, runs_of(images, len(ids))),
             reply=self._reply(resolved, budget, thinking, formatted=formatted, bare_calls=constraint is None),
             budget=budget,
             canvas_length=length,
@@ -208,52 +214,15 @@ class Admission:
         draft = sequence.options.initial_canvas
         if draft is None:
             return
-        ids = self.encoded(draft) if isinstance(draft, str) else checked_ids(draft, self.model.config.vocab_size)
+        ids = (
+            self.prompts.encoded(draft) if isinstance(draft, str) else checked_ids(draft, self.model.config.vocab_size)
+        )
         pinned = sequence.options.pinned
         if pinned and pinned[-1] >= sequence.budget:
             raise OptionError(f"pinned position {pinned[-1]} lies beyond the {sequence.budget} tokens of the reply")
         held = set(pinned)
         sequence.initial = ids
         sequence.pinned = [token if place in held else -1 for place, token in enumerate(ids)]
-
-    def prompt_ids(self, prompt: Prompt, options: GenerationOptions) -> list[int]:
-        """The token ids that a prompt is encoded as."""
-        kind = kind_of(prompt)
-        if isinstance(prompt, str):
-            if self.template is None:
-                return self.encoded(prompt, self.max_context)
-            prompt = [{"role": "user", "content": prompt}]
-        if kind == "ids":
-            return checked_ids(prompt, self.model.config.vocab_size)
-        if self.template is None:
-            raise PromptError("this model's directory has no chat template: give text or token ids, not messages")
-        messages: Any = prompt
-        if self.tokenizer is None:
-            raise PromptError("this model's directory has no tokenizer: give token ids")
-        # What a model knows by heart stood in no prompt that it learned from.
-        tools = None if options.tools is self.defaults.options.tools else options.tools
-        rendered = self.template.prompt(self.tokenizer, messages, tools=tools, enable_thinking=options.enable_thinking)
-        return self._bounded(rendered, self.max_context)
-
-    def encoded(self, text: str, most: int | None = None) -> list[int]:
-        """The ids of a text as it stands; more than `most` are an error before all are counted."""
-        check_text("text", text)
-        if self.tokenizer is None:
-            raise PromptError("this model's directory has no tokenizer: give token ids")
-        return self._bounded(PromptText(text, Shield({})), most)
-
-    def encoded_text(self, text: str) -> list[int]:
-        """The ids of a text in which a marker is text, as in what someone typed."""
-        assert self.tokenizer is not None
-        shield = Shield.against(self.tokenizer.beginnings, text)
-        return PromptText(shield.over(text), shield).encode(self.tokenizer)
-
-    def _bounded(self, text: PromptText, most: int | None) -> list[int]:
-        assert self.tokenizer is not None
-        least = None if most is None else text.more_than(most, self.tokenizer)
-        if least is not None:
-            raise ContextLengthError(least, self.max_context, at_least=True)
-        return text.encode(self.tokenizer)
 
 
 def called_names(options: GenerationOptions) -> frozenset[str]:

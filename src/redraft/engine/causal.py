@@ -11,6 +11,7 @@ from redraft.core.errors import OptionError
 from redraft.core.events import Commit
 from redraft.engine.next_token import choose
 from redraft.engine.prefill import encode_pending
+from redraft.engine.prompt_images import SoftTokens
 from redraft.engine.sequence import Sequence
 from redraft.engine.settle import follow
 from redraft.kernels.constrained import NothingLeftError
@@ -20,14 +21,17 @@ from redraft.model.model import DiffusionGemma
 class CausalLoop:
     """Writes one token a tick, see `choose`; each is a `Commit` of its own."""
 
-    def __init__(self, model: DiffusionGemma, on_encoded: Callable[[Sequence], None]) -> None:
-        """`on_encoded` is called after each piece of a prompt."""
+    def __init__(
+        self, model: DiffusionGemma, on_encoded: Callable[[Sequence], None], soft: SoftTokens | None = None
+    ) -> None:
+        """`on_encoded` is called after each piece of a prompt; `soft` makes soft tokens of pictures."""
         self.model = model
         self.on_encoded = on_encoded
+        self._soft = soft
 
     def tick(self, sequence: Sequence) -> Iterator[tuple[Sequence, Commit]]:
         """The next token of one request, or the end of its reply."""
-        hidden = encode_pending(self.model, sequence)
+        hidden = encode_pending(self.model, sequence, soft=self._soft)
         written = len(sequence.reply.token_ids)
         if written == 0:
             self.on_encoded(sequence)

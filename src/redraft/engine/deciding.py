@@ -63,9 +63,9 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
     if thinks is None:
         thinks = admission.template.knows_thoughts and tokenizer.id_of(CHANNEL_OPEN) is not None
     return Known(
-        tokenize=lambda messages: admission.prompt_ids(messages, resolved),
-        encode=admission.encoded,
-        encode_text=admission.encoded_text,
+        tokenize=lambda messages: admission.prompts.laid_out(messages, resolved).ids,
+        encode=admission.prompts.encoded,
+        encode_text=admission.prompts.encoded_text,
         constraints=lambda: admission.constraints,
         end_id=fill if close is None else close,
         end_ids=tuple(sorted(ends)),

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
+from redraft.checkpoint.vision import LazyVision
 from redraft.core.changes import GenerationChanges
 from redraft.core.checks import shown
 from redraft.core.decisions import Decisions
@@ -31,9 +32,11 @@ from redraft.engine.given import requests_of
 from redraft.engine.loop import CanvasLoop, UnderWay
 from redraft.engine.outcome import outcome
 from redraft.engine.prefix import BUDGET_BYTES, PrefixCache
+from redraft.engine.prompt_images import identity, runs_of
 from redraft.engine.read import ReadList
 from redraft.engine.running import PreparedReads, PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
+from redraft.engine.sight import Sight
 from redraft.engine.stops import ENCODE_CHUNK
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
@@ -54,6 +57,7 @@ class LocalEngine(Engine):
         max_context: int | None = None,
         prefix_cache_bytes: int = BUDGET_BYTES,
         request_bytes: int = 2**62,
+        tower: LazyVision | None = None,
     ) -> None:
         self.model = model
         self._workers: Running | None = None
@@ -61,10 +65,16 @@ class LocalEngine(Engine):
         self.template = ChatTemplate.from_directory(directory)
         defaults = Defaults.of(directory, model.config, self.tokenizer, adapter)
         self.max_context = max_context or model.config.max_position_embeddings
-        self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context)
+        self.sight = Sight(tower, model.config, directory)
+        self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context, self.sight)
         self.prefixes = PrefixCache(prefix_cache_bytes)
         self._loop = CanvasLoop(
-            model, exact=exact, graphs=not exact, on_encoded=self._remember, prefixes=lambda: self.prefixes
+            model,
+            exact=exact,
+            graphs=not exact,
+            on_encoded=self._remember,
+            prefixes=lambda: self.prefixes,
+            soft=self.sight.soft_tokens,
         )
         self._name, self._directory = name, directory
         self._request_bytes = request_bytes
@@ -97,6 +107,7 @@ class LocalEngine(Engine):
             defaults=dataclasses.asdict(self.defaults.options),
             end_ids=tuple(sorted(self.defaults.end_ids | (set() if pad is None else {pad}))),
             fingerprint=self._fingerprint,
+            sees=self.sight.sees,
         )
 
     @cached_property
@@ -225,10 +236,10 @@ class LocalEngine(Engine):
     def tokenize(
         self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
     ) -> list[int]:
-        return self.admission.prompt_ids(prompt, self.admission.resolved(options, changes))
+        return self.admission.prompts.laid_out(prompt, self.admission.resolved(options, changes)).ids
 
     def encode(self, text: str, most: int | None = None) -> list[int]:
-        return self.admission.encoded(text, most)
+        return self.admission.prompts.encoded(text, most)
 
     def pieces(self, token_ids: Rows[int], *, skip_special_tokens: bool = False) -> list[str]:
         try:
@@ -246,7 +257,7 @@ class LocalEngine(Engine):
         sequence = prepared.sequence
         # What follows the prompt depends on its last token, and no snapshot holds what the causal mode makes of it.
         most = len(sequence.prompt) - sequence.judged
-        known = self.prefixes.take(sequence.prompt, [stop for stop in sequence.stops if stop <= most])
+        known = self.prefixes.take(sequence.identity, [stop for stop in sequence.stops if stop <= most])
         if known is not None:
             sequence.cache, sequence.pending = known, sequence.prompt[known.length :]
             sequence.costs.cached_tokens = known.length
@@ -275,9 +286,10 @@ class LocalEngine(Engine):
         """Keeps a place that a longer conversation can go on from. Of a long prompt, that is its last one."""
         if len(sequence.pending) > ENCODE_CHUNK:
             return
-        ids = (sequence.prompt + sequence.reply.token_ids)[: sequence.cache.length]
-        if sequence.cache.ends == self.admission.stops(ids):
-            self.prefixes.put(ids, sequence.cache)
+        length = sequence.cache.length
+        ids = (sequence.prompt + sequence.reply.token_ids)[:length]
+        if sequence.cache.ends == self.admission.stops(ids, runs_of(sequence.images, length)):
+            self.prefixes.put(identity(ids, sequence.images), sequence.cache)
 
     def result(self, sequence: UnderWay) -> Final:
         """What the user gets of a request."""

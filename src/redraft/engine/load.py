@@ -16,6 +16,7 @@ from redraft.checkpoint.load import load_model
 from redraft.checkpoint.locate import locate
 from redraft.checkpoint.rounding import RECIPES
 from redraft.checkpoint.source import Source
+from redraft.checkpoint.vision import LazyVision, vision_parameters
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.checks import at_least, flag, shown
 from redraft.core.engine import Engine
@@ -43,6 +44,7 @@ def load(
     verify: bool = False,
     revision: str | None = None,
     adapter: str | os.PathLike[str] | None = None,
+    vision: Literal["lazy", "eager", "off"] = "lazy",
 ) -> Engine:
     """An engine for a model.
 
@@ -63,6 +65,8 @@ def load(
         revision: of a Hub id.
         adapter: a directory with an adapter of this model, ours or peft's, which is added to every product. Replies are
             held to the calls that it knows by heart, and not to the model's.
+        vision: when the tower of a model that sees is read: "lazy" with the first picture, "eager" now, "off" never:
+            pictures are refused.
 
     Raises:
         ModelNotFoundError: no such model, or adapter.
@@ -81,6 +85,8 @@ def load(
         raise OptionError(f"memory_gb must be above 0, got {memory_gb}")
     at_least("prefix_cache_mb", prefix_cache_mb, 0, int)
     flag("verify", verify)
+    if vision not in ("lazy", "eager", "off"):
+        raise OptionError(f"vision must be 'lazy', 'eager' or 'off', got {shown(vision)}")
     path = locate(model, revision)
     chosen = find_device(device)
     kind = _DTYPES.get(dtype) or auto_dtype(chosen)
@@ -92,9 +98,16 @@ def load(
     if quantize is not None and source.forms == (RECIPES[quantize].experts, RECIPES[quantize].rest):
         # It is stored so.
         quantize = None
+    tower_bytes = 0 if vision == "off" else vision_parameters(source) * kind.itemsize
     budget = None if memory_gb is None else int(memory_gb * 1e9)
     streamed = streamed_layers(
-        source, device=chosen, dtype=kind, quantize=quantize, memory_bytes=budget, max_context=max_context
+        source,
+        device=chosen,
+        dtype=kind,
+        quantize=quantize,
+        memory_bytes=budget,
+        max_context=max_context,
+        beside=tower_bytes,
     )
     if streamed or quantize is not None or not source.is_held_as(kind):
         # What is converted must not stay mapped beside its copy; and who is short of memory may be short of addresses.
@@ -108,6 +121,7 @@ def load(
     if chosen.type == "cpu":
         # Not before: what loading took and freed would stay.
         keep_freed_memory()
+    tower = None if vision == "off" else LazyVision(source, chosen, kind)
     # Elsewhere the rows of a batch share their products, and a last bit may differ from the text alone.
     exact = chosen.type == "cpu"
     count = workers or (torch.get_num_threads() if loaded.num_parameters < SMALL else 1)
@@ -128,8 +142,12 @@ def load(
             prefixes=prefix_cache_bytes,
             memory_bytes=budget,
             max_context=max_context or loaded.config.max_position_embeddings,
+            beside=tower_bytes,
         ),
+        tower=tower,
     )
+    if vision == "eager" and tower is not None and engine.sight.sees:
+        in_passing(tower)
     if shared:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
         arguments: dict[str, Any] = {
@@ -142,6 +160,7 @@ def load(
             "memory_gb": memory_gb,
             "prefix_cache_mb": prefix_cache_mb // count,
             "adapter": adapter,
+            "vision": vision,
         }
         again = cast(Any, functools.partial(load, **arguments))
         engine.share(RunningWorkers(engine, again, count))

@@ -24,6 +24,7 @@ from redraft.engine.moves import moves
 from redraft.engine.prefill import encode_pending
 from redraft.engine.prefix import PrefixCache
 from redraft.engine.progress import advance, by_text, count, take
+from redraft.engine.prompt_images import SoftTokens
 from redraft.engine.read import ReadList
 from redraft.engine.reading import ReadLoop
 from redraft.engine.sequence import Sequence
@@ -73,17 +74,18 @@ class CanvasLoop:
         graphs: bool = False,
         on_encoded: Callable[[Sequence], None] = lambda sequence: None,
         prefixes: Callable[[], PrefixCache] = PrefixCache,
+        soft: SoftTokens | None = None,
     ) -> None:
         """`on_encoded` is called after each encode of a piece of a prompt or of a canvas; `prefixes` is where reads
-        find and keep beginnings of prompts."""
+        find and keep beginnings of prompts; `soft` makes soft tokens of pictures."""
         self.model = model
         self.exact = exact
         self.graphs = Graphs(model) if graphs else None
         self.on_encoded = on_encoded
-        self.causal = CausalLoop(model, on_encoded)
+        self.causal = CausalLoop(model, on_encoded, soft)
         self.settle = Settle(model)
         self.reads = ReadLoop(model, exact=exact, encode=None if self.graphs is None else self.graphs.encode)
-        self._prefixes = prefixes
+        self._prefixes, self._soft = prefixes, soft
 
     def tick(self, sequences: Rows[UnderWay], *, drafts: bool = True) -> Iterator[Emitted]:
         """One step of every sequence that has not finished; a failing one is marked and left behind."""
@@ -120,7 +122,8 @@ class CanvasLoop:
     def _begin(self, sequence: Sequence) -> None:
         """Encodes what is due and starts the next canvas, unless the prompt takes another step."""
         if sequence.pending:
-            hidden = encode_pending(self.model, sequence, None if self.graphs is None else self.graphs.encode)
+            encode = None if self.graphs is None else self.graphs.encode
+            hidden = encode_pending(self.model, sequence, encode, self._soft)
             self.on_encoded(sequence)
             if hidden is None:
                 return

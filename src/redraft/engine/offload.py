@@ -33,6 +33,7 @@ def streamed_layers(
     quantize: str | None,
     memory_bytes: int | None,
     max_context: int | None,
+    beside: int = 0,
 ) -> frozenset[int]:
     """The layers whose experts do not fit; spread evenly, so that the others compute while these are read.
 
@@ -43,6 +44,7 @@ def streamed_layers(
         quantize: what its matrices are rounded to on the way.
         memory_bytes: for the whole process, or on the device; None takes what is available there.
         max_context: tokens that the cache is planned for.
+        beside: bytes of what else will be held there, such as a tower.
 
     Raises:
         OptionError: not even the rest fits, or the experts are in a form, or the device of a kind, that cannot do it.
@@ -50,6 +52,7 @@ def streamed_layers(
     config, form, on_cpu = source.config, form_in_memory(source, dtype, quantize), device.type == "cpu"
     context = min(max_context or CONTEXT, CONTEXT)
     experts, others = weight_bytes(config, form, on_cpu=on_cpu, itemsize=dtype.itemsize)
+    others += beside
     available = free_bytes(device)
     if memory_bytes is None and experts + others < available / 2:
         # The rest is never as much; counting it imports more of torch than loading a model does.
@@ -87,7 +90,14 @@ def free_bytes(device: torch.device) -> int:
 
 
 def request_bytes(
-    model: DiffusionGemma, *, free: int, copies: int, prefixes: int, memory_bytes: int | None, max_context: int
+    model: DiffusionGemma,
+    *,
+    free: int,
+    copies: int,
+    prefixes: int,
+    memory_bytes: int | None,
+    max_context: int,
+    beside: int = 0,
 ) -> int:
     """Memory for the keys and values of requests under way together.
 
@@ -97,10 +107,11 @@ def request_bytes(
         copies: of it.
         prefixes: bytes that earlier conversations may keep.
         memory_bytes: what the caller allows for everything.
+        beside: bytes of what else each copy will hold, such as a tower.
         max_context: a request that is as long as `streamed_layers` has planned for always fits.
     """
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-    room = min(_SHARE * free, memory_bytes or 2**62) - copies * held - prefixes
+    room = min(_SHARE * free, memory_bytes or 2**62) - copies * (held + beside) - prefixes
     planned = model.new_cache().sequences[0].bytes_at(min(CONTEXT, max_context), model.config.canvas_length)
     return max(int(room), planned)
 

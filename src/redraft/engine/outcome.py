@@ -25,7 +25,12 @@ def outcome(sequence: Sequence, tokenizer: Tokenizer | None) -> Generation:
         token_ids=tuple(reply.token_ids),
         finish_reason=finish,
         seed=options.seed,
-        stats=sequence.costs.finish(len(sequence.prompt), len(reply.token_ids), verified=options.mode == "verified"),
+        stats=sequence.costs.finish(
+            len(sequence.prompt),
+            len(reply.token_ids),
+            verified=options.mode == "verified",
+            image_tokens=sequence.image_tokens,
+        ),
         error=sequence.failed,
         raw=reply.text,
         logprobs=tuple(sequence.logprobs[: len(reply.token_ids)]) if options.logprobs else None,

@@ -10,6 +10,7 @@ from torch import Tensor
 from redraft.core.errors import ContextLengthError, PromptError
 from redraft.core.reads import NOISE, CanvasRead, CausalRead, Read, Reading, Readings
 from redraft.engine.given import checked_ids
+from redraft.engine.prompt_images import PromptImage
 from redraft.engine.sequence import Costs
 from redraft.engine.stops import ENCODE_CHUNK
 from redraft.model.cache import SequenceCache
@@ -42,6 +43,7 @@ class OneRead:
     last_hidden: Tensor | None = None
     positions: int = 0
     forwards: int = 0
+    images: tuple[PromptImage, ...] = ()
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -68,6 +70,11 @@ class ReadList:
     def prompt(self) -> list[int]:
         """Of the first, by which its like are found."""
         return list(self.reads[0].prompt) if self.reads else []
+
+    @property
+    def identity(self) -> list[int]:
+        """As of a `Sequence`."""
+        return self.prompt
 
     @property
     def finished(self) -> bool:

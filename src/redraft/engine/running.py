@@ -32,9 +32,10 @@ class PreparedRequest:
 
     @property
     def memory_bytes(self) -> int:
-        """What its keys and values may come to take."""
+        """What its keys and values may come to take, with the pictures that wait beside them."""
         sequence = self.sequence
-        return sequence.cache.bytes_at(len(sequence.prompt) + sequence.budget, sequence.canvas_length)
+        pictures = sum(image.pixels.nbytes for image in sequence.images)
+        return pictures + sequence.cache.bytes_at(len(sequence.prompt) + sequence.budget, sequence.canvas_length)
 
     @property
     def options(self) -> GenerationOptions:

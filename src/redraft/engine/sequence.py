@@ -13,6 +13,7 @@ from redraft.core.results import GenerationStats
 from redraft.engine.canvas import CanvasState
 from redraft.engine.drafting import Drafting
 from redraft.engine.fields import FieldWatch
+from redraft.engine.prompt_images import PromptImage, identity
 from redraft.engine.reply import Reply
 from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import SequenceCache
@@ -44,7 +45,9 @@ class Costs:
     started: float = field(default_factory=time.perf_counter)
     first_canvas_s: float | None = None
 
-    def finish(self, prompt_tokens: int, generated_tokens: int, *, verified: bool) -> GenerationStats:
+    def finish(
+        self, prompt_tokens: int, generated_tokens: int, *, verified: bool, image_tokens: int = 0
+    ) -> GenerationStats:
         """The final figures; a draft that is verified takes a forward of each kind."""
         total = time.perf_counter() - self.started
         # The causal mode has no denoising steps; each of its tokens took one encode.
@@ -73,6 +76,7 @@ class Costs:
             disagreements=self.disagreements,
             drafted_tokens=self.drafted_tokens,
             verified_tokens=self.verified_tokens,
+            image_tokens=image_tokens,
         )
 
 
@@ -86,6 +90,7 @@ class Sequence:
         seed: as an int64 bit pattern.
         cache: what has been encoded.
         pending: ids to encode before the next denoising step.
+        images: the pictures in the prompt, in their order.
         stops: lengths at which the prompt's pieces end, see `Stops`.
         reply: what the user gets.
         budget: tokens that the reply may have; canvases of `canvas_length` positions cover it.
@@ -136,11 +141,22 @@ class Sequence:
     fields: FieldWatch | None = None
     drafting: Drafting | None = None
     positions: int = NO_END
+    images: tuple[PromptImage, ...] = ()
     failed: str | None = None
     ignored: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.ignored = self.options.ignored
+
+    @property
+    def identity(self) -> list[int]:
+        """What tells its prompt from others: its ids, but for its pictures."""
+        return identity(self.prompt, self.images)
+
+    @property
+    def image_tokens(self) -> int:
+        """How many of the prompt's stand for pictures."""
+        return sum(image.tokens for image in self.images)
 
     @property
     def committed(self) -> int:

@@ -16,6 +16,8 @@ from redraft.text.tokenizer import Tokenizer
 # Longer prompts are encoded piece by piece, a piece a step: that bounds the attention mask, lets a cancelled request
 # go, and keeps short requests beside a long one moving.
 ENCODE_CHUNK = 512
+# (first, behind the last) of a picture's places among ids.
+Run = tuple[int, int]
 _USER = [{"role": "user", "content": "x"}]
 
 
@@ -46,13 +48,15 @@ class Stops:
         results = frozenset() if result is None else frozenset({result})
         return cls(canvas_length=canvas_length, opening=_opening(tokenizer, template), results=results, ends=ends)
 
-    def __call__(self, ids: Sequence[int]) -> list[int]:
-        """The ends of the pieces; the last of them is the prompt's."""
-        found = self.lasting(ids)
+    def __call__(self, ids: Sequence[int], runs: Sequence[Run] = ()) -> list[int]:
+        """The ends of the pieces; the last of them is the prompt's. `runs` are those of its pictures."""
+        found = self.lasting(ids, runs)
         return found if found[-1:] == [len(ids)] or not ids else [*found, len(ids)]
 
-    def lasting(self, ids: Sequence[int]) -> list[int]:
+    def lasting(self, ids: Sequence[int], runs: Sequence[Run] = ()) -> list[int]:
         """Those ends that stay where they are in every longer prompt."""
+        if runs:
+            return self._around(ids, runs)
         found: list[int] = []
         begun, replying = 0, False
         opening, width = self.opening, len(self.opening)
@@ -61,6 +65,30 @@ class Stops:
             opens = opens or token in self.results
             longest = min(self.canvas_length or ENCODE_CHUNK, ENCODE_CHUNK) if replying else ENCODE_CHUNK
             if opens or end - begun == longest:
+                found.append(end)
+                begun = end
+            replying = opens or (replying and token not in self.ends)
+        return found
+
+    def _around(self, ids: Sequence[int], runs: Sequence[Run]) -> list[int]:
+        """The same, with pictures that no piece may end in: who is in one sees what follows. One that does not fit
+        begins a piece, which is as long as it is."""
+        found: list[int] = []
+        begun, replying, behind = 0, False, 0
+        ends_of, width = dict(runs), len(self.opening)
+        for place, token in enumerate(ids):
+            longest = min(self.canvas_length or ENCODE_CHUNK, ENCODE_CHUNK) if replying else ENCODE_CHUNK
+            if place in ends_of:
+                behind = ends_of[place]
+                if begun < place and behind - begun > longest:
+                    found.append(place)
+                    begun = place
+            end = place + 1
+            if end < behind:
+                continue
+            opens = width > 0 and tuple(ids[max(0, end - width) : end]) == self.opening
+            opens = opens or token in self.results
+            if opens or end - begun >= longest:
                 found.append(end)
                 begun = end
             replying = opens or (replying and token not in self.ends)

@@ -75,14 +75,14 @@ class RunningWorkers:
         least = min(len(worker.requests) for worker in self._workers)
         # A prefix is worth a wait behind two others, not more.
         able = [worker for worker in self._workers if len(worker.requests) <= least + 2]
-        worker = max(able, key=lambda worker: (worker.shared(sequence.prompt), -len(worker.requests)))
+        worker = max(able, key=lambda worker: (worker.shared(sequence.identity), -len(worker.requests)))
         self._number += 1
         worker.requests[self._number] = prepared
         if sequence.finished:
             # It was cancelled before it began.
             self._lost(worker, self._number)
             return
-        worker.met.append(sequence.prompt)
+        worker.met.append(sequence.identity)
         try:
             if isinstance(sequence, Sequence):
                 for constraint in (sequence.constraint, *sequence.instead):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from redraft.core.changes import ImageAttention
 from redraft.core.errors import OptionError, PromptError
 
 # T positions, S keys, n soft tokens of one picture, D width of the text model
 
-Reading = Literal["google", "gemma4", "generate", "causal"]
+Reading = ImageAttention
 READINGS: tuple[Reading, ...] = get_args(Reading)
 """Who sees whom inside a picture. All agree on text, which is causal, and on what lies outside a sliding window.
 
@@ -96,10 +97,11 @@ def check_placed(images: Sequence[Sequence[Placed]], lengths: Sequence[int], wid
 def with_soft_tokens(embedded: Float[Tensor, "B T D"], images: Sequence[Sequence[Placed]]) -> Float[Tensor, "B T D"]:
     """The rows of placeholders replaced, after the scale that embeddings have: soft tokens have none."""
     embedded = embedded.clone()
-    for row, placed in zip(embedded, images, strict=True):
+    for row, placed in enumerate(images):
         for image in placed:
             start, end = image.run
-            row[start:end] = image.soft.to(device=row.device, dtype=row.dtype)
+            # Not through a view of the row: gradients go back to the soft tokens.
+            embedded[row, start:end] = image.soft.to(device=embedded.device, dtype=embedded.dtype)
     return embedded
 
 

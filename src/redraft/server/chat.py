@@ -36,6 +36,7 @@ def routes(server: Server) -> APIRouter:
     @router.post("/chat/completions", summary="A reply to a conversation")
     async def chat_completions(request: Request, body: ChatRequest) -> Any:
         server.check_model(body.model)
+        server.check_pictures(body.messages)
         options = options_of(body)
         calls = bool(body.tools)
         if calls and body.diffusion is not None and body.diffusion.known_tools is not None:

@@ -120,7 +120,10 @@ def usage_of(generations: list[Generation]) -> dict[str, Any]:
         "prompt_tokens": first.prompt_tokens,
         "completion_tokens": completion,
         "total_tokens": first.prompt_tokens + completion,
-        "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "prompt_tokens_details": {
+            "cached_tokens": first.cached_tokens,
+            "image_tokens": first.image_tokens,
+        },
     }
 
 

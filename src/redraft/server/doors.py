@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from redraft.server.errors import ApiError
-from redraft.server.settings import Settings
+from redraft.server.settings import BODY_BYTES, Settings
 
 MAX_HEADER_BYTES = 32 * 2**10
 # What a page needs before it has read the key from its own address.
@@ -84,7 +84,7 @@ class Doors:
         scope.setdefault("state", {})["key"] = self.settings.key_id
 
     def _limited(self, headers: Headers, receive: Receive) -> Callable[[], Awaitable[Message]]:
-        most = self.settings.max_body_bytes
+        most = self.settings.max_body_bytes or BODY_BYTES
         error = ApiError(413, f"the body has more than {most} bytes", code="body_too_large")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > most:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -42,6 +42,14 @@ class Server:
         if name != self.settings.model:
             message = f"there is no model {name!r} here, only {self.settings.model!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+    def check_pictures(self, messages: Sequence[Mapping[str, Any]] | None) -> None:
+        """Raises ApiError where messages hold more pictures than are taken."""
+        contents = [message.get("content") for message in messages or ()]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        count = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
+        if count > (most := self.settings.max_images):
+            raise ApiError(400, f"the messages hold {count} pictures, at most {most} are taken", param="messages")
 
     @cached_property
     def known_tools(self) -> list[dict[str, Any]]:

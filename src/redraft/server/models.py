@@ -53,6 +53,8 @@ def _described(server: Server) -> dict[str, Any]:
             "quantization": info.quantization,
             "has_tokenizer": info.has_tokenizer,
             "has_chat_template": info.has_chat_template,
+            "sees": info.sees,
+            "max_images": server.settings.max_images if info.sees else 0,
             "about": introduction.about,
             "examples": list(introduction.examples),
             "infill": introduction.infill and dict(zip(("text", "request"), introduction.infill, strict=True)),

@@ -34,6 +34,7 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
         OptionError: the address cannot be listened on.
         CheckpointError: the model's directory introduces it in a way that nobody can read.
     """
+    settings = settings.for_model(sees=engine.info.sees)
     # Now, and not at the first look at the page.
     Introduction.of(engine.info)
     log_to_stderr()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from redraft.core.changes import SamplerName
+from redraft.core.changes import ImageAttention, SamplerName
 from redraft.core.errors import PromptError
 from redraft.core.options import EXACT_BITS
 from redraft.text.messages import check_values
@@ -14,7 +14,17 @@ from redraft.text.messages import check_values
 MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 
-Message = dict[str, Any]
+
+def _without_paths(message: dict[str, Any]) -> dict[str, Any]:
+    """Refuses the parts by which Python names pictures: a path in one would be opened."""
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and part.get("type") == "image":
+            raise ValueError("a part of type 'image' is Python's alone: send pictures as image_url, with a data: URL")
+    return message
+
+
+Message = Annotated[dict[str, Any], AfterValidator(_without_paths)]
 
 
 def _read_seed(value: Any) -> Any:
@@ -81,6 +91,8 @@ class Diffusion(Body):
     retry_empty: bool | None = None
     probabilities: bool | None = None
     known_tools: bool | None = None
+    image_tokens: Literal[70, 140, 280, 560, 1120] | None = None
+    image_attention: ImageAttention | None = None
     drafts: bool = False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import ipaddress
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from redraft.core.errors import OptionError
 
 # Short ones can be tried out from elsewhere.
 SHORTEST_KEY = 16
+# Of a request; where pictures may come, several photographs.
+BODY_BYTES, SEEN_BODY_BYTES = 4 * 2**20, 32 * 2**20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ABOVE_0 = (
     *("max_body_bytes", "max_running", "max_waiting", "request_bytes", "request_timeout_s"),
@@ -30,7 +33,8 @@ class Settings:
         model: the name that clients ask for.
         allowed_hosts: names, beside those of `host`, that a request's Host header may have.
         allowed_origins: origins of pages elsewhere that may ask; none by default.
-        max_body_bytes: of a request.
+        max_body_bytes: of a request; None is 4 MiB, or 32 where `run` serves a model that sees.
+        max_images: pictures in a request.
         max_running: requests that take part in each step.
         max_waiting: requests that wait for a place; one more is refused.
         request_bytes: memory that the keys and values of running requests may take; None takes what the engine knows.
@@ -51,7 +55,8 @@ class Settings:
     model: str = "mini"
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
-    max_body_bytes: int = 4 * 2**20
+    max_body_bytes: int | None = None
+    max_images: int = 16
     max_running: int = 16
     max_waiting: int = 128
     request_bytes: int | None = None
@@ -88,6 +93,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise OptionError(f"{name} must be above 0, got {value}")
+
+    def for_model(self, *, sees: bool) -> Settings:
+        """With what follows from the model filled in."""
+        most = SEEN_BODY_BYTES if sees else BODY_BYTES
+        return self if self.max_body_bytes is not None else dataclasses.replace(self, max_body_bytes=most)
 
     @property
     def key_id(self) -> str:

@@ -22,6 +22,7 @@ def routes(server: Server) -> APIRouter:
     @router.post("/infill", summary="A text whose holes [[...]] are filled, or a span of which is written anew")
     async def infill(request: Request, body: InfillRequest) -> Any:
         server.check_model(body.model)
+        server.check_pictures(body.messages)
         options = options_of(body)
         if body.diffusion is not None and body.diffusion.known_tools is not None:
             raise ApiError(400, "calls belong to chat completions", param="diffusion.known_tools")
@@ -52,6 +53,7 @@ def routes(server: Server) -> APIRouter:
     @router.post("/tokenize", summary="The token ids of a text or a conversation")
     async def tokenize(request: Request, body: TokenizeRequest) -> Any:
         server.check_model(body.model)
+        server.check_pictures(body.messages)
         if (body.text is None) == (body.messages is None):
             raise ApiError(400, "give either text or messages", param="text")
         work = partial(engine.tokenize, body.messages or []) if body.text is None else partial(engine.encode, body.text)

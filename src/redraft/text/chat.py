@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.text.guarded_template import GuardedTemplate
+from redraft.text.image_parts import ImagePart
 from redraft.text.markers import CHANNEL_OPEN
 from redraft.text.messages import Message, check_values, checked_messages
 from redraft.text.prompt_text import PromptText, Shield
@@ -72,7 +73,30 @@ class ChatTemplate:
         Raises:
             PromptError: as `render`, and for declarations that cannot be encoded.
         """
-        checked = checked_messages(messages)
+        return self._shielded(tokenizer, checked_messages(messages), tools, enable_thinking, add_generation_prompt, own)
+
+    def prompt_with_images(
+        self,
+        tokenizer: Tokenizer,
+        messages: Sequence[Message],
+        images: list[ImagePart],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        enable_thinking: bool = False,
+    ) -> PromptText:
+        """As `prompt`, of messages that may hold pictures: `images` gets them, in their order, before anything is
+        rendered."""
+        return self._shielded(tokenizer, checked_messages(messages, images), tools, enable_thinking, True, ())
+
+    def _shielded(
+        self,
+        tokenizer: Tokenizer,
+        checked: list[dict[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None,
+        enable_thinking: bool,
+        add_generation_prompt: bool,
+        own: Collection[str],
+    ) -> PromptText:
         if tools:
             check_values(list(tools), "tools")
         shield = Shield.against(tokenizer.beginnings, checked, list(tools or ()))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redraft.core.errors import PromptError
+from redraft.text.image_parts import TYPES, ImagePart, image_part, refuse_part
 from redraft.text.lines import read_value
 
 Message = Mapping[str, Any]
@@ -13,18 +14,23 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_DEPTH = 64
 
 
-def checked_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def checked_messages(messages: Sequence[Message], images: list[ImagePart] | None = None) -> list[dict[str, Any]]:
     """A conversation in plain form: content as text or None, arguments of calls as mappings.
+
+    Args:
+        messages: OpenAI-style.
+        images: gets the pictures, in their order. A content that holds some is then a list of parts, of which those
+            have nothing but their type, "image". None: there may be none.
 
     Raises:
         PromptError: a message that is none: an unknown role, neither content nor calls, arguments that are no JSON, a
-            result of no call; or text that is none.
+            result of no call; text that is none; a picture where none may be.
     """
     if not messages:
         raise PromptError("the conversation is empty: give at least one message")
     checked: list[dict[str, Any]] = []
     for number, message in enumerate(messages):
-        checked.append(_checked(message, number, checked))
+        checked.append(_checked(message, number, checked, images))
     return checked
 
 
@@ -50,7 +56,7 @@ def _parts(value: Mapping[str, Any] | Sequence[Any]) -> Sequence[Any]:
     return list(value.values()) if isinstance(value, Mapping) else value
 
 
-def _checked(message: Any, number: int, before: list[dict[str, Any]]) -> dict[str, Any]:
+def _checked(message: Any, number: int, before: list[dict[str, Any]], images: list[ImagePart] | None) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise PromptError(f"message {number} must be a mapping with 'role' and 'content', got {message!r:.80}")
     check_values(message, f"message {number}")
@@ -61,10 +67,10 @@ def _checked(message: Any, number: int, before: list[dict[str, Any]]) -> dict[st
     if content is not None and not isinstance(content, str | list):
         raise PromptError(f"message {number}: content must be text, got {content!r:.80}")
     if isinstance(content, list):
-        content = _joined_parts(content, number)
+        content = _plain_parts(content, role, number, images)
     if content is None and not calls:
         raise PromptError(f"message {number} has neither content nor tool_calls")
-    if role == "user" and not (content or "").strip():
+    if role == "user" and not isinstance(content, list) and not (content or "").strip():
         raise PromptError(f"message {number} is an empty user message")
     checked = {**message, "content": content}
     if calls is not None and not isinstance(calls, list):
@@ -78,12 +84,28 @@ def _checked(message: Any, number: int, before: list[dict[str, Any]]) -> dict[st
     return checked
 
 
-def _joined_parts(parts: list[Any], number: int) -> str:
-    if not all(isinstance(part, Mapping) and part.get("type") == "text" for part in parts):
-        raise PromptError(f"message {number}: only text content parts are supported")
-    if not all(isinstance(part.get("text"), str) for part in parts):
-        raise PromptError(f"message {number}: a content part of type 'text' needs its 'text', a string")
-    return "".join(part["text"] for part in parts)
+def _plain_parts(
+    parts: list[Any], role: str, number: int, images: list[ImagePart] | None
+) -> str | list[dict[str, Any]]:
+    """Parts of text joined, where there are no others."""
+    plain: list[dict[str, Any]] = []
+    for place, part in enumerate(parts):
+        where = f"message {number}, part {place}"
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text":
+            if not isinstance(part.get("text"), str):
+                raise PromptError(f"message {number}: a content part of type 'text' needs its 'text', a string")
+            plain.append({"type": "text", "text": part["text"]})
+        elif kind in TYPES and images is not None:
+            images.append(image_part(part, role, where))
+            plain.append({"type": "image"})
+        elif kind in TYPES:
+            raise PromptError(f"{where} is a picture: here there is text alone")
+        else:
+            raise refuse_part(part, where)
+    if any(part["type"] == "image" for part in plain):
+        return plain
+    return "".join(part["text"] for part in plain)
 
 
 def _call(call: Any, number: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from redraft.core.errors import CheckpointError
+from redraft.core.errors import CheckpointError, ImageError
 from redraft.core.fields import Reader
 
 MODEL_TYPE = "gemma4_vision"
@@ -52,6 +52,18 @@ class VisionConfig:
     def unit(self) -> int:
         """Side of what becomes one soft token, in pixels: those of a resized picture are multiples of it."""
         return self.patch_size * self.pooling_kernel_size
+
+    def check_side(self, patches: int) -> None:
+        """Refuses more patches along a side than there are places.
+
+        Raises:
+            ImageError: says how many.
+        """
+        if patches > self.position_embedding_size:
+            raise ImageError(
+                f"the picture has {patches} patches along a side, this checkpoint knows "
+                f"{self.position_embedding_size} places: take fewer image tokens"
+            )
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], text_hidden_size: int, source: str = "config.json") -> VisionConfig:

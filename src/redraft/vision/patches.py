@@ -56,15 +56,35 @@ def patches_of(pixels: UInt8[np.ndarray, "H W 3"], config: VisionConfig, image_t
 
     Source: transformers `Gemma4ImageProcessor`, the form that runs on torchvision.
     """
+    return cut(brought_to_size(pixels, config, image_tokens), config)
+
+
+def brought_to_size(
+    pixels: UInt8[np.ndarray, "H W 3"], config: VisionConfig, image_tokens: int
+) -> UInt8[np.ndarray, "3 H W"]:
+    """A picture at the size that fills its budget: all that its soft tokens depend on.
+
+    Args:
+        pixels, config, image_tokens: see `patches_of`.
+
+    Raises:
+        OptionError: no such budget.
+        ImageError: more patches along a side than the checkpoint knows places.
+    """
     height, width = pixels.shape[:2]
     rows, columns = grid_of(height, width, check_budget(image_tokens), config.unit)
-    resized = _resized(pixels, rows * config.unit, columns * config.unit)
+    config.check_side(max(rows, columns) * config.pooling_kernel_size)
+    return _resized(pixels, rows * config.unit, columns * config.unit).numpy()
+
+
+def cut(resized: UInt8[np.ndarray, "3 H W"], config: VisionConfig) -> Patches:
+    """The patches of a picture that `brought_to_size` made."""
     p, k = config.patch_size, config.pooling_kernel_size
-    rows, columns = rows * k, columns * k
+    rows, columns = resized.shape[1] // p, resized.shape[2] // p
     # Times the reciprocal, not divided: the two differ in the last bit.
-    scaled = resized.to(torch.float32) * (1 / 255)
-    cut = scaled.view(3, rows, p, columns, p).permute(1, 3, 2, 4, 0)
-    return Patches(values=cut.reshape(rows * columns, -1), rows=rows, columns=columns, pooling=k)
+    scaled = torch.from_numpy(resized).to(torch.float32) * (1 / 255)
+    squares = scaled.view(3, rows, p, columns, p).permute(1, 3, 2, 4, 0)
+    return Patches(values=squares.reshape(rows * columns, -1), rows=rows, columns=columns, pooling=k)
 
 
 def _resized(pixels: UInt8[np.ndarray, "H W 3"], height: int, width: int) -> UInt8[Tensor, "3 H W"]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from redraft.core.checks import shown
-from redraft.core.errors import OptionError
+from redraft.core.checks import one_of_integers
+from redraft.core.option_bounds import IMAGE_TOKENS as BUDGETS
 
-BUDGETS = (70, 140, 280, 560, 1120)
 DEFAULT_BUDGET = 280
 
 
@@ -17,10 +16,7 @@ def check_budget(image_tokens: object) -> int:
     Raises:
         OptionError: not one of `BUDGETS`.
     """
-    if isinstance(image_tokens, bool) or not isinstance(image_tokens, int) or image_tokens not in BUDGETS:
-        known = ", ".join(map(str, BUDGETS[:-1]))
-        raise OptionError(f"image_tokens must be {known} or {BUDGETS[-1]}, got {shown(image_tokens)}")
-    return image_tokens
+    return one_of_integers("image_tokens", image_tokens, BUDGETS)
 
 
 def grid_of(height: int, width: int, image_tokens: int, unit: int) -> tuple[int, int]:

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from redraft.core.errors import ImageError
 from redraft.kernels.norm import rms_norm
 from redraft.vision.config import VisionConfig
 from redraft.vision.layers import Layer
@@ -65,12 +64,7 @@ class VisionTower(nn.Module):
 
     def forward(self, patches: Patches) -> Float[Tensor, "n D"]:
         weight, config = self.patch_embedder.input_proj.weight, self.config
-        longest = max(patches.rows, patches.columns)
-        if longest > config.position_embedding_size:
-            raise ImageError(
-                f"the picture has {longest} patches along a side, this checkpoint knows "
-                f"{config.position_embedding_size} places: take fewer image tokens"
-            )
+        config.check_side(max(patches.rows, patches.columns))
         places = patches.places.to(weight.device)
         hidden = self.patch_embedder(patches.values.to(weight.device), places)
         table = axial_table(places, config.head_dim, config.rope_theta, hidden.dtype)

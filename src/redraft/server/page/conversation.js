@@ -4,6 +4,7 @@ import * as connection from "./connection.js";
 import { find, hasKeyboard, make } from "./dom.js";
 import * as infill from "./infill.js";
 import * as known from "./known.js";
+import * as pictures from "./pictures.js";
 import { broken } from "./problems.js";
 import { Reply } from "./reply.js";
 import * as settings from "./settings.js";
@@ -57,11 +58,12 @@ const addTrouble = (turn, own, trouble) => {
   turn.append(make("p", { className: "error", textContent: trouble, dir: "auto" }), again);
 };
 
-const showTurn = (user) => {
+const showTurn = ({ user, shown = [] }) => {
   find("conversation").querySelector(".welcome")?.remove();
   // Only the last turn can be tried again: what came later was said without it.
   for (const button of find("conversation").querySelectorAll(".again")) button.remove();
-  const turn = make("div", { className: "turn" }, make("div", { className: "user", textContent: user, dir: "auto" }));
+  const asked = make("div", { className: "user", dir: "auto" }, ...pictures.views(shown), user);
+  const turn = make("div", { className: "turn" }, asked);
   find("conversation").append(turn);
   return turn;
 };
@@ -75,8 +77,11 @@ const request = (own, turns) => {
     return ["/v1/completions", { model, prompt: own.user, temperature, seed, max_tokens, diffusion }];
   }
   const before = turns.filter((turn) => turn !== own && !turn.trouble);
-  const said = before.flatMap(({ user, reply }) => [{ role: "user", content: user }, reply.message]);
-  const messages = [...settings.system(), ...said, { role: "user", content: own.user }];
+  const said = [...before, own].flatMap(({ user, shown, reply }) => [
+    { role: "user", content: pictures.content(user, shown) },
+    ...(reply ? [reply.message] : []),
+  ]);
+  const messages = [...settings.system(), ...said];
   return ["/v1/chat/completions", known.allowed({ model, messages, ...chosen })];
 };
 
@@ -154,11 +159,11 @@ const busy = (isBusy) => {
 };
 
 // Asks something; the reply becomes part of the conversation.
-export const ask = (user) => {
-  const own = { user };
+export const ask = (user, shown = []) => {
+  const own = shown.length ? { user, shown } : { user };
   conversation.turns.push(own);
-  conversation.title ||= user.slice(0, 80);
-  const turn = showTurn(user);
+  conversation.title ||= user.slice(0, 80) || shown.map(({ name }) => name).join(", ").slice(0, 80);
+  const turn = showTurn(own);
   return answer(turn, own);
 };
 
@@ -173,8 +178,8 @@ export const open = (kept) => {
   begin();
   conversation = kept;
   for (const own of kept.turns) {
-    const { user, reply, beside, trouble } = own;
-    const turn = showTurn(user);
+    const { reply, beside, trouble } = own;
+    const turn = showTurn(own);
     const row = make("div", { className: "replies" });
     turn.append(row);
     if (reply) {

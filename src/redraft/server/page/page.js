@@ -9,6 +9,7 @@ import * as history from "./history.js";
 import * as infill from "./infill.js";
 import * as key from "./key.js";
 import * as known from "./known.js";
+import * as pictures from "./pictures.js";
 import * as settings from "./settings.js";
 import { opening } from "./store.js";
 import { welcome } from "./welcome.js";
@@ -25,15 +26,18 @@ const introduce = () => find("conversation").querySelector(".welcome")?.replaceW
 const begin = () => {
   view("chat");
   conversation.begin();
+  pictures.take();
   if (hasKeyboard()) find("text").focus();
 };
 
 find("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = find("text").value.trim();
-  if (!text || conversation.isRunning()) return;
+  if (conversation.isRunning()) return;
+  const shown = pictures.take();
+  if (!text && !shown.length) return;
   find("text").value = "";
-  conversation.ask(text);
+  conversation.ask(text, shown);
 });
 find("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
@@ -71,6 +75,7 @@ connection.onModel(({ id, redraft }) => {
 });
 known.install();
 settings.install();
+pictures.install();
 infill.install();
 decide.install();
 conversation.install({ empty: welcome, toInfill: () => view("infill"), ...follow(find("conversation")) });
