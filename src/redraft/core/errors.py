@@ -110,13 +110,16 @@ class DataError(InputError):
 
     Attributes:
         path: the file.
-        line: its line, from 1; 0 where it is the file itself.
+        reason: what is wrong with it.
+        line: its line, from 1, or of Parquet, which has none, its row; 0 where it is the file itself.
     """
 
     def __init__(self, path: str, line: int, reason: str) -> None:
         self.path = path
         self.line = line
-        super().__init__(f"{path}, line {line}: {reason}" if line else f"{path}: {reason}")
+        self.reason = reason
+        unit = "row" if path.lower().endswith(".parquet") else "line"
+        super().__init__(f"{path}, {unit} {line}: {reason}" if line else f"{path}: {reason}")
 
 
 class RecipeError(InputError):

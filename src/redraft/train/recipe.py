@@ -93,8 +93,15 @@ class Recipe(_Part):
         optimizer: of the matrices inside the layers; embeddings and vectors always take AdamW.
         held_out: share of the conversations, chosen by text, that is only evaluated on.
         trim_fill: share of the batches whose canvases end behind their longest response.
+        canvases: "one" draws a canvas of each reply; "all" scores every canvas of every reply in one pass.
+        packing: with "all", puts several conversations into rows of `max_length` tokens.
+        pad_to: with "all", rows are as long as a multiple of this; a GPU wants few shapes, such as 128.
+        skip_bad: leaves out rows that cannot be used, and counts them; otherwise the first of them ends the run.
+        truncation: what becomes of a reply that reaches beyond `max_length`: it is cut, or left out.
         value_weight: weight of argument values in both losses, beside 1 for other tokens.
-        prompt_weight: weight of the prompt's own tokens in the causal loss.
+        prompt_weight: weight of the prompt's own tokens in the causal loss; what a tool has said has none.
+        fill_weight: weight of canvas positions behind a reply's end.
+        mean_over: a loss is the mean over all tokens of a batch, or over those of each conversation first.
         draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
         rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
         dropout: see `BranchDropout`.
@@ -127,6 +134,13 @@ class Recipe(_Part):
     causal_weight: float = Field(default=1.0, ge=0)
     value_weight: float = Field(default=1.0, gt=0)
     prompt_weight: float = Field(default=1.0, ge=0)
+    fill_weight: float = Field(default=1.0, ge=0)
+    mean_over: Literal["tokens", "conversations"] = "tokens"
+    canvases: Literal["one", "all"] = "one"
+    packing: bool = False
+    pad_to: int = Field(default=1, gt=0)
+    skip_bad: bool = False
+    truncation: Literal["cut", "drop"] = "cut"
     draws: int = Field(default=1, gt=0)
     self_conditioning: float = Field(default=0.5, ge=0, le=1)
     soft_temperature: tuple[float, float] = (1.0, 1.0)

@@ -16,15 +16,17 @@ from torch import Tensor
 from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
 from redraft.core.threads import checked
+from redraft.model.config import ModelConfig
 from redraft.model.model import DiffusionGemma
 from redraft.train.adapting import Tuned, learning, load_base
 from redraft.train.bars import training_bar
-from redraft.train.data import Stream, open_encoder, open_stream, read_parts
+from redraft.train.batch import Batch
+from redraft.train.data import Stream, open_form, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
 from redraft.train.fitting import fitting
 from redraft.train.known import by_heart, write_by_heart
 from redraft.train.metrics import append_row, forget_beyond
-from redraft.train.objective import Batch, Objective, loss_of
+from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.precision import Working, training_device
 from redraft.train.prefetch import Prefetch
@@ -63,15 +65,20 @@ def _train(recipe: Recipe, stop: Stop) -> dict[str, Any]:
     recipe.output.mkdir(parents=True, exist_ok=True)
     parts = read_parts(recipe)
     directory = start_directory(recipe, parts)
+    config = ModelConfig.from_directory(directory)
+    canvas_length, eos = config.canvas_length, config.eos_token_ids[0]
     # Before the weights are read, which may take minutes.
-    found = fitting(recipe, parts, open_encoder(directory, recipe.max_length))
+    found = fitting(recipe, parts, open_form(recipe, directory, canvas_length, eos))
     known = by_heart([row for part in found.parts for row in part.train])
     tuned = load_base(recipe, directory, device) if recipe.adapter is not None else None
     model = load_start(directory, device) if tuned is None else tuned.model
-    canvas_length, eos = model.config.canvas_length, model.config.eos_token_ids[0]
     opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts)
     trainer = _Trainer(recipe, model, opening(), known, stop, tuned)
-    result = _run(trainer, opening) | {"rows_left_out": found.left_out, "replies_cut": found.cut}
+    result = _run(trainer, opening) | {
+        "rows_left_out": found.left_out,
+        "replies_cut": found.cut,
+        "rows_bad": found.bad,
+    }
     if trainer.interrupted is not None:
         raise Interrupted(trainer.interrupted, result)
     return result
