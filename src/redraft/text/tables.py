@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 from collections.abc import Iterator
@@ -139,20 +140,19 @@ def _of_cells(line: int, names: list[str], cells: list[str]) -> RawRow:
 
 def _parquet(path: Path) -> Iterator[RawRow]:
     try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
+        arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
     except ModuleNotFoundError:
         raise DataError(str(path), 0, "Parquet needs pyarrow: pip install 'redraft[data]'") from None
     number = 0
     try:
-        with ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=256):
                 for row in batch.to_pylist():
                     number += 1
                     yield RawRow(number, _without_nulls(row))
     except FileNotFoundError:
         raise DataError(str(path), 0, "no such file") from None
-    except (ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError) as error:
         raise DataError(str(path), 0, f"cannot be read as Parquet: {' '.join(str(error).split())}") from None
 
 
