@@ -84,6 +84,7 @@ class Stream:
         self.steps_per_epoch = max(1, per_epoch // recipe.batch_size)
         self._epoch = -1
         self._made: list[Any] = []
+        self._sources: list[tuple[str, int]] = []
         self._batches: list[list[int]] = []
 
     def batch(self, step: int) -> Batch:
@@ -96,6 +97,18 @@ class Stream:
         trim = bool(rng.random() < self.recipe.trim_fill)
         return self.form.batch(chosen, rng, trim=trim)
 
+    def rows_of(self, step: int) -> str:
+        """Where the rows of a step's batch stand, for people."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._prepare(epoch)
+        lines: dict[str, list[int]] = {}
+        for place in sorted({self._sources[i] for i in self._batches[index % len(self._batches)]}):
+            lines.setdefault(place[0], []).append(place[1])
+        return "; ".join(
+            f"{path}, line{'s' * (len(found) > 1)} {', '.join(map(str, found))}" for path, found in lines.items()
+        )
+
     def held_out(self) -> list[Batch]:
         """The held-out batches, at full canvas length, always the same."""
         rng = np.random.default_rng([self.recipe.seed, 2])
@@ -105,7 +118,7 @@ class Stream:
 
     def _prepare(self, epoch: int) -> None:
         rng = np.random.default_rng([self.recipe.seed, 0, epoch])
-        self._made = []
+        self._made, self._sources = [], []
         for part in self.parts:
             count = part.per_epoch()
             rounds = [rng.permutation(len(part.train)) for _ in range(-(-count // len(part.train)))]
@@ -113,7 +126,9 @@ class Stream:
                 row = part.train[i]
                 # A change may have made it too long.
                 changed = self.form.found(self.augment(row, rng), part.path).made
-                self._made += changed or self.form.found(row, part.path).made
+                found = changed or self.form.found(row, part.path).made
+                self._made += found
+                self._sources += [(part.path, row.line)] * len(found)
         batches = self.form.bucketed(self._made, self.recipe.batch_size, rng)
         # A short batch would be a noisy step; what it holds comes again in another epoch.
         whole = [batch for batch in batches if len(batch) == self.recipe.batch_size]

@@ -105,6 +105,11 @@ class Recipe(_Part):
         draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
         rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
         dropout: see `BranchDropout`.
+        grader: what makes a reply to a held-out prompt right, and so which checkpoint is the best: it is "exact" (the
+            expected text and calls), has the same "calls", "contains" the text; "none" goes by the held-out loss.
+        judge_rows: how many of these prompts are answered at every evaluation.
+        judge_tokens: the most tokens of such a reply; None takes twice what the longest expected one has.
+        watch: other places for the figures of the log.
         device: "cpu", "cuda", "xpu", "mps", one with an index, or "auto": the accelerator that is there, else the CPU.
         precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case; of an
             adapter's base the weights have it too, and evaluation.
@@ -151,6 +156,10 @@ class Recipe(_Part):
     trim_fill: float = Field(default=0.0, ge=0, le=1)
     max_length: int = Field(default=512, gt=1)
     held_out: float = Field(default=0.02, ge=0, lt=1)
+    grader: Literal["exact", "calls", "contains", "none"] = "none"
+    judge_rows: int = Field(default=200, gt=0)
+    judge_tokens: int | None = Field(default=None, gt=0)
+    watch: list[Literal["tensorboard", "wandb"]] = []
     eval_every: int = Field(default=250, gt=0)
     save_every: int = Field(default=250, gt=0)
     save_minutes: float = Field(default=10.0, gt=0)
