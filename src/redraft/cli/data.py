@@ -78,7 +78,8 @@ def get(
 
 def check(
     file: Annotated[
-        Path, typer.Argument(help="Conversations: JSONL, JSON, CSV or Parquet.", exists=True, dir_okay=False)
+        Path,
+        typer.Argument(help="Conversations: JSONL, JSON, CSV or Parquet.", exists=True, dir_okay=False, metavar="FILE"),
     ],
     model: Annotated[
         str, typer.Option(help="Whose tokenizer, chat template and canvases count.", metavar="NAME|DIR")
@@ -92,7 +93,7 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What a file holds to learn from: rows, turns, tokens, canvases, what would be cut, and three rows as rendered."""
+    """What a file holds to learn from: rows, canvases, what would be cut, and three rows as they are rendered."""
     from redraft.cli import show
     from redraft.cli.data_show import print_checked
     from redraft.core.errors import DataError

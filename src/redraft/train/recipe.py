@@ -195,7 +195,7 @@ def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> R
     if not isinstance(fields, dict):
         raise RecipeError(f"{path} must hold a mapping of fields")
     for override in overrides:
-        _apply(fields, override)
+        apply_override(fields, override)
     if data is not None:
         fields["data"] = [{"path": str(data.resolve())}]
     elif fields.get("data") is None:
@@ -213,7 +213,12 @@ def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> R
     return _resolved(recipe, path.resolve().parent)
 
 
-def _apply(fields: dict[str, Any], override: str) -> None:
+def apply_override(fields: dict[str, Any], override: str) -> None:
+    """Puts `key=value` into the fields of a recipe, with dots into parts.
+
+    Raises:
+        RecipeError: it cannot be read, or a part has no fields.
+    """
     key, separator, value = override.partition("=")
     if not separator:
         raise RecipeError(f"--set {override!r}: write key=value")
