@@ -17,18 +17,8 @@ from redraft.train.recipe import Recipe
 from redraft.train.stopping import Interrupted
 from tiny_recipe import write_recipe
 
-SHORT = "--set steps=2 --set batch_size=2 --set eval_every=2 --set max_length=64 --set log_every=1".split()  # noqa: SIM905
-    "--set",
-    "steps=2",
-    "--set",
-    "batch_size=2",
-    "--set",
-    "eval_every=2",
-    "--set",
-    "max_length=64",
-    "--set",
-    "log_every=1",
-]
+SETTINGS = ("steps=2", "batch_size=2", "eval_every=2", "max_length=64", "log_every=1")
+SHORT = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
 def row(text, reply, calls=None):
