@@ -28,7 +28,9 @@ from redraft.checkpoint.save import save_checkpoint
 from redraft.core.allocator import keep_freed_memory
 from redraft.model.model import DiffusionGemma
 from redraft.model.scratch import initialise, scratch_config
-from redraft.train.objective import Batch, Objective, corrupt, loss_of
+from redraft.train.batch import Batch
+from redraft.train.draws import corrupt
+from redraft.train.objective import Objective, loss_of
 
 SHAPE = dict(
     vocab_size=4096, hidden_size=192, intermediate_size=288, num_hidden_layers=6, num_attention_heads=6,

@@ -28,6 +28,7 @@ UNRUN = {
     r"redraft --install-completion": "changes the reader's shell; tests/unit/test_command_line.py gives it",
     r"redraft data get": "fetches from GitHub",
     r"redraft train recipes/": "takes two hours",
+    r"python recipes/": "needs what was to be fetched",
     r"redraft bench .*--shape (mid|full)": "takes minutes, and gigabytes",
     r"python benchmarks/": "takes minutes",
     r"python docs/making/page_pictures": "needs a browser; tests/docs/test_site.py has its own",

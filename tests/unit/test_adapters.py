@@ -21,7 +21,8 @@ from redraft.checkpoint.save import save_checkpoint
 from redraft.core.errors import CheckpointError, OptionError
 from redraft.placement.conveyor import ConveyedExperts
 from redraft.placement.quantized import Float8Linear, FrozenExperts, Int8Embedding, Int8Linear
-from redraft.train.examples import Example, collate
+from redraft.train.collate import collate
+from redraft.train.examples import Example
 from redraft.train.objective import Objective, loss_of
 
 # Where int4 experts fit, and D, I and 2I differ.

@@ -18,8 +18,10 @@ from redraft.core.errors import RecipeError
 from redraft.kernels import experts as experts_module
 from redraft.kernels.cross_entropy import weighted_cross_entropy
 from redraft.kernels.experts import every_expert, experts
+from redraft.train import ahead as ahead_module
 from redraft.train import objective as objective_module
-from redraft.train.examples import Example, collate
+from redraft.train.collate import Weights, collate
+from redraft.train.examples import Example
 from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.precision import Working
@@ -73,7 +75,7 @@ def examples():
 
 
 def batch():
-    return collate(examples(), CANVAS, 1, np.random.default_rng(0), value_weight=3.0, prompt_weight=0.0)
+    return collate(examples(), CANVAS, 1, np.random.default_rng(0), weights=Weights(value=3.0, prompt=0.0))
 
 
 class OneBatch:
@@ -150,30 +152,31 @@ def test_a_large_mixture_is_still_grouped(monkeypatch):
 def test_settled_rows_change_nothing_whether_they_stay_or_leave(directory, monkeypatch):
     """A CPU leaves rows out once they have settled, an accelerator keeps them: the scored canvases are the same."""
     model = load_model(directory).requires_grad_(True)
-    whole, rows = objective_module._denoise, []
+    whole, rows = objective_module.denoise, []
     plan = Objective(self_conditioning=1.0, rollout=1.0, rollout_steps=6, draws=4)
     # Every second row settles at every step.
     monkeypatch.setattr(
-        objective_module,
+        ahead_module,
         "stable_and_confident",
         lambda _, argmax, entropy, __: argmax.sum(-1) % 2 == 0,
     )
     scored = []
 
-    def denoise(model, canvas, soft, stored, prefix):
+    def denoise(model, canvas, soft, behind):
         rows.append(len(canvas))
         if torch.is_grad_enabled():
             scored.append((canvas, soft))
-        return whole(model, canvas, soft, stored, prefix)
+        return whole(model, canvas, soft, behind)
 
-    monkeypatch.setattr(objective_module, "_denoise", denoise)
+    for module in (objective_module, ahead_module):
+        monkeypatch.setattr(module, "denoise", denoise)
     for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
         loss_of(model, batch(), generator, plan)
         after = torch.rand((), generator=generator)
         left, left_rows = scored.pop(), list(rows)
         rows.clear()
-        monkeypatch.setattr(objective_module, "DROPS_SETTLED", ())
+        monkeypatch.setattr(ahead_module, "DROPS_SETTLED", ())
         generator = torch.Generator().manual_seed(seed)
         loss_of(model, batch(), generator, plan)
         assert torch.rand((), generator=generator) == after, "the same draws have been made"
@@ -182,7 +185,7 @@ def test_settled_rows_change_nothing_whether_they_stay_or_leave(directory, monke
         assert torch.allclose(left[1], stayed[1], atol=1e-3), (left[1] - stayed[1]).abs().amax((1, 2))
         assert set(rows) == {16}
         rows.clear()
-        monkeypatch.setattr(objective_module, "DROPS_SETTLED", ("cpu",))
+        monkeypatch.setattr(ahead_module, "DROPS_SETTLED", ("cpu",))
         if len(left_rows) > 3:
             assert min(left_rows) < 16
 

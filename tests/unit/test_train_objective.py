@@ -14,7 +14,8 @@ from redraft.kernels.experts import experts
 from redraft.kernels.head import softcap
 from redraft.kernels.norm import rms_norm
 from redraft.train.attend import DenoiseBatch, EncodeBatch
-from redraft.train.examples import Example, bucketed, collate
+from redraft.train.collate import bucketed, collate
+from redraft.train.examples import Example
 from redraft.train.objective import Objective, corrupt, loss_of
 
 CAP = 30.0

@@ -9,6 +9,7 @@ from torch import nn
 from checkpoints import write_checkpoint
 from redraft.checkpoint.load import load_model
 from redraft.kernels import norm
+from redraft.train import ahead as ahead_module
 from redraft.train import objective as module
 from redraft.train.objective import Objective, corrupt, loss_of
 from redraft.train.optimizer import Muon, orthogonalise
@@ -76,18 +77,20 @@ def batch_and_canvases(model, monkeypatch, objective):
     """The canvases and soft embeddings that the scored pass of a batch gets, and the batch."""
     import numpy as np
 
-    from redraft.train.examples import Example, collate
+    from redraft.train.collate import collate
+    from redraft.train.examples import Example
 
     examples = [Example([5, 6, 7], [8, 9, 10, 1], [False] * 4), Example([5], [11, 1], [False] * 2)]
     batch = collate(examples, model.config.canvas_length, 1, np.random.default_rng(0))
     seen = []
-    whole = module._denoise
+    whole = module.denoise
 
-    def denoise(model, canvas, soft, stored, prefix):
+    def denoise(model, canvas, soft, behind):
         seen.append((canvas, soft, torch.is_grad_enabled()))
-        return whole(model, canvas, soft, stored, prefix)
+        return whole(model, canvas, soft, behind)
 
-    monkeypatch.setattr(module, "_denoise", denoise)
+    for place in (module, ahead_module):
+        monkeypatch.setattr(place, "denoise", denoise)
     loss_of(model, batch, generator(3), objective)
     return batch, seen
 

@@ -69,7 +69,11 @@ add_command(
     app, serve, "serve", "redraft serve --known-tools", "REDRAFT_API_KEY=... redraft serve --host 0.0.0.0 --port 9000"
 )
 add_command(
-    app, train, "train", "redraft train recipes/mini/mini.yaml", "redraft train my.yaml --data my.jsonl --set steps=100"
+    app,
+    train,
+    "train",
+    "redraft train --init mini --data my.jsonl --out run",
+    "redraft train my.yaml --data my.jsonl --set steps=100",
 )
 app.add_typer(decide_app, name="decide")
 app.add_typer(eval_app, name="eval")

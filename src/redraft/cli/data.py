@@ -1,4 +1,4 @@
-"""`redraft data`: published data to train on and to measure with."""
+"""`redraft data`: published data to train on and to measure with, and what a file of one's own holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from redraft.cli.options import Help, Json
 
 app = typer.Typer(
     context_settings=SETTINGS,
-    help="Fetch published data, to train on and to judge with.",
+    help="Fetch published data, to train on and to judge with; look at your own.",
     rich_markup_mode=None,
 )
 
@@ -76,7 +76,44 @@ def get(
         show.print_note(f"{source.licence}: github.com/{source.repository} ({source.attribution})")
 
 
+def check(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Conversations: JSONL, JSON, CSV or Parquet.", exists=True, dir_okay=False, metavar="FILE"),
+    ],
+    model: Annotated[
+        str, typer.Option(help="Whose tokenizer, chat template and canvases count.", metavar="NAME|DIR")
+    ] = "mini",
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=2, help="Of a row, in tokens; without it what the model can read, at most 4096.", metavar="N"),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Rows that cannot be used are counted, and are no error.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """What a file holds to learn from: rows, canvases, what would be cut, and three rows as they are rendered."""
+    from redraft.cli import show
+    from redraft.cli.data_show import print_checked
+    from redraft.core.errors import DataError
+    from redraft.train.checking import check_data
+
+    found = check_data(file, model, max_length)
+    if as_json:
+        show.print_json(found.to_dict())
+    else:
+        print_checked(found)
+    if found.bad and not skip_bad:
+        first, others = found.bad[0], len(found.bad) - 1
+        more = f"; {show.count(others, 'other row is', 'other rows are')} bad, too" if others else ""
+        raise DataError(first.path, first.line, f"{first.reason}{more}; --skip-bad leaves such rows out")
+
+
 add_command(app, list_, "list", "redraft data list")
 
 
 add_command(app, get, "get", "redraft data get mini")
+
+
+add_command(app, check, "check", "redraft data check my.jsonl", "redraft data check my.csv --skip-bad --json")

@@ -6,12 +6,14 @@ import contextlib
 import json
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redraft.cli.options import Json
+from redraft.core.errors import InputError
 
 if TYPE_CHECKING:
     from redraft.train.stopping import Interrupted
@@ -25,15 +27,41 @@ _MERGING = """to merge it: redraft merge {adapter} --base NAME --out DIR, or in 
 
 def train(
     recipe: Annotated[
-        Path, typer.Argument(help="The recipe, a YAML file.", exists=True, dir_okay=False, metavar="RECIPE.yaml")
-    ],
+        Path | None,
+        typer.Argument(
+            help="The recipe, a YAML file; without one, give --init, --data and --out.",
+            exists=True,
+            dir_okay=False,
+            metavar="RECIPE.yaml",
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Replace a value of the recipe; may be repeated.", metavar="KEY=VALUE"),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Train on this file instead of the recipe's.", metavar="FILE.jsonl"),
+        typer.Option(help="Train on this file instead of the recipe's: JSONL, JSON, CSV or Parquet.", metavar="FILE"),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Begin with this model; without a recipe, an adapter of it is trained.", metavar="NAME|DIR"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write there; without a recipe, the one that was made, too.", metavar="DIR")
+    ] = None,
+    grader: Annotated[
+        str | None,
+        typer.Option(
+            help="What makes a reply to a held-out prompt right: exact, calls, contains or none.", metavar="NAME"
+        ),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used, and count them.")
+    ] = False,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(help="Figures go there, too: tensorboard, or wandb (offline); may be repeated.", metavar="NAME"),
     ] = None,
     plot: Annotated[
         bool, typer.Option("--plot", help="Do not train: draw the run's curves so far and print the path.")
@@ -43,25 +71,28 @@ def train(
     """Train as a recipe says; resumes by itself. Ctrl-C and SIGTERM save before they end it."""
     from redraft.cli import show
 
+    asked = _Asked(recipe, overrides or [], data, init, out, grader, watch or [], skip_bad, as_json)
+    recipe, changes, data = asked.settled(makes=not plot)
     if plot:
         from redraft.train.plot import plot_run
 
-        path = str(plot_run(recipe, overrides or [], data))
+        path = str(plot_run(recipe, changes, data))
         if as_json:
             show.print_json({"plot": path})
         else:
             print(path)
         return
 
+    from redraft.cli.train_judge import judge
     from redraft.train.run import train as run_recipe
     from redraft.train.stopping import Interrupted
 
     try:
         # Training logs as it goes; stdout is for the result.
         with contextlib.redirect_stdout(sys.stderr):
-            result = run_recipe(recipe, overrides or [], data)
+            result = run_recipe(recipe, changes, data, judge)
     except Interrupted as interrupted:
-        command = _command(recipe, overrides or [], data, as_json=as_json)
+        command = asked.command()
         result = interrupted.result or {"steps": None, "interrupted": True}
         if as_json:
             show.print_json(result | {"go_on": command})
@@ -78,13 +109,53 @@ def train(
                 show.print_note(line)
 
 
-def _command(recipe: Path, overrides: list[str], data: Path | None, *, as_json: bool) -> str:
-    words = ["redraft", "train", str(recipe)]
-    for override in overrides:
-        words += ["--set", override]
-    if data is not None:
-        words += ["--data", str(data)]
-    return shlex.join([*words, "--json"] if as_json else words)
+@dataclass(frozen=True)
+class _Asked:
+    """The options of one command line."""
+
+    recipe: Path | None
+    overrides: list[str]
+    data: Path | None
+    init: str | None
+    out: Path | None
+    grader: str | None
+    watch: list[str]
+    skip_bad: bool
+    as_json: bool
+
+    def settled(self, *, makes: bool) -> tuple[Path, list[str], Path | None]:
+        """(recipe, what it is changed by, data in the place of its own); without a recipe it `makes` one.
+
+        Raises:
+            InputError: neither a recipe nor what one is made of.
+        """
+        named = {"grader": self.grader, "watch": self.watch or None, "skip_bad": self.skip_bad or None}
+        if self.recipe is not None:
+            named |= {"init": self.init, "output": None if self.out is None else str(self.out.resolve())}
+        given = [f"{name}={json.dumps(value)}" for name, value in named.items() if value is not None]
+        changes = [*self.overrides, *given]
+        if self.recipe is not None:
+            return self.recipe, changes, self.data
+        if self.init is None or self.data is None or self.out is None:
+            raise InputError("name a recipe, or give all of --init, --data and --out")
+        if not makes:
+            return self.out / "recipe.yaml", [], None
+        from redraft.train.defaults import write_default_recipe
+
+        return write_default_recipe(self.init, self.data, self.out, changes, skip_bad=self.skip_bad), [], None
+
+    def command(self) -> str:
+        """The same command once more."""
+        words = ["redraft", "train", *([] if self.recipe is None else [str(self.recipe)])]
+        for override in self.overrides:
+            words += ["--set", override]
+        named = {"--data": self.data, "--init": self.init, "--out": self.out, "--grader": self.grader}
+        for name, value in named.items():
+            words += [] if value is None else [name, str(value)]
+        for name in self.watch:
+            words += ["--watch", name]
+        flags = {"--skip-bad": self.skip_bad, "--json": self.as_json}
+        return shlex.join([*words, *(flag for flag, given in flags.items() if given)])
 
 
 def _said(interrupted: Interrupted) -> str:

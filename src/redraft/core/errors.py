@@ -13,7 +13,8 @@ RedraftError
 │   ├── ModelNotFoundError      no such directory, bundled model or cached Hub id
 │   ├── CheckpointError         a checkpoint that cannot be read: names the file, the field or the tensor
 │   ├── DataError               a row of training or evaluation data; carries file and line
-│   └── RecipeError             a training recipe that cannot work
+│   ├── RecipeError             a training recipe that cannot work
+│   └── LossError               a training run whose loss is no number; carries the step
 ├── FetchError                  published data that cannot be had, or are not what was published
 └── GenerationError             a request that failed while it ran; the others go on
 ```
@@ -116,17 +117,32 @@ class DataError(InputError):
 
     Attributes:
         path: the file.
-        line: its line, from 1; 0 where it is the file itself.
+        reason: what is wrong with it.
+        line: its line, from 1, or of Parquet, which has none, its row; 0 where it is the file itself.
     """
 
     def __init__(self, path: str, line: int, reason: str) -> None:
         self.path = path
         self.line = line
-        super().__init__(f"{path}, line {line}: {reason}" if line else f"{path}: {reason}")
+        self.reason = reason
+        unit = "row" if path.lower().endswith(".parquet") else "line"
+        super().__init__(f"{path}, {unit} {line}: {reason}" if line else f"{path}: {reason}")
 
 
 class RecipeError(InputError):
     """A training recipe that cannot work."""
+
+
+class LossError(InputError):
+    """A training run whose loss is no number.
+
+    Attributes:
+        step: the first such one, from 1.
+    """
+
+    def __init__(self, step: int, reason: str) -> None:
+        self.step = step
+        super().__init__(reason)
 
 
 class FetchError(RedraftError):

@@ -35,7 +35,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: a row that is no conversation which ends with an assistant message, with its line.
     """
-    return [_row(str(path), conversation) for conversation in read_conversations(path)]
+    return [row_of(str(path), conversation) for conversation in read_conversations(path)]
 
 
 def read_texts(path: Path) -> list[Row]:
@@ -48,14 +48,19 @@ def read_texts(path: Path) -> list[Row]:
 
 
 def _text(path: str, conversation: Conversation) -> Row:
-    row = _row(path, conversation)
+    row = row_of(path, conversation)
     if row.calls:
         reason = f"the reference calls {row.calls[0].name}, it must be a text: `redraft eval tool-calls` measures calls"
         raise DataError(path, conversation.line, reason)
     return row
 
 
-def _row(path: str, conversation: Conversation) -> Row:
+def row_of(path: str, conversation: Conversation) -> Row:
+    """A conversation as a prompt and its reference.
+
+    Raises:
+        DataError: it does not end with an assistant message, or that says nothing.
+    """
     *prompt, reference = conversation.messages
     if reference["role"] != "assistant":
         reason = f"the last message must be the assistant's, it is from {reference['role']!r}"

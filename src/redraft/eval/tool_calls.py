@@ -61,6 +61,11 @@ def known_tools(rows: Sequence[Row]) -> dict[str, set[str]]:
     return tools
 
 
+def same_calls(expected: Sequence[ToolCall], got: Sequence[ToolCall]) -> bool:
+    """Whether both are the same calls in the same order."""
+    return _folded(expected) == _folded(got)
+
+
 def fold(value: Any) -> str:
     """A value in the form in which it is compared: JSON with folded strings, sorted keys, 1.0 written as 1."""
     return json.dumps(_fold(value), sort_keys=True)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.dots import dot_lanes, dots_experts
+from redraft.kernels.dots import dots_experts
 from redraft.kernels.groups import Groups, gated, inverse_of, permuted, weighted
 from redraft.kernels.int4 import int4_products
 from redraft.kernels.int8 import PackedInt8, PackedStack, quantised_linear
@@ -22,7 +22,6 @@ from redraft.kernels.linear import few_experts, runs_few
 from redraft.kernels.matrices.float8 import Float8Matrix
 from redraft.kernels.matrices.int4 import Int4Matrix
 from redraft.kernels.matrices.int8 import Int8Matrix, gate_quantised, quantise_rows, quantise_unsigned
-from redraft.kernels.native.call import runs_natively
 from redraft.kernels.triton.fallback import attempt, on_gpu
 
 if TYPE_CHECKING:
@@ -124,8 +123,7 @@ def experts_int8(
     assert not isinstance(down, Int8Matrix)
     if x_ND.device.type != "cpu" and len(gate_up) * len(gate_up[0].scale) <= _EVERY_COLUMNS:
         return every_int8(x_ND, index_NA, weight_NA, gate_up, down)
-    packed = isinstance(gate_up, PackedStack) and isinstance(down, PackedStack)
-    if packed and gate_up.scale.shape[1] % (2 * dot_lanes()) == 0 and runs_natively("dots", x_ND):
+    if isinstance(gate_up, PackedStack) and isinstance(down, PackedStack) and gate_up.fits(x_ND):
         return dots_experts(x_ND, index_NA, weight_NA, gate_up.parts, down.parts).to(x_ND.dtype)
     groups = Groups.of(index_NA, len(gate_up), _ROWS)
     values, scale = quantise_unsigned(x_ND)

@@ -104,6 +104,10 @@ class PackedStack(Sequence[PackedInt8]):
         data, zeros = pack(stack.data)
         return cls(data=data, zeros=zeros, scale=stack.scale.float().contiguous(), columns=stack.data.shape[-1])
 
+    def fits(self, x: Tensor) -> bool:
+        """Whether gate and up are whole blocks each, and rows of this kind are rounded natively."""
+        return self.scale.shape[1] % (2 * dot_lanes()) == 0 and runs_natively("dots", x)
+
     @property
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """(data, zeros, scale), as a call takes them."""

@@ -1,4 +1,4 @@
-"""Conversations in files: JSONL, one OpenAI-style conversation a line."""
+"""Conversations in files: one a row, OpenAI-style or in another of the shapes that people have."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 from redraft.core.errors import DataError, OptionError, PromptError
 from redraft.text.call_pattern import function_names
-from redraft.text.lines import json_lines
 from redraft.text.markers import NAME
 from redraft.text.messages import checked_messages
+from redraft.text.shapes import shaped
+from redraft.text.tables import RawRow, raw_rows
 
 # Where a row comes from: it asks nothing of a model, so nothing is lost with it.
 ABOUT_A_ROW = frozenset(
@@ -42,39 +43,59 @@ class Conversation:
     context: int = 0
 
 
-def read_conversations(path: str | Path) -> list[Conversation]:
-    """Every conversation of a JSONL file; blank lines are skipped, and fields that are null count as absent.
+def read_conversations(path: str | Path, bad: list[DataError] | None = None) -> list[Conversation]:
+    """Every conversation of a file; fields that are null count as absent.
+
+    See `raw_rows` for the files, `shaped` for the rows.
+
+    Args:
+        path: of the file.
+        bad: takes what is wrong with rows that are left out; None leaves none out.
 
     Raises:
         DataError: the file cannot be read or is empty, or a row is no conversation or has a field that nothing would
             use, with its line.
     """
-    rows = [_row(str(path), number, row) for number, row in json_lines(path)]
-    if not rows:
+    rows, found = [], 0
+    for raw in raw_rows(path):
+        found += 1
+        try:
+            rows.append(_row(str(path), raw))
+        except DataError as error:
+            if bad is None:
+                raise
+            bad.append(error)
+    if not found:
         raise DataError(str(path), 0, "the file holds no conversation")
+    if not rows:
+        assert bad is not None
+        raise DataError(str(path), 0, f"none of its {found} rows is a conversation; the first {_first(bad)}")
     return rows
 
 
-def _row(path: str, number: int, row: Any) -> Conversation:
+def _first(bad: list[DataError]) -> str:
+    return str(bad[0]).split(": ", 1)[1]
+
+
+def _row(path: str, raw: RawRow) -> Conversation:
+    if raw.reason is not None:
+        raise DataError(path, raw.line, raw.reason)
     try:
-        return _conversation(row, number)
+        return _conversation(shaped(raw.value), raw.line)
     except RecursionError:
-        raise DataError(path, number, "nests too deeply") from None
+        raise DataError(path, raw.line, "nests too deeply") from None
     except (PromptError, OptionError, ValueError) as error:
-        raise DataError(path, number, str(error)) from None
+        raise DataError(path, raw.line, str(error)) from None
 
 
-def _conversation(row: Any, number: int) -> Conversation:
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(messages, list):
-        raise ValueError('is no conversation: it needs {"messages": [...]}')
+def _conversation(row: dict[str, Any], number: int) -> Conversation:
     _refuse_others(_named(row), _OF_ROW | ABOUT_A_ROW, "a row", "; what is only about the row may stand in 'metadata'")
     tools = row.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise ValueError("tools must be a list of declarations")
     if tools:
         function_names(tools)
-    return Conversation(_messages(messages), number, tools)
+    return Conversation(_messages(row["messages"]), number, tools)
 
 
 def _messages(messages: list[Any]) -> list[dict[str, Any]]:

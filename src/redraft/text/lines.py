@@ -25,6 +25,18 @@ def numbered_lines(path: str | Path, content: bytes | None = None) -> list[tuple
     Raises:
         DataError: the file cannot be read or is no UTF-8.
     """
+    text = read_text(path, content)
+    # Python's own splitlines would part texts at U+2028, U+2029 and U+0085, too.
+    stripped = ((number, line.strip(_BLANK)) for number, line in enumerate(text.split("\n"), start=1))
+    return [(number, line) for number, line in stripped if line]
+
+
+def read_text(path: str | Path, content: bytes | None = None) -> str:
+    """A UTF-8 file's text, without a byte order mark.
+
+    Raises:
+        DataError: see `numbered_lines`.
+    """
     path = Path(path)
     try:
         content = path.read_bytes() if content is None else content
@@ -35,13 +47,10 @@ def numbered_lines(path: str | Path, content: bytes | None = None) -> list[tuple
     except OSError as error:
         raise DataError(str(path), 0, f"cannot be read: {error.strerror}") from None
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(str(path), line, f"is not UTF-8 text: {error}") from None
-    # Python's own splitlines would part texts at U+2028, U+2029 and U+0085, too.
-    stripped = ((number, line.strip(_BLANK)) for number, line in enumerate(text.split("\n"), start=1))
-    return [(number, line) for number, line in stripped if line]
 
 
 def json_lines(path: str | Path) -> Iterator[tuple[int, Any]]:

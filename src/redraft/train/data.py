@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from redraft.core.errors import CheckpointError, RecipeError
+from redraft.core.errors import CheckpointError, DataError, RecipeError
 from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import Conversation, read_conversations
 from redraft.text.tokenizer import Tokenizer
 from redraft.train.augment import Augmentation
-from redraft.train.examples import Encoder, Example, bucketed, collate
-from redraft.train.objective import Batch
+from redraft.train.batch import Batch
+from redraft.train.examples import Encoder
+from redraft.train.forms import Form, form_of
 from redraft.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Part:
-    """The conversations of one source, split into what is trained on and what is held out."""
+    """The conversations of one source, split into what is trained on and what is held out, and what is wrong with rows
+    that are left out."""
 
     path: str
     share: float
     train: list[Conversation]
     held_out: list[Conversation]
+    bad: list[DataError] = field(default_factory=list)
 
     def per_epoch(self) -> int:
         """How many rows an epoch takes.
@@ -54,11 +58,12 @@ def read_parts(recipe: Recipe) -> list[Part]:
         )
     parts = []
     for source in recipe.data:
-        rows = read_conversations(source.path)
+        bad: list[DataError] = []
+        rows = read_conversations(source.path, bad if recipe.skip_bad else None)
         held = [_fraction(row) < recipe.held_out for row in rows]
         train = [row for row, out in zip(rows, held, strict=True) if not out]
         held_out = [row for row, out in zip(rows, held, strict=True) if out]
-        parts.append(Part(str(source.path), source.share, train, held_out))
+        parts.append(Part(str(source.path), source.share, train, held_out, bad))
     return parts
 
 
@@ -71,15 +76,15 @@ def _fraction(row: Conversation) -> float:
 class Stream:
     """Batches by step number."""
 
-    def __init__(self, recipe: Recipe, parts: list[Part], encoder: Encoder, canvas_length: int, fill: int) -> None:
-        self.recipe, self.parts, self.encoder = recipe, parts, encoder
-        self.canvas_length, self.fill = canvas_length, fill
+    def __init__(self, recipe: Recipe, parts: list[Part], form: Form) -> None:
+        self.recipe, self.parts, self.form = recipe, parts, form
         rows = [row for part in parts for row in part.train]
         self.augment = Augmentation(rows, **recipe.augment.model_dump())
         per_epoch = sum(part.per_epoch() for part in parts)
         self.steps_per_epoch = max(1, per_epoch // recipe.batch_size)
         self._epoch = -1
-        self._examples: list[Example] = []
+        self._made: list[Any] = []
+        self._sources: list[tuple[str, int]] = []
         self._batches: list[list[int]] = []
 
     def batch(self, step: int) -> Batch:
@@ -88,40 +93,43 @@ class Stream:
         if epoch != self._epoch:
             self._prepare(epoch)
         rng = np.random.default_rng([self.recipe.seed, 1, step])
-        chosen = [self._examples[i] for i in self._batches[index % len(self._batches)]]
+        chosen = [self._made[i] for i in self._batches[index % len(self._batches)]]
         trim = bool(rng.random() < self.recipe.trim_fill)
-        return self._collated(chosen, rng, trim=trim)
+        return self.form.batch(chosen, rng, trim=trim)
+
+    def rows_of(self, step: int) -> str:
+        """Where the rows of a step's batch stand, for people."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._prepare(epoch)
+        lines: dict[str, list[int]] = {}
+        for place in sorted({self._sources[i] for i in self._batches[index % len(self._batches)]}):
+            lines.setdefault(place[0], []).append(place[1])
+        return "; ".join(
+            f"{path}, line{'s' * (len(found) > 1)} {', '.join(map(str, found))}" for path, found in lines.items()
+        )
 
     def held_out(self) -> list[Batch]:
         """The held-out batches, at full canvas length, always the same."""
         rng = np.random.default_rng([self.recipe.seed, 2])
-        examples = [e for part in self.parts for row in part.held_out for e in self.encoder.examples(row, part.path)]
-        batches = bucketed(examples, self.recipe.batch_size, rng)
-        return [self._collated([examples[i] for i in batch], rng, trim=False) for batch in batches]
-
-    def _collated(self, chosen: list[Example], rng: np.random.Generator, *, trim: bool) -> Batch:
-        return collate(
-            chosen,
-            self.canvas_length,
-            self.fill,
-            rng,
-            trim=trim,
-            value_weight=self.recipe.value_weight,
-            prompt_weight=self.recipe.prompt_weight,
-        )
+        made = [one for part in self.parts for row in part.held_out for one in self.form.found(row, part.path).made]
+        batches = self.form.bucketed(made, self.recipe.batch_size, rng)
+        return [self.form.batch([made[i] for i in batch], rng, trim=False) for batch in batches]
 
     def _prepare(self, epoch: int) -> None:
         rng = np.random.default_rng([self.recipe.seed, 0, epoch])
-        self._examples = []
+        self._made, self._sources = [], []
         for part in self.parts:
             count = part.per_epoch()
             rounds = [rng.permutation(len(part.train)) for _ in range(-(-count // len(part.train)))]
             for i in np.concatenate(rounds)[:count]:
                 row = part.train[i]
                 # A change may have made it too long.
-                changed = self.encoder.examples(self.augment(row, rng), part.path)
-                self._examples += changed or self.encoder.examples(row, part.path)
-        batches = bucketed(self._examples, self.recipe.batch_size, rng)
+                changed = self.form.found(self.augment(row, rng), part.path).made
+                found = changed or self.form.found(row, part.path).made
+                self._made += found
+                self._sources += [(part.path, row.line)] * len(found)
+        batches = self.form.bucketed(self._made, self.recipe.batch_size, rng)
         # A short batch would be a noisy step; what it holds comes again in another epoch.
         whole = [batch for batch in batches if len(batch) == self.recipe.batch_size]
         self._batches = whole or batches
@@ -143,9 +151,15 @@ def open_stream(
     Raises:
         CheckpointError: the directory has no tokenizer or no template.
     """
+    form = open_form(recipe, directory, canvas_length, eos)
+    return Stream(recipe, parts or read_parts(recipe), form)
+
+
+def open_form(recipe: Recipe, directory: Path, canvas_length: int, eos: int) -> Form:
+    """What makes batches for the checkpoint in a directory; see `open_stream`."""
     encoder = open_encoder(directory, recipe.max_length)
     own = encoder.tokenizer.id_of("<eos>")
-    return Stream(recipe, parts or read_parts(recipe), encoder, canvas_length, eos if own is None else own)
+    return form_of(recipe, encoder, canvas_length, eos if own is None else own)
 
 
 def open_encoder(directory: Path, max_length: int) -> Encoder:

@@ -19,15 +19,22 @@ def corrupt(
     generator: torch.Generator,
     draws: int = 1,
     noise_power: float = 1.0,
+    *,
+    spread: bool = False,
 ) -> tuple[Int[Tensor, "B L"], Float[Tensor, "B"]]:
     """(noisy canvas, t): each token is replaced with probability t, perhaps by itself.
 
     With several `draws`, every run of that many rows is one example, and its t are spread evenly: u, u + 1 / draws,
-    ... modulo 1, each uniform by itself before `noise_power` (see `Objective`) bends it.
+    ... modulo 1, each uniform by itself before `noise_power` (see `Objective`) bends it. With `spread` the t of all
+    canvases are spread so, in random order.
     """
-    start = torch.rand(len(canvas) // draws, generator=generator).repeat_interleave(draws)
-    spread = torch.arange(draws).repeat(len(canvas) // draws) / draws
-    t = (1 - (1 - (start + spread) % 1) ** noise_power) * (1 - 2 * T_MARGIN) + T_MARGIN
+    if spread:
+        start = torch.rand(1, generator=generator)
+        steps = torch.randperm(len(canvas), generator=generator) / len(canvas)
+    else:
+        start = torch.rand(len(canvas) // draws, generator=generator).repeat_interleave(draws)
+        steps = torch.arange(draws).repeat(len(canvas) // draws) / draws
+    t = (1 - (1 - (start + steps) % 1) ** noise_power) * (1 - 2 * T_MARGIN) + T_MARGIN
     replaced = torch.rand(canvas.shape, generator=generator) < t[:, None]
     noise = torch.randint(vocab_size, canvas.shape, generator=generator)
     return torch.where(replaced, noise, canvas), t

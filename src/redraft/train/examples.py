@@ -1,19 +1,15 @@
-"""From conversations to padded batches: one supervised span for each assistant turn, length-bucketed."""
+"""From conversations to ids: a prompt and the response that is learned, for each assistant turn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
-import torch
+from dataclasses import dataclass, field, replace
 
 from redraft.core.errors import DataError, PromptError
 from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import THOUGHTS, Conversation
+from redraft.text.markers import QUOTE, RESPONSE_CLOSE, RESPONSE_OPEN
 from redraft.text.prompt_text import PromptText
 from redraft.text.tokenizer import Tokenizer
-from redraft.train.objective import Batch
 
 
 @dataclass(frozen=True)
@@ -25,12 +21,14 @@ class Example:
         response: ids up to and with end-of-turn.
         values: for each response id, whether it stands inside an argument's value.
         complete: False where the response was cut to fit, so that it has no real end.
+        told: for each id of the prompt, whether a tool has said it; empty where none has.
     """
 
     prompt: list[int]
     response: list[int]
     values: list[bool]
     complete: bool = True
+    told: list[bool] = field(default_factory=list)
 
 
 def rendered(
@@ -54,7 +52,8 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, max_length: int) -> None:
         self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
-        self.quote = tokenizer.id_of('<|"|>')
+        self.quote = tokenizer.id_of(QUOTE)
+        self.result = (tokenizer.id_of(RESPONSE_OPEN), tokenizer.id_of(RESPONSE_CLOSE))
         self.ends = set(tokenizer.end_of_turn_ids())
 
     def examples(self, conversation: Conversation, path: str) -> list[Example]:
@@ -88,7 +87,7 @@ class Encoder:
         if room < 1:
             return None
         complete = len(example.response) <= room
-        return Example(example.prompt, example.response[:room], example.values[:room], complete)
+        return replace(example, response=example.response[:room], values=example.values[:room], complete=complete)
 
     def _example(self, conversation: Conversation, path: str, turn: int) -> Example:
         before = self._text(conversation, path, turn)
@@ -107,7 +106,7 @@ class Encoder:
             raise DataError(path, conversation.line, str(error)) from None
         end = next((i for i, token in enumerate(response) if token in self.ends), len(response) - 1)
         response = response[: end + 1]
-        return Example(prompt, response, self._values(response))
+        return Example(prompt, response, self._values(response), told=self._told(prompt))
 
     def _text(self, conversation: Conversation, path: str, upto: int, **how: bool) -> PromptText:
         """The first messages; what others than the model have said is text, as it is at inference."""
@@ -132,6 +131,17 @@ class Encoder:
             reason = f"message {place} has {fields[0]!r}, which the chat template does not print: take it out"
             raise DataError(path, conversation.line, reason)
 
+    def _told(self, prompt: list[int]) -> list[bool]:
+        first, last = self.result
+        if first not in prompt:
+            return []
+        inside, marks = False, []
+        for token in prompt:
+            inside = inside or token == first
+            marks.append(inside)
+            inside = inside and token != last
+        return marks
+
     def _values(self, response: list[int]) -> list[bool]:
         inside, marks = False, []
         for token in response:
@@ -141,71 +151,3 @@ class Encoder:
             else:
                 marks.append(inside)
         return marks
-
-
-def bucketed(
-    examples: Sequence[Example], batch_size: int, rng: np.random.Generator, buckets: int = 16
-) -> list[list[int]]:
-    """Indices in batches of like length, in random order: shuffled, sorted within pools, shuffled again."""
-    order = rng.permutation(len(examples))
-    batches = []
-    for pool in np.array_split(order, max(1, len(order) // (batch_size * buckets))):
-        by_length = sorted(pool.tolist(), key=lambda i: (len(examples[i].response), len(examples[i].prompt)))
-        batches += [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def collate(
-    examples: Sequence[Example],
-    canvas_length: int,
-    fill: int,
-    rng: np.random.Generator,
-    *,
-    trim: bool = False,
-    value_weight: float = 1.0,
-    prompt_weight: float = 1.0,
-) -> Batch:
-    """Pads examples and picks one canvas of each response at random.
-
-    Args:
-        examples: of like length, or padding is wasted.
-        canvas_length: of the model.
-        fill: the end-of-sequence id that fills the last canvas.
-        rng: picks the canvases and, when trimming, how much fill is left.
-        trim: ends all canvases a little behind the longest response in them, since fill is learned quickly.
-        value_weight: weight of tokens inside argument values; others have 1.
-        prompt_weight: weight of the prompt's own tokens in the causal loss.
-    """
-    lengths = [len(e.prompt) + len(e.response) for e in examples]
-    B, T = len(examples), max(lengths)
-    chosen = [int(rng.integers((len(e.response) - 1) // canvas_length + 1)) * canvas_length for e in examples]
-    L = canvas_length
-    if trim:
-        longest = max(min(canvas_length, len(e.response) - c) for e, c in zip(examples, chosen, strict=True))
-        L = min(canvas_length, longest + int(rng.integers(0, 16)))
-    tokens = np.full((B, T), fill)
-    canvas = np.full((B, L), fill)
-    scored, values = np.ones((B, L), np.float32), np.zeros((B, L), bool)
-    causal, causal_values = np.zeros((B, T), np.float32), np.zeros((B, T), bool)
-    for b, (example, start) in enumerate(zip(examples, chosen, strict=True)):
-        prompt = len(example.prompt)
-        tokens[b, : lengths[b]] = example.prompt + example.response
-        piece = example.response[start : start + L]
-        canvas[b, : len(piece)] = piece
-        values[b, : len(piece)] = example.values[start : start + L]
-        scored[b, len(piece) :] = example.complete
-        causal[b, : prompt - 1] = prompt_weight
-        causal[b, prompt - 1 : lengths[b] - 1] = 1
-        causal_values[b, prompt - 1 : lengths[b] - 1] = example.values
-    scored[values] *= value_weight
-    causal[causal_values] *= value_weight
-    return Batch(
-        tokens=torch.from_numpy(tokens),
-        lengths=torch.tensor(lengths),
-        prefix=torch.tensor([len(e.prompt) + c for e, c in zip(examples, chosen, strict=True)]),
-        canvas=torch.from_numpy(canvas),
-        scored=torch.from_numpy(scored),
-        causal=torch.from_numpy(causal),
-        values=torch.from_numpy(values),
-        causal_values=torch.from_numpy(causal_values),
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from redraft.core.errors import InputError
 from redraft.train.metrics import read_rows
@@ -33,9 +34,11 @@ def plot_run(recipe_path: Path, overrides: list[str] | None = None, data: Path |
     rows = read_rows(metrics) if metrics.exists() else []
     if not rows:
         raise InputError(f"{metrics} holds nothing to draw: train first, and let it log a step")
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    judged = [row for row in rows if row["kind"] == "judged"]
+    figure, axes = pyplot.subplots(1, 3 if judged else 2, figsize=(16 if judged else 11, 4.2), layout="constrained")
+    axes[1].sharey(axes[0])
     for axis, names, title in zip(
-        axes, (_CURVES[:2], _CURVES[2:]), ("all positions", "argument values only"), strict=True
+        axes[:2], (_CURVES[:2], _CURVES[2:]), ("all positions", "argument values only"), strict=True
     ):
         for number, name in enumerate(names):
             steps, losses = _series(rows, "train", name)
@@ -46,10 +49,22 @@ def plot_run(recipe_path: Path, overrides: list[str] | None = None, data: Path |
         axis.grid(alpha=0.3)
         axis.legend()
     axes[0].set_ylabel("loss (nats per token)")
+    if judged:
+        _draw_quality(axes[2], rows)
     path = output / "loss.png"
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path
+
+
+def _draw_quality(axis: Any, rows: list[dict]) -> None:
+    """Shares of the replies to held-out prompts."""
+    names = {"quality": "right, canvas", "quality_causal": "right, causal", "at_cap": "at the cap", "empty": "empty"}
+    for name, label in names.items():
+        axis.plot(*_series(rows, "judged", name), "o-", markersize=3, label=label)
+    axis.set(title="replies to held-out prompts", xlabel="step", ylabel="share", ylim=(-0.02, 1.02))
+    axis.grid(alpha=0.3)
+    axis.legend()
 
 
 def _series(rows: list[dict], kind: str, name: str) -> tuple[list[int], list[float]]:

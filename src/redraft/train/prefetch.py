@@ -13,8 +13,8 @@ from multiprocessing.queues import Queue
 import torch
 
 from redraft.core.errors import GenerationError
+from redraft.train.batch import Batch
 from redraft.train.data import Stream
-from redraft.train.objective import Batch
 from redraft.train.stopping import SIGNALS, Stop
 
 # Batches that a process may be ahead within its epoch, about a megabyte each.
@@ -85,7 +85,8 @@ def _make(open_stream: Callable[[], Stream], rank: int, count: int, first: int, 
     for step in range(first, steps):
         if step // stream.steps_per_epoch % count == rank:
             # As arrays: tensors would travel as open files, one each.
-            to.put((step, {name: tensor.numpy() for name, tensor in vars(stream.batch(step)).items()}))
+            made = vars(stream.batch(step)).items()
+            to.put((step, {name: tensor.numpy() for name, tensor in made if tensor is not None}))
 
 
 def _end_with_parent() -> None:

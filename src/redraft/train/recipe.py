@@ -93,11 +93,23 @@ class Recipe(_Part):
         optimizer: of the matrices inside the layers; embeddings and vectors always take AdamW.
         held_out: share of the conversations, chosen by text, that is only evaluated on.
         trim_fill: share of the batches whose canvases end behind their longest response.
+        canvases: "one" draws a canvas of each reply; "all" scores every canvas of every reply in one pass.
+        packing: with "all", puts several conversations into rows of `max_length` tokens.
+        pad_to: with "all", rows are as long as a multiple of this; a GPU wants few shapes, such as 128.
+        skip_bad: leaves out rows that cannot be used, and counts them; otherwise the first of them ends the run.
+        truncation: what becomes of a reply that reaches beyond `max_length`: it is cut, or left out.
         value_weight: weight of argument values in both losses, beside 1 for other tokens.
-        prompt_weight: weight of the prompt's own tokens in the causal loss.
+        prompt_weight: weight of the prompt's own tokens in the causal loss; what a tool has said has none.
+        fill_weight: weight of canvas positions behind a reply's end.
+        mean_over: a loss is the mean over all tokens of a batch, or over those of each conversation first.
         draws, soft_temperature, noise_power, rollout, rollout_steps: see `Objective`.
         rollout_from: the step that rollouts begin with; before the model knows anything, they teach nothing.
         dropout: see `BranchDropout`.
+        grader: what makes a reply to a held-out prompt right, and so which checkpoint is the best: it is "exact" (the
+            expected text and calls), has the same "calls", "contains" the text; "none" goes by the held-out loss.
+        judge_rows: how many of these prompts are answered at every evaluation.
+        judge_tokens: the most tokens of such a reply; None takes twice what the longest expected one has.
+        watch: other places for the figures of the log.
         device: "cpu", "cuda", "xpu", "mps", one with an index, or "auto": the accelerator that is there, else the CPU.
         precision: of forward and backward passes. Weights, optimizer and evaluation are float32 in any case; of an
             adapter's base the weights have it too, and evaluation.
@@ -127,6 +139,13 @@ class Recipe(_Part):
     causal_weight: float = Field(default=1.0, ge=0)
     value_weight: float = Field(default=1.0, gt=0)
     prompt_weight: float = Field(default=1.0, ge=0)
+    fill_weight: float = Field(default=1.0, ge=0)
+    mean_over: Literal["tokens", "conversations"] = "tokens"
+    canvases: Literal["one", "all"] = "one"
+    packing: bool = False
+    pad_to: int = Field(default=1, gt=0)
+    skip_bad: bool = False
+    truncation: Literal["cut", "drop"] = "cut"
     draws: int = Field(default=1, gt=0)
     self_conditioning: float = Field(default=0.5, ge=0, le=1)
     soft_temperature: tuple[float, float] = (1.0, 1.0)
@@ -137,6 +156,10 @@ class Recipe(_Part):
     trim_fill: float = Field(default=0.0, ge=0, le=1)
     max_length: int = Field(default=512, gt=1)
     held_out: float = Field(default=0.02, ge=0, lt=1)
+    grader: Literal["exact", "calls", "contains", "none"] = "none"
+    judge_rows: int = Field(default=200, gt=0)
+    judge_tokens: int | None = Field(default=None, gt=0)
+    watch: list[Literal["tensorboard", "wandb"]] = []
     eval_every: int = Field(default=250, gt=0)
     save_every: int = Field(default=250, gt=0)
     save_minutes: float = Field(default=10.0, gt=0)
@@ -172,7 +195,7 @@ def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> R
     if not isinstance(fields, dict):
         raise RecipeError(f"{path} must hold a mapping of fields")
     for override in overrides:
-        _apply(fields, override)
+        apply_override(fields, override)
     if data is not None:
         fields["data"] = [{"path": str(data.resolve())}]
     elif fields.get("data") is None:
@@ -190,7 +213,12 @@ def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> R
     return _resolved(recipe, path.resolve().parent)
 
 
-def _apply(fields: dict[str, Any], override: str) -> None:
+def apply_override(fields: dict[str, Any], override: str) -> None:
+    """Puts `key=value` into the fields of a recipe, with dots into parts.
+
+    Raises:
+        RecipeError: it cannot be read, or a part has no fields.
+    """
     key, separator, value = override.partition("=")
     if not separator:
         raise RecipeError(f"--set {override!r}: write key=value")

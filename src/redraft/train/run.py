@@ -13,47 +13,66 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from redraft.checkpoint.save import save_checkpoint
+from redraft.adapters.base import fingerprint
 from redraft.core.allocator import keep_freed_memory
+from redraft.core.errors import LossError
 from redraft.core.threads import checked
+from redraft.model.config import ModelConfig
 from redraft.model.model import DiffusionGemma
 from redraft.train.adapting import Tuned, learning, load_base
 from redraft.train.bars import training_bar
-from redraft.train.data import Stream, open_encoder, open_stream, read_parts
+from redraft.train.batch import Batch
+from redraft.train.data import Stream, open_form, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
+from redraft.train.endings import Finite, no_space_is_said
 from redraft.train.fitting import fitting
-from redraft.train.known import by_heart, write_by_heart
-from redraft.train.metrics import append_row, forget_beyond
-from redraft.train.objective import Batch, Objective, loss_of
+from redraft.train.held_out import at_fixed_noise
+from redraft.train.judging import QUALITY, Judge, judging, rows_to_judge
+from redraft.train.keeping import Kept
+from redraft.train.known import by_heart
+from redraft.train.metrics import forget_beyond
+from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
 from redraft.train.precision import Working, training_device
 from redraft.train.prefetch import Prefetch
 from redraft.train.recipe import Recipe, read_recipe
+from redraft.train.record import check_record, record_of
+from redraft.train.schedule import generator_of, learning_rate, seed_of
 from redraft.train.start import load_start, start_directory
-from redraft.train.state import Average, Progress, load_state, save_state
+from redraft.train.state import Average, Progress, load_state, save_state, saved_record
 from redraft.train.stopping import Interrupted, Stop, stopping
+from redraft.train.watching import Log
 
 
-def train(recipe_path: Path, overrides: list[str] | None = None, data: Path | None = None) -> dict[str, Any]:
+def train(
+    recipe_path: Path, overrides: list[str] | None = None, data: Path | None = None, judge: Judge | None = None
+) -> dict[str, Any]:
     """Runs a recipe to its end; a run that was interrupted goes on where its last state stands.
 
-    Writes into the recipe's output: `model/` (the best checkpoint by held-out loss, Hugging Face layout), or of an
-    adapter `adapter/` in peft's layout, `last/` (the newest), `state/` (what a resume needs) and `metrics.jsonl`.
+    Writes into the recipe's output: `model/` (the best checkpoint by its judge, or else by held-out loss, Hugging Face
+    layout), or of an adapter `adapter/` in peft's layout, `last/` (the newest), `state/` (what a resume needs) and
+    `metrics.jsonl`.
+
+    Args:
+        recipe_path, overrides, data: see `read_recipe`.
+        judge: asks and grades, where the recipe names a grader; this room cannot run a model on prompts.
 
     Returns:
-        steps, how many the recipe wants, seconds, best held-out loss, the directories of the best checkpoint, or
-        adapter, and of the state, whether it was interrupted, and how many rows were left out and replies cut because
-        of `max_length`.
+        steps, how many the recipe wants, seconds, held-out loss and quality of the best checkpoint, the directories of
+        it, or of the adapter, and of the state, whether it was interrupted, how many rows were left out and replies
+        cut because of `max_length`, and how many bad rows were skipped.
 
     Raises:
-        RecipeError, DataError, CheckpointError: each in one line.
+        RecipeError, DataError, CheckpointError: each in one line. A state that belongs to a run with other data, texts,
+            base or recipe, and a full disk, are the last.
+        LossError: a loss is no number; what was saved before stays.
         Interrupted: SIGINT, SIGTERM or SIGHUP has ended it; the state is saved.
     """
     with stopping() as stop:
-        return _train(read_recipe(recipe_path, overrides or [], data), stop)
+        return _train(read_recipe(recipe_path, overrides or [], data), stop, judge)
 
 
-def _train(recipe: Recipe, stop: Stop) -> dict[str, Any]:
+def _train(recipe: Recipe, stop: Stop, judge: Judge | None = None) -> dict[str, Any]:
     if recipe.threads:
         torch.set_num_threads(checked(recipe.threads, "threads"))
     if recipe.workers:
@@ -63,15 +82,25 @@ def _train(recipe: Recipe, stop: Stop) -> dict[str, Any]:
     recipe.output.mkdir(parents=True, exist_ok=True)
     parts = read_parts(recipe)
     directory = start_directory(recipe, parts)
+    config = ModelConfig.from_directory(directory)
+    canvas_length, eos = config.canvas_length, config.eos_token_ids[0]
     # Before the weights are read, which may take minutes.
-    found = fitting(recipe, parts, open_encoder(directory, recipe.max_length))
+    found = fitting(recipe, parts, open_form(recipe, directory, canvas_length, eos))
     known = by_heart([row for part in found.parts for row in part.train])
+    rows = rows_to_judge(recipe, found.parts, judge)
     tuned = load_base(recipe, directory, device) if recipe.adapter is not None else None
     model = load_start(directory, device) if tuned is None else tuned.model
-    canvas_length, eos = model.config.canvas_length, model.config.eos_token_ids[0]
     opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts)
-    trainer = _Trainer(recipe, model, opening(), known, stop, tuned)
-    result = _run(trainer, opening) | {"rows_left_out": found.left_out, "replies_cut": found.cut}
+    base = fingerprint(model) if tuned is None else tuned.attached.adapter.base
+    record = record_of(recipe, directory, base)
+    trainer = _Trainer(recipe, model, opening(), known, stop, tuned, record)
+    if judge is not None and rows:
+        trainer.judge = judging(judge, recipe, directory, rows, stop.check)
+    result = _run(trainer, opening) | {
+        "rows_left_out": found.left_out,
+        "replies_cut": found.cut,
+        "rows_bad": found.bad,
+    }
     if trainer.interrupted is not None:
         raise Interrupted(trainer.interrupted, result)
     return result
@@ -97,16 +126,22 @@ class _Trainer:
         known: dict[str, Any] | None = None,
         stop: Stop | None = None,
         tuned: Tuned | None = None,
+        record: dict[str, Any] | None = None,
     ) -> None:
-        self.recipe, self.model, self.stream, self.known = recipe, model, stream, known or {}
-        self.tuned, self.best = tuned, "model" if tuned is None else "adapter"
+        self.recipe, self.model, self.stream, self.tuned = recipe, model, stream, tuned
+        self.kept = Kept(recipe, model, tuned, known or {})
         self.stop = stop or Stop()
         self.interrupted: int | None = None
+        self.judge: Callable[[DiffusionGemma], dict[str, float]] | None = None
+        self.finite = Finite(stream.rows_of)
         self.batches: Stream | Prefetch = stream
         self.optimizers = make_optimizers(model.backbone, recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
-        self.state, self.metrics = recipe.output / "state", recipe.output / "metrics.jsonl"
+        self.state = recipe.output / "state"
+        if record is not None:
+            check_record(saved_record(self.state), record, self.state, recipe)
         self.progress = load_state(self.state, model, self.average, self.optimizers) or Progress()
+        self.progress.record = record or self.progress.record
         self.saved = replace(self.progress)
         self.working = Working(model, getattr(torch, recipe.precision))
         self.dropout = BranchDropout(self.working.model, recipe.dropout) if recipe.dropout else None
@@ -119,24 +154,32 @@ class _Trainer:
             rollout=recipe.rollout,
             rollout_steps=recipe.rollout_steps,
         )
+        self.log = Log(recipe)
         self.started = self.saved_at = time.monotonic()
 
     def run(self) -> dict[str, Any]:
         """Trains to the end, or until the run shall end, and returns what `train` does."""
-        forget_beyond(self.metrics, {"train": self.progress.step, "held_out": self.progress.evaluated})
-        try:
-            self._train()
-        except Interrupted as interrupted:
-            self.interrupted = interrupted.signal
-            if self.progress != self.saved:
-                self._save_state()
-        best = self.recipe.output / self.best
+        reached = dict.fromkeys(("held_out", "noise", "judged"), self.progress.evaluated)
+        with no_space_is_said(self.recipe.output, lambda: self.saved.step):
+            forget_beyond(self.log.path, {"train": self.progress.step} | reached)
+            try:
+                self._train()
+            except Interrupted as interrupted:
+                self.interrupted = interrupted.signal
+                if self.progress != self.saved:
+                    self._save_state()
+            except LossError as error:
+                raise LossError(error.step, f"{error}; {self._kept()}") from None
+            finally:
+                self.log.close()
+        best = self.recipe.output / self.kept.name
         return {
             "steps": self.progress.step,
             "of_steps": self.recipe.steps,
             "seconds": round(time.monotonic() - self.started, 1),
             "best_loss": self.progress.best_loss if math.isfinite(self.progress.best_loss) else None,
-            self.best: str(best) if self.progress.evaluated and best.exists() else None,
+            **({} if self.progress.best_quality is None else {"best_quality": self.progress.best_quality}),
+            self.kept.name: str(best) if self.progress.evaluated and best.exists() else None,
             "state": str(self.state),
             "interrupted": self.interrupted is not None,
         }
@@ -155,11 +198,12 @@ class _Trainer:
                 figures = None
                 if (step + 1) % self.recipe.log_every == 0:
                     # The device is waited for here alone, and then has done what the clock is asked about.
+                    self.finite.check()
                     figures = {key: float(value) for key, value in parts.items()}
                     now = time.monotonic()
                     figures["tokens_per_s"] = tokens / (now - since)
                     tokens, since = 0, now
-                    append_row(self.metrics, "train", step + 1, figures)
+                    self.log.add("train", step + 1, figures)
                 report(step + 1, figures)
                 self._evaluate_and_save_if_due()
 
@@ -173,7 +217,18 @@ class _Trainer:
         if self.progress != self.saved and (evaluates or last or waited or step % self.recipe.save_every == 0):
             self._save_state()
 
+    def _kept(self) -> str:
+        """What there is of a run whose loss is no number."""
+        if self.model.device.type == "cpu" and self.progress != self.saved:
+            # That step has changed nothing.
+            self._save_state()
+        if not self.saved.step:
+            return "nothing had been saved: lower learning_rate, or look at these rows"
+        kept = f"the state of step {self.saved.step} in {self.state} is whole"
+        return f"{kept}: lower learning_rate in a run with another output, or look at these rows"
+
     def _save_state(self) -> None:
+        self.finite.check()
         save_state(self.state, self.model, self.average, self.optimizers, self.progress)
         self.saved, self.saved_at = replace(self.progress), time.monotonic()
 
@@ -185,11 +240,11 @@ class _Trainer:
                 group["lr"] = rate
         batch = self.batches.batch(step)
         objective = self.objective if step >= self.recipe.rollout_from else replace(self.objective, rollout=0.0)
-        generator = _generator(self.recipe.seed, step)
+        generator = generator_of(self.recipe.seed, step)
         if self.dropout is not None:
             self.dropout.generator = generator
         if self.tuned is not None:
-            self.tuned.attached.dropout.begin(_seed(self.recipe.seed, step))
+            self.tuned.attached.dropout.begin(seed_of(self.recipe.seed, step))
         loss, parts = loss_of(self.working.model, batch, generator, objective)
         self.working.model.backbone.zero_grad(set_to_none=True)
         # Of a batch without signal an adapter of self-conditioning alone learns nothing.
@@ -197,6 +252,7 @@ class _Trainer:
             loss.backward()
         self.working.give_gradients()
         norm = torch.nn.utils.clip_grad_norm_(learning(self.model).values(), self.recipe.clip_norm)
+        self.finite.add(step, loss.detach(), norm)
         for optimizer in self.optimizers:
             optimizer.step()
         self.working.refresh()
@@ -214,14 +270,16 @@ class _Trainer:
             self.average.swap(self.model)
         try:
             parts = self._held_out_losses(batches, objective)
-            self._save("last")
+            noise = [one.figures() for one in at_fixed_noise(self.model, batches, self.recipe.seed)]
+            self.kept.save("last")
+            judged = self.judge(self.model) if self.judge is not None else {}
             means = {key: _mean([part[key] for part in parts]) for key in parts[0]} if parts else {}
-            if not parts or means["loss"] < self.progress.best_loss:
-                self.progress.best_loss = means.get("loss", self.progress.best_loss)
-                self._save(self.best)
-            if parts:
-                append_row(self.metrics, "held_out", self.progress.step, means)
-            self.progress.evaluated = self.progress.step
+            self.kept.save_if_best(self.progress, means.get("loss"), judged.get(QUALITY))
+            step = self.progress.step
+            for kind, rows in (("held_out", [means]), ("noise", noise), ("judged", [judged])):
+                for row in filter(None, rows):
+                    self.log.add(kind, step, row)
+            self.progress.evaluated = step
         finally:
             if self.average is not None:
                 self.average.swap(self.model)
@@ -232,34 +290,9 @@ class _Trainer:
         found = []
         for number, batch in enumerate(batches):
             self.stop.check()
-            loss, parts = loss_of(self.model, batch, _generator(2**31 + self.recipe.seed, number), objective)
+            loss, parts = loss_of(self.model, batch, generator_of(2**31 + self.recipe.seed, number), objective)
             found.append({key: float(value) for key, value in (parts | {"loss": loss}).items()})
         return found
-
-    def _save(self, name: str) -> None:
-        dtype = getattr(torch, self.recipe.save_dtype)
-        if self.tuned is not None:
-            self.tuned.save(self.recipe.output / name, dtype)
-        else:
-            save_checkpoint(self.model, self.recipe.output / name, dtype=dtype, same_weights=False)
-        write_by_heart(self.known, self.recipe.output / name)
-
-
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warmup, then a cosine down to `final_learning_rate`; `step` counts from 0."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    done = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    share = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * share
-
-
-def _generator(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, step))
-
-
-def _seed(seed: int, step: int) -> int:
-    return (seed << 32) + step
 
 
 def _mean(values: list[float]) -> float:

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,16 @@ class Progress:
     Attributes:
         step: how many are done.
         evaluated: the step of the last evaluation. One that was due and broke off is made up for.
-        best_loss: the smallest held-out loss so far.
+        best_loss: held-out loss of the best checkpoint so far; without a judge the smallest.
+        best_quality: what the judge says of it; None where nobody has.
+        record: what the run belongs to; see `record_of`.
     """
 
     step: int = 0
     evaluated: int = 0
     best_loss: float = math.inf
+    best_quality: float | None = None
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 def save_state(
@@ -83,14 +87,12 @@ def save_state(
     fresh = directory.with_name(directory.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    tensors = {f"model.{name}": tensor for name, tensor in _held(model).items()}
-    if average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.values.items()}
-    tensors |= _moments(model, optimizers)
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_safetensors(fresh / "state.safetensors", held, {})
-    replace_text(fresh / "progress.json", strict_json(vars(progress)))
-    flush(fresh)
+    try:
+        _write(fresh, model, average, optimizers, progress)
+    except (OSError, SafetensorError):
+        # A full disk gets its room back.
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     old = directory.with_name(directory.name + ".old")
     if directory.exists():
         # One that is there though the state is not has been left by a run that died between these lines.
@@ -99,6 +101,35 @@ def save_state(
     os.replace(fresh, directory)
     flush(directory.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(
+    fresh: Path,
+    model: DiffusionGemma,
+    average: Average | None,
+    optimizers: list[torch.optim.Optimizer],
+    progress: Progress,
+) -> None:
+    tensors = {f"model.{name}": tensor for name, tensor in _held(model).items()}
+    if average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in average.values.items()}
+    tensors |= _moments(model, optimizers)
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_safetensors(fresh / "state.safetensors", held, {})
+    replace_text(fresh / "progress.json", strict_json(vars(progress)))
+    flush(fresh)
+
+
+def saved_record(directory: Path) -> dict[str, Any]:
+    """What the saved state belongs to; empty where there is none, where it does not say, or cannot be read."""
+    for place in (directory, directory.with_name(directory.name + ".old")):
+        if place.exists():
+            try:
+                return _progress(read_json(place / "progress.json"), place).record
+            except CheckpointError:
+                # `load_state` will say what is wrong with it.
+                return {}
+    return {}
 
 
 def load_state(
@@ -130,7 +161,16 @@ def _progress(fields: dict[str, Any], path: Path) -> Progress:
     evaluated = fields.get("evaluated", step)
     if not isinstance(step, int) or not isinstance(evaluated, int) or not isinstance(best_loss, float | int | None):
         raise CheckpointError(f"{path} has a field that is no number")
-    return Progress(step=step, evaluated=evaluated, best_loss=math.inf if best_loss is None else best_loss)
+    quality, record = fields.get("best_quality"), fields.get("record", {})
+    if not isinstance(quality, float | int | None) or not isinstance(record, dict):
+        raise CheckpointError(f"{path} has a field of the wrong kind")
+    return Progress(
+        step=step,
+        evaluated=evaluated,
+        best_loss=math.inf if best_loss is None else best_loss,
+        best_quality=quality,
+        record=record,
+    )
 
 
 def _restore(

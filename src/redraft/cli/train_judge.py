@@ -1,0 +1,23 @@
+"""The judge that `redraft train` brings: the engine around the model that is trained, and a grader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from redraft.model.model import DiffusionGemma
+    from redraft.train.judging import Asked
+
+
+def judge(model: DiffusionGemma, asked: Asked) -> Mapping[str, float]:
+    """The measures of `redraft.eval.quality.quality` for what is asked."""
+    from redraft.engine.engine import LocalEngine
+    from redraft.eval.data import row_of
+    from redraft.eval.quality import quality
+
+    engine = LocalEngine(
+        model, name="trained", directory=asked.directory, adapter=asked.adapter, exact=model.device.type == "cpu"
+    )
+    rows = [row_of("held-out rows", row) for row in asked.rows]
+    return quality(engine, rows, asked.grader, tokens=asked.tokens, seed=asked.seed, check=asked.check)
