@@ -13,9 +13,10 @@ import torch
 from packed_int8 import packed_as
 from pretended import Pretended, Rules, pretending
 from redraft.core import native
-from redraft.kernels import int8
+from redraft.kernels import int8, integers
 from redraft.kernels.head import raw_logits
-from redraft.kernels.int8 import PackedInt8, int8_linear, integer_mm
+from redraft.kernels.int8 import PackedInt8, int8_linear
+from redraft.kernels.integers import integer_mm
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.native import build
 
@@ -133,7 +134,7 @@ def test_integer_products_are_exact(monkeypatch, rows, columns, outputs, kind, f
     if form not in ("native", "transposed"):
         monkeypatch.setattr("redraft.kernels.native.call.library", lambda _: None)
     if form == "floats":
-        monkeypatch.setattr(int8, "has_integer_mm", lambda: False)
+        monkeypatch.setattr(integers, "has_integer_mm", lambda: False)
     generator = torch.Generator().manual_seed(0)
     left = torch.randint(0, 256, (rows, columns), generator=generator).to(kind)
     right = torch.randint(-127, 128, (outputs, columns), generator=generator).to(torch.int8).T
@@ -165,9 +166,9 @@ def test_a_torch_without_the_operators_gets_plain_ones(monkeypatch):
         raise RuntimeError("not implemented")
 
     monkeypatch.setattr(int8, "quantised_linear", missing)
-    monkeypatch.setattr(int8, "_int_mm", lambda: missing)
+    monkeypatch.setattr(integers, "_int_mm", lambda: missing)
     assert not int8.has_exact_products.__wrapped__()
-    assert not int8.has_integer_mm.__wrapped__()
+    assert not integers.has_integer_mm.__wrapped__()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -244,13 +245,13 @@ def test_every_kernel_that_we_ship_builds(name):
 
 @pytest.mark.parametrize(("rows", "columns", "outputs"), [(0, 16, 8), (1, 16, 8), (17, 2816, 24), (256, 64, 520)])
 def test_products_of_a_gpu_take_few_rows_and_are_exact(rows, columns, outputs):
-    if not int8.has_integer_mm():
+    if not integers.has_integer_mm():
         pytest.skip("no integer products here")
     generator = torch.Generator().manual_seed(rows)
     left = torch.randint(-127, 128, (rows, columns), dtype=torch.int8, generator=generator)
     right = torch.randint(-127, 128, (outputs, columns), dtype=torch.int8, generator=generator)
     expected = (left.double() @ right.double().T).to(torch.int32)
-    assert torch.equal(int8.integer_mm_padded(left, right.T), expected)
+    assert torch.equal(integers.integer_mm_padded(left, right.T), expected)
 
 
 @pytest.mark.parametrize("left_type", [torch.int8, torch.uint8])
@@ -262,7 +263,7 @@ def test_products_without_float64_are_exact(monkeypatch, left_type):
     left[1, ::2], right[5, ::3] = 1, 127
     expected = (left.double() @ right.double().T).to(torch.int32)
     with pretending("mps", (torch.float64,)):
-        found = int8.integer_mm(left.to("mps"), right.to("mps").T).cpu()
+        found = integers.integer_mm(left.to("mps"), right.to("mps").T).cpu()
     assert torch.equal(found, expected)
 
 
@@ -270,14 +271,14 @@ def test_int8_logits_of_a_gpu_are_integer_products(monkeypatch):
     """Float64 would take gigabytes at every call; and a card that has no integer products is asked once."""
     ways = []
     for name in ("integer_mm_padded", "integer_mm_in_blocks"):
-        monkeypatch.setattr(int8, name, lambda left, right, *out, way=name: ways.append(way))
+        monkeypatch.setattr(integers, name, lambda left, right, *out, way=name: ways.append(way))
     device = torch.device("cuda", 0)
     left, right = (Pretended(torch.ones(size, dtype=torch.int8), device) for size in ((3, 16), (16, 8)))
     out = SimpleNamespace(numel=lambda: 24, copy_=lambda x: x)
     for has_them in (True, False):
-        monkeypatch.setattr(int8, "has_device_products", lambda asked, found=has_them: asked == device and found)
+        monkeypatch.setattr(integers, "has_device_products", lambda asked, found=has_them: asked == device and found)
         with Rules(device, (torch.float64,)):
-            int8.integer_mm(left, right, out)
+            integers.integer_mm(left, right, out)
     assert ways == ["integer_mm_padded", "integer_mm_in_blocks"]
 
 

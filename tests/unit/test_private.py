@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import redraft
-from redraft.kernels import int8, private
+from redraft.kernels import int8, integers, private
 from redraft.placement.device import auto_dtype
 from redraft.train import state
 
@@ -36,8 +36,8 @@ def test_one_warning_says_what_is_done_instead():
 def test_everything_runs_without_them(nothing_private):
     assert auto_dtype(CPU) == torch.float32
     assert not int8.has_exact_products.__wrapped__()
-    assert not int8.has_integer_mm.__wrapped__()
-    assert not int8.has_device_products.__wrapped__(torch.device("cuda"))
+    assert not integers.has_integer_mm.__wrapped__()
+    assert not integers.has_device_products.__wrapped__(torch.device("cuda"))
 
 
 def test_an_average_is_the_same_without_them(monkeypatch):

@@ -19,7 +19,7 @@ from redraft.core.automaton import Parts
 from redraft.kernels.accelerator import has_float64
 from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
-from redraft.kernels.int8 import integer_mm
+from redraft.kernels.integers import integer_mm
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.kernels.walk import class_scores

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from redraft.kernels.int8 import integer_mm
+from redraft.kernels.integers import integer_mm
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.native.build import library
 from redraft.kernels.native.call import KINDS, call, expect
