@@ -257,7 +257,7 @@ def test_products_of_a_gpu_take_few_rows_and_are_exact(rows, columns, outputs):
 @pytest.mark.parametrize("left_type", [torch.int8, torch.uint8])
 def test_products_without_float64_are_exact(monkeypatch, left_type):
     """Of the largest integers, at more columns than a sum of float32 holds, on a device of neither."""
-    monkeypatch.setattr(int8, "_BLOCK_BYTES", 4 * int8._EXACT_COLUMNS * 7)
+    monkeypatch.setattr(integers, "_BLOCK_BYTES", 4 * integers._EXACT_COLUMNS * 7)
     left = torch.full((3, 3000), torch.iinfo(left_type).max, dtype=left_type)
     right = torch.full((20, 3000), -127, dtype=torch.int8)
     left[1, ::2], right[5, ::3] = 1, 127

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def nothing_private(monkeypatch):
     """A torch that has dropped all of them."""
     monkeypatch.setattr(private, "private", lambda name, instead: None)
-    for module in (int8, state, __import__("redraft.placement.device", fromlist=["x"])):
+    for module in (int8, integers, state, __import__("redraft.placement.device", fromlist=["x"])):
         monkeypatch.setattr(module, "private", lambda name, instead: None)
 
 
