@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from redraft.kernels.integers import integer_mm
@@ -112,16 +112,15 @@ class Product:
         weights, embedding = tile.weights, self.weight[first : first + tile.weights.shape[1]]
         here, share = tile.blocks.sum(1), mass / self.vocabulary / factor
         if tile.unit is None:
-            # Not: greater. What is no number stays in its row.
-            kept = (weights <= (bound * share).to(weights.dtype)[:, None]).logical_not_().any(0)
+            kept = _columns_above(weights, (bound * share).to(weights.dtype))
         else:
             light = here <= share * (_LIGHT * len(embedding))
             if light.any():
                 weights = weights.masked_fill(light[:, None], 0)
                 dropped.add_(torch.where(light, here * factor, 0.0))
             kept = weights.any(0)
-        columns = kept.nonzero()[:, 0]
-        if len(columns) < _SPARSE * len(embedding):
+        columns = None if kept is None else kept.nonzero()[:, 0]
+        if columns is not None and len(columns) < _SPARSE * len(embedding):
             weights, embedding = weights[:, columns], embedding[columns]
             if tile.unit is None:
                 all_of, some = (w.sum(-1, dtype=torch.float32) for w in (tile.weights, weights))
@@ -129,10 +128,22 @@ class Product:
         if tile.unit is None:
             soft.addcmul_((weights @ embedding).float(), factor[:, None])
         else:
-            product = integer_mm(weights, embedding).float() if len(columns) else torch.zeros_like(soft)
+            product = integer_mm(weights, embedding).float() if weights.shape[1] else torch.zeros_like(soft)
             soft.addcmul_(product, (tile.unit * factor)[:, None])
 
     def _may_drop(self, tile: Tile, least: Tensor) -> bool:
         """Whether enough blocks are so light as a whole that looking at single columns can pay."""
         heavy = (tile.blocks > least[:, None]).any(0)
         return bool(heavy.float().mean() < _SPARSE)
+
+
+def _columns_above(weights: Float[Tensor, "N C"], least: Float[Tensor, "N"]) -> Bool[Tensor, "C"] | None:
+    """Columns in which some row has more than its least; None where a few rows alone say that most have."""
+
+    def above(rows: slice) -> Tensor:
+        # Not: greater. What is no number stays in its row.
+        return (weights[rows] <= least[rows, None]).logical_not_().any(0)
+
+    if above(slice(None, None, 32)).float().mean() >= _SPARSE:
+        return None
+    return above(slice(None))
