@@ -23,7 +23,7 @@ def there():
         pytest.skip("no such products here")
 
 
-@pytest.fixture(scope="module", params=MACHINES)
+@pytest.fixture(scope="module", params=[*MACHINES, "AVX-VNNI"])
 def machine(request, tmp_path_factory):
     """The library as another machine would build it."""
     return built_for(request.param, "dots", tmp_path_factory.mktemp("dots"))
