@@ -78,7 +78,6 @@ def test_what_has_a_gradient_goes_operator_by_operator(monkeypatch):
 def test_shapes_that_do_not_meet_are_refused(here):
     with pytest.raises(ValueError, match="the residual"):
         norm.norm_add(floats(2, 8), torch.ones(8), floats(2, 9), None, EPS)
+    table, q = rotary(torch.arange(4)[None], torch.ones(8), torch.float32), floats(1, 3, 2, 16)
     with pytest.raises(ValueError, match="the table"):
-        table = rotary(torch.arange(4)[None], torch.ones(8), torch.float32)
-        q = floats(1, 3, 2, 16)
         norm.norm_heads(q, q, q, (torch.ones(16), torch.ones(16)), table, EPS)
