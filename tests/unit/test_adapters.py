@@ -101,7 +101,7 @@ def test_gradients_through_quantised_weights_are_those_of_the_widened_ones(check
     quantised = redraft.load_model(checkpoint, quantize=form)
     plain = widened(checkpoint, quantised)
     signal = torch.randn(2, CANVAS, SHAPE["hidden_size"], generator=torch.Generator().manual_seed(1))
-    monkeypatch.setattr("redraft.train.objective._go_ahead", lambda model, noisy, *_: (noisy, signal))
+    monkeypatch.setattr("redraft.train.objective.go_ahead", lambda model, noisy, *_, **__: (noisy, signal))
     left, right = (attach(m, adapter_for(m), learning=True) for m in (quantised, plain))
     (loss, ours), (expected_loss, expected) = gradients(quantised, left), gradients(plain, right)
     assert torch.equal(loss, expected_loss)
