@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from redraft.model.model import DiffusionGemma
     from redraft.train.judging import Asked
 
 
-def judge(model: DiffusionGemma, asked: Asked) -> Mapping[str, float]:
-    """The measures of `redraft.eval.quality.quality` for what is asked."""
+def judge(model: Any, asked: Asked) -> Mapping[str, float]:
+    """The measures of `redraft.eval.quality.quality` for what is asked; `model` is the one that is trained."""
     from redraft.engine.engine import LocalEngine
     from redraft.eval.data import row_of
     from redraft.eval.quality import quality
