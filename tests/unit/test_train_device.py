@@ -84,6 +84,9 @@ class OneBatch:
     def batch(self, step):
         return batch()
 
+    def rows_of(self, step):
+        return "a row"
+
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):

@@ -207,6 +207,17 @@ def test_bad_rows_are_left_out_where_that_is_wanted(tmp_path, capsys):
     assert "2 rows cannot be used and are left out; the first: " in capsys.readouterr().err
 
 
+def test_a_file_may_be_held_out_by_its_own_share(tmp_path):
+    from redraft.train.data import read_parts
+    from redraft.train.recipe import read_recipe
+
+    recipe = write_recipe(tmp_path)
+    sources = "[{path: data.jsonl, held_out: 0}, {path: data.jsonl}]"
+    first, second = read_parts(read_recipe(recipe, [f"data={sources}"]))
+    assert (len(first.train), len(first.held_out)) == (64, 0)
+    assert 0 < len(second.held_out) < 64
+
+
 def test_figures_go_to_boards(tmp_path, monkeypatch):
     import sys
     import types

@@ -243,7 +243,7 @@ def test_a_loss_that_is_no_number_is_logged_as_null(recipe, tmp_path, monkeypatc
     train(recipe)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line, parse_constant=pytest.fail) for line in lines]
-    assert {row["values"] for row in rows} == {None}
+    assert {row["values"] for row in rows if row["kind"] != "noise"} == {None}
     said = capsys.readouterr().err
     assert "diffusion" in said
     assert not {"nan", "inf", "values"} & set(said.replace(",", " ").split())

@@ -13,7 +13,7 @@ from redraft.cli.options import Help, Json
 
 app = typer.Typer(
     context_settings=SETTINGS,
-    help="Fetch published data, to train on and to judge with; look at your own.",
+    help="Fetch published data; see what a file of your own holds.",
     rich_markup_mode=None,
 )
 
@@ -93,7 +93,10 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """What a file holds to learn from: rows, canvases, what would be cut, and three rows as they are rendered."""
+    """See what a file holds to learn from, and what would be cut.
+
+    Rows, turns, tokens, canvases, duplicates, bad rows by their lines, and three rows as they are learned.
+    """
     from redraft.cli import show
     from redraft.cli.data_show import print_checked
     from redraft.core.errors import DataError

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def judge(model: Any, asked: Asked) -> Mapping[str, float]:
-    """The measures of `redraft.eval.quality.quality` for what is asked of a model of `train`."""
+    """The measures of `redraft.eval.quality.quality` for what is asked; `model` is the one that is trained."""
     from redraft.engine.engine import LocalEngine
     from redraft.eval.data import row_of
     from redraft.eval.quality import quality

@@ -60,7 +60,8 @@ def read_parts(recipe: Recipe) -> list[Part]:
     for source in recipe.data:
         bad: list[DataError] = []
         rows = read_conversations(source.path, bad if recipe.skip_bad else None)
-        held = [_fraction(row) < recipe.held_out for row in rows]
+        most = recipe.held_out if source.held_out is None else source.held_out
+        held = [_fraction(row) < most for row in rows]
         train = [row for row, out in zip(rows, held, strict=True) if not out]
         held_out = [row for row, out in zip(rows, held, strict=True) if out]
         parts.append(Part(str(source.path), source.share, train, held_out, bad))

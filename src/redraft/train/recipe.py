@@ -49,10 +49,12 @@ class TokenizerRecipe(_Part):
 
 
 class Source(_Part):
-    """One file of conversations; `share` of it is used in each epoch, another part each time."""
+    """One file of conversations; `share` of it is used in each epoch, another part each time. Its own `held_out` goes
+    before the recipe's."""
 
     path: Path
     share: float = Field(default=1.0, gt=0)
+    held_out: float | None = Field(default=None, ge=0, lt=1)
 
 
 class Augment(_Part):

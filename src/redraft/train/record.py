@@ -31,7 +31,7 @@ def record_of(recipe: Recipe, directory: Path, base: Mapping[str, str]) -> dict[
     sources, _ = template_sources(directory)
     return {
         "recipe": fields,
-        "shares": [source.share for source in recipe.data],
+        "shares": [[source.share, source.held_out] for source in recipe.data],
         "data": [_digest(source.path.read_bytes()) for source in recipe.data],
         "template": _digest("\0".join(sources.values()).encode()),
         "tokenizer": _digest((directory / "tokenizer.json").read_bytes()),
