@@ -142,7 +142,7 @@ def test_bfloat16(tmp_path: Path, seed: int) -> None:
     """As near to the reference as its two attention implementations are to each other."""
     write_checkpoint(tmp_path, seed=seed, gain=0.08, dtype=torch.bfloat16)
     model, reference = redraft.load_model(tmp_path, dtype=torch.bfloat16), Reference(tmp_path, torch.bfloat16)
-    agreed, gaps, spreads = [], [], []
+    agreed, between, gaps, spreads = [], [], [], []
     for length in (3, WINDOW, 40, 61):
         prompt, canvases = random_ids(1, length, seed=length), random_ids(2, 1, 3 * CANVAS, seed=length)
         noise = torch.randn(1, 3 * CANVAS, VOCAB, generator=torch.Generator().manual_seed(length))
@@ -161,7 +161,9 @@ def test_bfloat16(tmp_path: Path, seed: int) -> None:
 
         for mine, sdpa, eager in zip(ours, script(Story(reference.sdpa)), script(Story(reference.eager)), strict=True):
             agreed.append((mine.argmax(-1) == sdpa.argmax(-1)).float().mean())
+            between.append((eager.argmax(-1) == sdpa.argmax(-1)).float().mean())
             gaps.append((mine - sdpa).abs().mean())
             spreads.append((eager - sdpa).abs().mean())
-    assert torch.stack(agreed).mean() >= 0.99
+    # Two of 192 positions more may be ties that fall to the other side.
+    assert torch.stack(agreed).mean() >= torch.stack(between).mean() - 2.1 / (len(agreed) * 3 * CANVAS)
     assert torch.stack(gaps).mean() <= 1.25 * torch.stack(spreads).mean()

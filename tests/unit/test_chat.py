@@ -70,7 +70,7 @@ def test_content_may_come_in_text_parts(template):
         ([{"role": "user", "content": " \n"}], "message 0 is an empty"),
         ([{"role": "assistant"}], "neither content nor tool_calls"),
         ([{"role": "user", "content": 3}], "content must be text"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "only text"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "text alone"),
         ([USER, calling("{")], "arguments of F are no JSON"),
         ([USER, calling([1])], "must be a mapping"),
         ([USER, {"role": "assistant", "tool_calls": [{"name": "F"}]}], "function.name"),

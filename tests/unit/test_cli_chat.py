@@ -202,7 +202,8 @@ def training(monkeypatch, tmp_path):
     asked = []
     run, plot = types.ModuleType("redraft.train.run"), types.ModuleType("redraft.train.plot")
 
-    def train(recipe, overrides, data):
+    def train(recipe, overrides, data, judge):
+        assert callable(judge)
         print("step 1")
         asked.append((recipe, overrides, data))
         return {"loss_nats": 0.123456, "checkpoint": "runs/a", "steps": 10, "curve": [1, 2]}

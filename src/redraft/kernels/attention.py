@@ -27,8 +27,6 @@ def attention(
 
     The G query heads of a key-value head become rows of one product, so keys are never repeated.
     """
-    if mask_BTS is None and _runs_natively(q_BTHD, k_BKSD, v_BKSD):
-        return _native(q_BTHD, k_BKSD, v_BKSD, causal=False, window=None)
     if mask_BTS is None and _runs_in_triton(q_BTHD, k_BKSD, v_BKSD):
         return attempt(
             "attention",
@@ -36,6 +34,8 @@ def attention(
             lambda: _reference(q_BTHD, k_BKSD, v_BKSD, None),
             q_BTHD.dtype,
         )
+    if mask_BTS is None and _runs_natively(q_BTHD, k_BKSD, v_BKSD):
+        return _native(q_BTHD, k_BKSD, v_BKSD, causal=False, window=None)
     return _reference(q_BTHD, k_BKSD, v_BKSD, mask_BTS)
 
 

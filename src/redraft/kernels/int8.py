@@ -99,7 +99,8 @@ class PackedStack(Sequence[PackedInt8]):
 
     def fits(self, x: Tensor) -> bool:
         """Whether gate and up are whole blocks each, and rows of this kind are rounded natively."""
-        return self.scale.shape[1] % (2 * dot_lanes()) == 0 and runs_natively("dots", x)
+        lanes = self.data.shape[3]
+        return self.scale.shape[1] % (2 * lanes) == 0 and lanes == dot_lanes() and runs_natively("dots", x)
 
     @property
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:

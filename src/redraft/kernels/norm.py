@@ -50,6 +50,10 @@ def norm_add(
         result = residual + rms_norm(x, weight, eps)
         return result if scalar is None else result * scalar
 
+    if _on_gpu_without_gradients(x, weight, residual):
+        return attempt(
+            "norm_add", lambda: _fast().norm_add_triton(x, weight, residual, scalar, eps), reference, x.dtype
+        )
     if residual.dtype == x.dtype and runs_natively("rows", x, weight, residual):
         out, by = torch.empty_like(x), None if scalar is None else scalar.float()
         expect("the residual", residual, *x.shape)
@@ -57,10 +61,6 @@ def norm_add(
         shape = x.numel() // x.shape[-1], x.shape[-1]
         call("rows", "norm_add", x, KINDS[x.dtype], weight.float(), *shape, eps, residual, by, out)
         return out
-    if _on_gpu_without_gradients(x, weight, residual):
-        return attempt(
-            "norm_add", lambda: _fast().norm_add_triton(x, weight, residual, scalar, eps), reference, x.dtype
-        )
     return reference()
 
 
@@ -87,13 +87,13 @@ def norm_heads(
         q, k = (rms_norm(x, weight, eps) for x, weight in zip((q_BTHD, k_BTKD), weights, strict=True))
         return rotate(q, table), rotate(k, table), rms_norm(v_BTKD, None, eps)
 
+    if _on_gpu_without_gradients(q_BTHD, k_BTKD, v_BTKD, *weights) and q_BTHD.shape[-1].bit_count() == 1:
+        given = (q_BTHD, k_BTKD, v_BTKD, weights, table, eps)
+        return attempt("norm_heads", lambda: _fast().norm_heads_triton(*given), reference, given[0].dtype)
     same = all(x.dtype == q_BTHD.dtype for x in (k_BTKD, v_BTKD, *table))
     if same and runs_natively("rows", q_BTHD, k_BTKD, v_BTKD, *weights, *table):
         q, k = (_heads(x, weight, table, eps) for x, weight in zip((q_BTHD, k_BTKD), weights, strict=True))
         return q, k, _heads(v_BTKD, None, None, eps)
-    if _on_gpu_without_gradients(q_BTHD, k_BTKD, v_BTKD, *weights) and q_BTHD.shape[-1].bit_count() == 1:
-        given = (q_BTHD, k_BTKD, v_BTKD, weights, table, eps)
-        return attempt("norm_heads", lambda: _fast().norm_heads_triton(*given), reference, given[0].dtype)
     return reference()
 
 
