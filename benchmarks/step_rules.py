@@ -120,7 +120,7 @@ def _taken(
     taken_s = time.perf_counter() - began_s
     forwards, positions = counter.taken()
     stats = reply.stats
-    most = engine.info.defaults["max_denoising_steps"] * max(1, stats.canvases)
+    most = options.get("max_denoising_steps", engine.info.defaults["max_denoising_steps"]) * max(1, stats.canvases)
     return {
         "text": reply.text, "steps": stats.denoising_steps, "canvases": stats.canvases, "seconds": taken_s,
         "tokens": stats.generated_tokens, "at_the_cap": stats.denoising_steps >= most, "forwards": forwards,
@@ -129,12 +129,13 @@ def _taken(
 
 
 def work(lines: Sequence[Mapping[str, Any]]) -> Line:
-    """What a rule cost: steps a canvas, share at the cap, forwards a reply, position-forwards a token, milliseconds."""
+    """What a rule cost: steps a canvas, share of replies all of whose canvases are at the cap, forwards a reply,
+    position-forwards a token, milliseconds."""
     canvases, tokens = (sum(line[key] for line in lines) for key in ("canvases", "tokens"))
     return {
         "n": len(lines),
         "steps": sum(line["steps"] for line in lines) / canvases if canvases else None,
-        "cap": sum(line["at_the_cap"] for line in lines) / canvases if canvases else None,
+        "cap": sum(line["at_the_cap"] for line in lines) / len(lines) if canvases else None,
         "forwards": sum(line["forwards"] for line in lines) / len(lines),
         "positions": sum(line["positions"] for line in lines) / max(1, tokens),
         "ms": 1000 * float(np.median([line["seconds"] for line in lines])),
@@ -155,7 +156,9 @@ def cost_cells(line: Mapping[str, Any]) -> str:
     return f"{steps} | {cap} | {line['forwards']:.1f} | {line['positions']:.0f} | {line['ms']:.0f}"
 
 
-COST_HEAD = "steps a canvas | at the cap | forwards a reply | position-forwards a token | ms a reply, median"
+COST_HEAD = (
+    "steps a canvas | replies all at the cap | forwards a reply | position-forwards a token | ms a reply, median"
+)
 _FORMS = (("steps", "{:.1f}"), ("cap", "{:.1%}"))
 
 

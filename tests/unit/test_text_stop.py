@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import redraft
+from redraft.core.errors import OptionError
 from redraft.core.options import GenerationOptions
 from redraft.engine.canvas import CanvasState
 from redraft.engine.progress import take
@@ -156,6 +157,13 @@ def test_texts_and_their_ends():
     assert same_text(TEXT[None], torch.tensor([[7, 8, 9, OTHER_END, 4, 4]]), ends)
 
 
+def test_to_want_nothing_of_canvases_is_no_mistake_where_there_are_none():
+    habit = GenerationOptions().with_changes(handover_steps=6)
+    assert habit.with_changes(mode="autoregressive", handover_steps=0).mode == "autoregressive"
+    with pytest.raises(OptionError, match="handover_steps belongs to canvases"):
+        habit.with_changes(mode="autoregressive", handover_steps=4)
+
+
 def test_who_asks_for_the_references_rule_gets_that_alone():
     options = GenerationOptions()
     assert options.settled_nats
@@ -165,6 +173,8 @@ def test_who_asks_for_the_references_rule_gets_that_alone():
         assert (changed.settled_nats, changed.settled_steps) == (0, 0), change
     both = options.with_changes(confidence_threshold=0.01, settled_nats=0.5)
     assert (both.settled_nats, both.settled_steps) == (0.5, options.settled_steps)
+    less = options.with_changes(handover_steps=6).with_changes(confidence_threshold=0.01, settled_steps=0)
+    assert (less.settled_nats, less.settled_steps, less.handover_steps) == (0, 0, 0), "to ask for less brings nothing"
     assert options.with_changes(preset="fast").handover_steps > 0
     assert options.with_changes(confidence_threshold=0.005, preset="fast").handover_steps, "named beside it"
     habit = options.with_changes(handover_steps=6)

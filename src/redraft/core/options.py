@@ -42,7 +42,8 @@ class GenerationOptions:
         floor: positions that are kept at each step however unsure they are, the surest of those that are left.
         stability_threshold: steps for which the argmax canvas must not have changed before a stop.
         confidence_threshold: nats; the mean entropy of a canvas must be below it for a stop. This and
-            `stability_threshold`, given by themselves, are the reference's rule, and turn off the three that follow.
+            `stability_threshold`, given by themselves, are the reference's rule, and turn off `settled_nats`,
+            `settled_steps` and `handover_steps`.
         settled_nats: nats left in the whole text of a canvas, below which one that stands is done, too; 0 for never.
         settled_steps: steps after which a text that has not changed is done, however unsure; in the last third of the
             schedule one is enough. 0 for never.
@@ -230,7 +231,8 @@ class GenerationOptions:
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise UnknownOptionError(f"unknown generation option {name!r}{hint}")
         for name in OF_CANVASES if changes.get("mode", self.mode) == "autoregressive" else ():
-            if changes.get(name) is not None and changes[name] != getattr(self, name):
+            # To say that there is none of it is no mistake.
+            if changes.get(name) is not None and changes[name] not in (getattr(self, name), _DEFAULTS[name]):
                 raise OptionError(f"{name} belongs to canvases; mode='autoregressive' has none")
         preset = changes.get("preset")
         if preset not in (None, "reference") and changes.get("mode") == "autoregressive":
@@ -238,7 +240,7 @@ class GenerationOptions:
         if isinstance(preset, str) and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.
             changes = {**PRESETS[preset], **changes, "preset": None}
-        by_text = any(name in changes for name in ("settled_nats", "settled_steps"))
+        by_text = any(changes.get(name) for name in ("settled_nats", "settled_steps"))
         if not by_text and any(changes.get(name) is not None for name in _BY_REFERENCE):
             changes = {**_NOT_BY_TEXT, **changes}
         if any(changes.get(name) for name in _OF_WHOLE_CANVASES):
