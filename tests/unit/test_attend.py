@@ -87,6 +87,19 @@ def test_a_nan_stays_in_its_row(queries):
     assert (~finite).nonzero().tolist() == [[0, queries // 2, 1]]
 
 
+@pytest.mark.parametrize("dtype", WITHIN)
+@pytest.mark.parametrize("window", [None, 17])
+@pytest.mark.parametrize("shape", [*SHAPES[2:], (9, 8, 2, 64, 100), (40, 16, 8, 32, 300)], ids=str)
+def test_a_token_alone_gets_the_bits_that_it_gets_among_many(machine, monkeypatch, shape, window, dtype):
+    in_its_place(machine, "attend", monkeypatch)
+    q, k, v = inputs(*shape, dtype)
+    many = causal_attention(q, k, v, window)
+    for t in range(shape[0]):
+        end = shape[4] - shape[0] + t + 1
+        alone = causal_attention(q[:, t : t + 1].contiguous(), k[:, :, :end], v[:, :, :end], window)
+        assert torch.equal(alone[:, 0], many[:, t])
+
+
 def test_threads_and_company_change_no_bit():
     q, k, v = (torch.cat([x, inputs(40, 4, 2, 64, 130, seed=1)[n]]) for n, x in enumerate(inputs(40, 4, 2, 64, 130)))
     threads, found = torch.get_num_threads(), []

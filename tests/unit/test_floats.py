@@ -87,6 +87,14 @@ def test_company_and_threads_change_no_bit():
     assert torch.equal(torch.stack(alone), found[0])
 
 
+@pytest.mark.parametrize("dtype", WITHIN)
+def test_what_must_be_alike_is_so_in_any_company(dtype):
+    x, weight = floats(70, 33, dtype=dtype), floats(10, 33, dtype=dtype, seed=1)
+    together = linear(x, weight, alike=True)
+    torch.testing.assert_close(together, F.linear(x, weight), atol=10 * WITHIN[dtype], rtol=0.02)
+    assert all(torch.equal(linear(x[n : n + 1], weight, alike=True)[0], together[n]) for n in range(70))
+
+
 def test_a_nan_stays_in_its_row():
     x, index, weight, *stacks = given(9, 2, torch.float32)
     x[4, 3] = float("nan")

@@ -17,11 +17,18 @@ _FEW = {torch.float32: 16, torch.bfloat16: 4}
 _FEW_OF_EXPERT = {torch.float32: 16, torch.bfloat16: 12}
 
 
-def linear(x: Float[Tensor, "... K"], weight: Float[Tensor, "R K"]) -> Float[Tensor, "... R"]:
-    """x @ weight.T; where gradients are on, as torch has it, whatever has one."""
+def linear(x: Float[Tensor, "... K"], weight: Float[Tensor, "R K"], *, alike: bool = False) -> Float[Tensor, "... R"]:
+    """x @ weight.T; where gradients are on, as torch has it, whatever has one.
+
+    Args:
+        x: rows.
+        weight: the matrix.
+        alike: whether a row's bits must be the same in any company, though many rows may be slower.
+    """
     rows = x.numel() // max(1, x.shape[-1])
-    few = 0 < rows <= _FEW.get(x.dtype, 0) and x.dtype == weight.dtype and not torch.is_grad_enabled()
-    if not few or not runs_natively("floats", x, weight):
+    most = _FEW.get(x.dtype, 0) if not alike else rows
+    fits = 0 < rows <= most and x.dtype == weight.dtype and not torch.is_grad_enabled()
+    if not fits or not runs_natively("floats", x, weight):
         return F.linear(x, weight)
     if x.shape[-1] != weight.shape[1]:
         raise ValueError(f"rows of {x.shape[-1]} columns do not meet a matrix of {weight.shape[1]}")

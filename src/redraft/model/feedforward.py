@@ -14,13 +14,14 @@ from redraft.model.config import ModelConfig
 
 
 class Linear(nn.Linear):
-    """A linear layer without bias."""
+    """A linear layer without bias; for `alike` see `linear`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, alike: bool = False) -> None:
         super().__init__(inputs, outputs, bias=False)
+        self.alike = alike
 
     def forward(self, input: Float[Tensor, "... I"]) -> Float[Tensor, "... O"]:
-        return linear(input, self.weight)
+        return linear(input, self.weight, alike=self.alike)
 
 
 class RMSNorm(nn.Module):
@@ -66,7 +67,8 @@ class Router(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.proj = Linear(config.hidden_size, config.num_experts)
+        # A last bit may choose another expert: a token is routed as it would be alone.
+        self.proj = Linear(config.hidden_size, config.num_experts, alike=True)
         self.scale = nn.Parameter(torch.ones(config.hidden_size))
         self.per_expert_scale = nn.Parameter(torch.ones(config.num_experts))
         self.top_k = config.top_k_experts

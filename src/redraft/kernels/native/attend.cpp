@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "lanes.h"
+#include "packing.h"
 #include "tiles.h"
 
 using namespace redraft;
@@ -15,8 +15,10 @@ namespace {
 // Of scores that a task keeps at a time.
 constexpr int64_t SCORE_BYTES = 1 << 19;
 constexpr int64_t MOST_TILES = 4;
-// Rows of a key-value head that are not worth it.
+// Rows of a key-value head that are not worth packing it.
 constexpr int64_t FEW = 8;
+// Steps of values that few rows meet before they go on to the next elements.
+constexpr int64_t RUN = 8;
 
 struct Shape {
   int64_t queries, heads, size, shared, keys, stride;
@@ -31,59 +33,39 @@ struct Shape {
 
 inline int64_t padded(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-inline float value_of(const float* x, int64_t i) { return x[i]; }
-inline float value_of(const uint16_t* x, int64_t i) { return float_of(x[i]); }
-inline void put(float* out, int64_t i, float value) { out[i] = value; }
-inline void put(uint16_t* out, int64_t i, float value) { out[i] = bfloat16_of(value); }
-
-template <typename U, typename Kind>
-inline typename U::Item item_of(const Kind* x, int64_t i) {
-  if constexpr (std::is_same_v<typename U::Item, Kind>)
-    return x[i];
-  else
-    return U::item(value_of(x, i));
-}
-
-// A head's keys and values, packed: blocks of keys with their elements in steps; blocks of elements with keys in steps.
+// Of keys and values in blocks: keys with their elements in steps; elements with the keys in steps.
 template <typename U>
-struct Packed {
-  using Item = typename U::Item;
-  int64_t key_blocks, value_blocks, key_steps, value_steps;
-  std::unique_ptr<Item[]> keys, values;
-  explicit Packed(const Shape& s)
-      : key_blocks(padded(s.keys, LANES * BLOCKS) / LANES), value_blocks(padded(s.size, LANES * BLOCKS) / LANES),
-        key_steps(padded(s.size, U::STEP) / U::STEP), value_steps(padded(s.keys, U::STEP) / U::STEP),
-        keys(new Item[s.shared * key_blocks * key_stride()]), values(new Item[s.shared * value_blocks * value_stride()]) {}
-  int64_t key_stride() const { return key_steps * LANES * U::STEP; }
-  int64_t value_stride() const { return value_steps * LANES * U::STEP; }
-  Item* keys_of(int64_t head) const { return keys.get() + head * key_blocks * key_stride(); }
-  Item* values_of(int64_t head) const { return values.get() + head * value_blocks * value_stride(); }
+struct Blocks {
+  static constexpr int64_t AT_ONCE = LANES * BLOCKS;
+  int64_t keys, values, key_steps, value_steps;
+  explicit Blocks(const Shape& s)
+      : keys(padded(s.keys, AT_ONCE) / LANES), values(padded(s.size, AT_ONCE) / LANES),
+        key_steps(padded(s.size, U::STEP) / U::STEP), value_steps(padded(s.keys, U::STEP) / U::STEP) {}
+  // Words of a head.
+  int64_t of_keys() const { return keys * key_steps; }
+  int64_t of_values() const { return values * value_steps; }
 };
 
+// f(step, words) of a block of a head's keys.
+template <typename U, typename Kind, typename F>
+inline void keys_over(const Shape& s, const Kind* keys, int64_t head, int64_t block, F&& f) {
+  const int64_t first = std::min(block * LANES, s.keys);
+  over_steps<U>(keys + head * s.stride + first * s.size, s.keys - first, s.size, f);
+}
+
+// A step of a block of a head's values.
 template <typename U, typename Kind>
-void pack_keys(const Shape& s, const Packed<U>& packed, const Kind* keys, int64_t head, int64_t block) {
-  typename U::Item* const out = packed.keys_of(head) + block * packed.key_stride();
-  for (int64_t r = 0; r < LANES; ++r) {
-    const int64_t n = block * LANES + r;
-    const Kind* const row = keys + head * s.stride + n * s.size;
-    for (int64_t d = 0; d < packed.key_steps * U::STEP; ++d)
-      out[(d / U::STEP * LANES + r) * U::STEP + d % U::STEP] = n < s.keys && d < s.size ? item_of<U>(row, d) : 0;
-  }
+inline Words values_at(const Shape& s, const Kind* values, int64_t head, int64_t step, int64_t block) {
+  const int64_t first = step * U::STEP, column = std::min(block * LANES, s.size);
+  return columns_of<U>(values + head * s.stride + first * s.size + column, s.size, s.keys - first, s.size - column);
 }
 
 template <typename U, typename Kind>
-void pack_values(const Shape& s, const Packed<U>& packed, const Kind* values, int64_t head, int64_t step) {
-  typename U::Item* const out = packed.values_of(head);
-  for (int64_t c = 0; c < U::STEP; ++c) {
-    const int64_t n = step * U::STEP + c;
-    const Kind* const row = values + head * s.stride + n * s.size;
-    for (int64_t block = 0; block < packed.value_blocks; ++block)
-      for (int64_t r = 0; r < LANES; ++r) {
-        const int64_t d = block * LANES + r;
-        out[block * packed.value_stride() + (step * LANES + r) * U::STEP + c] =
-            n < s.keys && d < s.size ? item_of<U>(row, d) : 0;
-      }
-  }
+inline typename U::Item item_of(Kind x) {
+  if constexpr (std::is_same_v<typename U::Item, Kind>)
+    return x;
+  else
+    return U::item(value_of(x));
 }
 
 // exp(score - largest) of the keys that a query sees, 0 elsewhere, as items; returns 1 / their sum.
@@ -105,109 +87,150 @@ float softmax(const float* scores, int64_t from, int64_t until, int64_t keys, ty
   return 1.0f / sum;
 }
 
+// A tile of the query heads that share a key-value head: its rows, where they lie, what they see, their buffers.
 template <typename U, typename Kind>
-void attend(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Kind* out, int64_t threads) {
+struct Tile {
   using Item = typename U::Item;
-  const Packed<U> packed(s);
-  const int64_t columns = packed.key_blocks * LANES, rows = s.queries * s.group();
-  const int64_t tiles = std::max<int64_t>(1, std::min(MOST_TILES, SCORE_BYTES / (4 * columns * MOST_ROWS)));
-  const int64_t height = tiles * MOST_ROWS, pieces = (rows + height - 1) / height;
-  const int64_t chunk = BLOCKS * LANES, width = padded(s.size, U::STEP);
+  const Shape& s;
+  const Blocks<U> blocks;
+  const int64_t columns, width;
+  int64_t head = 0, first = 0, count = 0, from = 0, until = 0;
+  std::unique_ptr<Item[]> wide, shares;
+  std::unique_ptr<float[]> scores, inverse;
+  Tile(const Shape& shape, int64_t height)
+      : s(shape), blocks(shape), columns(blocks.keys * LANES), width(blocks.key_steps * U::STEP),
+        wide(new Item[height * width]), shares(new Item[height * columns]), scores(new float[height * columns]),
+        inverse(new float[height]) {}
+
+  int64_t query(int64_t r) const { return (first + r) / s.group(); }
+  int64_t place(int64_t r) const { return (query(r) * s.heads + head * s.group() + (first + r) % s.group()) * s.size; }
+
+  void begin(const Kind* q, int64_t head_, int64_t first_, int64_t count_) {
+    head = head_, first = first_, count = count_;
+    from = s.from(query(0)), until = s.until(query(count - 1));
+    for (int64_t r = 0; r < count; ++r)
+      for (int64_t d = 0; d < width; ++d) wide[r * width + d] = d < s.size ? item_of<U>(q[place(r) + d]) : 0;
+  }
+
+  void soften() {
+    for (int64_t r = 0; r < count; ++r)
+      inverse[r] = softmax<U>(scores.get() + r * columns, s.from(query(r)), s.until(query(r)),
+                              blocks.value_steps * U::STEP, shares.get() + r * columns);
+  }
+
+  // Of the keys that a row of the tile sees, in steps: where they begin and end.
+  int64_t begin_step() const { return from / U::STEP; }
+  int64_t end_step() const { return (until + U::STEP - 1) / U::STEP; }
+
+  // sums [T][BLOCKS] of the rows from r on, at the elements from d on, into the result.
+  template <int T>
+  void put_sums(const Lanes (&sums)[T][BLOCKS], int64_t r, int64_t d, Kind* out) const {
+    const int64_t last = std::min<int64_t>(BLOCKS * LANES, s.size - d);
+    for (int t = 0; t < T; ++t) {
+      float values[BLOCKS * LANES];
+      std::memcpy(values, sums[t], sizeof values);
+      for (int64_t i = 0; i < last; ++i) put(out[place(r + t) + d + i], values[i] * inverse[r + t]);
+    }
+  }
+};
+
+template <typename U, typename Kind>
+void attend_many(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Kind* out, int64_t threads) {
+  using Item = typename U::Item;
+  const Blocks<U> blocks(s);
+  const int64_t rows = s.queries * s.group(), of_tile = 4 * blocks.keys * LANES * MOST_ROWS;
+  const int64_t height = std::max<int64_t>(1, std::min(MOST_TILES, SCORE_BYTES / of_tile)) * MOST_ROWS;
+  const int64_t pieces = (rows + height - 1) / height;
+  const std::unique_ptr<float[]> room(new float[s.shared * (blocks.of_keys() + blocks.of_values()) * LANES]);
+  Words *const keys = reinterpret_cast<Words*>(room.get()), *const values = keys + s.shared * blocks.of_keys();
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static) nowait
-    for (int64_t i = 0; i < s.shared * packed.key_blocks; ++i)
-      pack_keys(s, packed, k, i / packed.key_blocks, i % packed.key_blocks);
+    for (int64_t i = 0; i < s.shared * blocks.keys; ++i)
+      keys_over<U>(s, k, i / blocks.keys, i % blocks.keys,
+                   [&](int64_t step, Words words) { keys[i * blocks.key_steps + step] = words; });
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < s.shared * packed.value_steps; ++i)
-      pack_values(s, packed, v, i / packed.value_steps, i % packed.value_steps);
-    const std::unique_ptr<float[]> scores(new float[height * columns]);
-    const std::unique_ptr<Item[]> shares(new Item[height * columns]), wide(new Item[height * width]);
-    const std::unique_ptr<float[]> inverse(new float[height]);
+    for (int64_t i = 0; i < s.shared * blocks.value_steps; ++i)
+      for (int64_t b = 0; b < blocks.values; ++b) {
+        const int64_t head = i / blocks.value_steps, step = i % blocks.value_steps;
+        values[head * blocks.of_values() + b * blocks.value_steps + step] = values_at<U>(s, v, head, step, b);
+      }
+    Tile<U, Kind> tile(s, height);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < s.shared * pieces; ++task) {
-      const int64_t head = task / pieces, first = task % pieces * height, count = std::min(height, rows - first);
-      const auto place = [&](int64_t r) {
-        return ((first + r) / s.group() * s.heads + head * s.group() + (first + r) % s.group()) * s.size;
-      };
-      for (int64_t r = 0; r < count; ++r)
-        for (int64_t d = 0; d < width; ++d) wide[r * width + d] = d < s.size ? item_of<U>(q + place(r), d) : 0;
-      const int64_t until = s.until((first + count - 1) / s.group()), from = s.from(first / s.group());
-      for (int64_t c = from / chunk * chunk; c < until; c += chunk)
-        in_tiles<MOST_ROWS>(count, [&](auto size, int64_t r) {
-          constexpr int T = decltype(size)::value;
-          const Item* x[T];
-          for (int t = 0; t < T; ++t) x[t] = wide.get() + (r + t) * width;
-          Lanes found[T][BLOCKS];
-          product<U, T>(x, packed.keys_of(head) + c / LANES * packed.key_stride(), packed.key_stride(), packed.key_steps,
-                        found);
-          for (int t = 0; t < T; ++t) std::memcpy(scores.get() + (r + t) * columns + c, found[t], sizeof found[t]);
+      const int64_t head = task / pieces, first = task % pieces * height;
+      tile.begin(q, head, first, std::min(height, rows - first));
+      for (int64_t block = tile.from / (BLOCKS * LANES) * BLOCKS; block * LANES < tile.until; block += BLOCKS) {
+        const Words* const w = keys + head * blocks.of_keys() + block * blocks.key_steps;
+        in_tiles<MOST_ROWS>(tile.count, [&](auto size, int64_t r) {
+          Lanes sums[decltype(size)::value][BLOCKS] = {};
+          product<U>(tile.wide.get() + r * tile.width, tile.width, blocks.key_steps,
+                     [&](int64_t step, int64_t b) { return w[b * blocks.key_steps + step]; }, sums);
+          for (int t = 0; t < size; ++t)
+            std::memcpy(tile.scores.get() + (r + t) * tile.columns + block * LANES, sums[t], sizeof sums[t]);
         });
-      for (int64_t r = 0; r < count; ++r) {
-        const int64_t t = (first + r) / s.group();
-        inverse[r] = softmax<U>(scores.get() + r * columns, s.from(t), s.until(t), packed.value_steps * U::STEP,
-                                shares.get() + r * columns);
       }
+      tile.soften();
       // Steps that no row of the tile sees are left out.
-      const int64_t begin = from / U::STEP, steps = (until + U::STEP - 1) / U::STEP - begin;
-      for (int64_t b = 0; b < packed.value_blocks; b += BLOCKS)
-        in_tiles<MOST_ROWS>(count, [&](auto size, int64_t r) {
-          constexpr int T = decltype(size)::value;
-          const Item* x[T];
-          for (int t = 0; t < T; ++t) x[t] = shares.get() + (r + t) * columns + begin * U::STEP;
-          Lanes found[T][BLOCKS];
-          product<U, T>(x, packed.values_of(head) + b * packed.value_stride() + begin * LANES * U::STEP,
-                        packed.value_stride(), steps, found);
-          for (int t = 0; t < T; ++t) {
-            float values[BLOCKS * LANES];
-            std::memcpy(values, found[t], sizeof values);
-            Kind* const into = out + place(r + t) + b * LANES;
-            const int64_t end = std::min<int64_t>(BLOCKS * LANES, s.size - b * LANES);
-            for (int64_t d = 0; d < end; ++d) put(into, d, values[d] * inverse[r + t]);
-          }
+      const int64_t begin = tile.begin_step(), steps = tile.end_step() - begin;
+      for (int64_t block = 0; block < blocks.values; block += BLOCKS) {
+        const Words* const w = values + head * blocks.of_values() + block * blocks.value_steps + begin;
+        in_tiles<MOST_ROWS>(tile.count, [&](auto size, int64_t r) {
+          Lanes sums[decltype(size)::value][BLOCKS] = {};
+          product<U>(tile.shares.get() + r * tile.columns + begin * U::STEP, tile.columns, steps,
+                     [&](int64_t step, int64_t b) { return w[b * blocks.value_steps + step]; }, sums);
+          tile.put_sums(sums, r, block * LANES, out);
         });
+      }
     }
   }
 }
 
-// Few rows of a head do not repay the packing: each meets its keys as they lie.
-template <typename Kind>
+// Few rows of a head do not repay the packing: keys are turned in registers, values met as they lie. What is added to
+// what, in which order, is the same.
+template <typename U, typename Kind>
 void attend_few(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Kind* out, int64_t threads) {
+  const Blocks<U> blocks(s);
+  const int64_t rows = s.queries * s.group(), pieces = (rows + MOST_ROWS - 1) / MOST_ROWS;
 #pragma omp parallel num_threads(threads)
   {
-    const std::unique_ptr<float[]> scores(new float[s.keys]), shares(new float[s.keys]), row(new float[2 * s.size]);
+    Tile<U, Kind> tile(s, MOST_ROWS);
+    const std::unique_ptr<float[]> totals(new float[MOST_ROWS * blocks.values * LANES]);
 #pragma omp for schedule(dynamic)
-    for (int64_t task = 0; task < s.queries * s.heads; ++task) {
-      const int64_t t = task / s.heads, base = task % s.heads / s.group() * s.stride, from = s.from(t), until = s.until(t);
-      float *const query = row.get(), *const total = row.get() + s.size;
-      for (int64_t d = 0; d < s.size; ++d) query[d] = value_of(q + task * s.size, d), total[d] = 0.0f;
-      for (int64_t n = from; n < until; ++n) {
-        const Kind* const key = k + base + n * s.size;
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t d = 0; d < s.size; ++d) sum += query[d] * value_of(key, d);
-        scores[n] = sum;
-      }
-      const float inverse = softmax<Single>(scores.get(), from, until, s.keys, shares.get());
-      for (int64_t n = from; n < until; ++n) {
-        const Kind* const value = v + base + n * s.size;
-        const float share = shares[n];
-#pragma omp simd
-        for (int64_t d = 0; d < s.size; ++d) total[d] += share * value_of(value, d);
-      }
-      for (int64_t d = 0; d < s.size; ++d) put(out + task * s.size, d, total[d] * inverse);
+    for (int64_t task = 0; task < s.shared * pieces; ++task) {
+      const int64_t head = task / pieces, piece = task % pieces, first = rows * piece / pieces;
+      tile.begin(q, head, first, rows * (piece + 1) / pieces - first);
+      with_count<MOST_ROWS>(tile.count, 0, [&](auto size, int64_t) {
+        constexpr int T = decltype(size)::value;
+        for (int64_t block = tile.from / LANES; block * LANES < tile.until; ++block) {
+          Lanes sum[T] = {};
+          keys_over<U>(s, k, head, block, [&](int64_t step, Words words) {
+#pragma GCC unroll 8
+            for (int t = 0; t < T; ++t) U::add(sum[t], tile.wide.get() + t * tile.width + step * U::STEP, words);
+          });
+          for (int t = 0; t < T; ++t)
+            std::memcpy(tile.scores.get() + t * tile.columns + block * LANES, &sum[t], sizeof sum[t]);
+        }
+        tile.soften();
+        Lanes(*const total)[T][BLOCKS] = reinterpret_cast<Lanes(*)[T][BLOCKS]>(totals.get());
+        std::fill_n(totals.get(), T * blocks.values * LANES, 0.0f);
+        for (int64_t step = tile.begin_step(); step < tile.end_step(); step += RUN)
+          for (int64_t block = 0; block < blocks.values; block += BLOCKS)
+            product<U>(tile.shares.get() + step * U::STEP, tile.columns, std::min(RUN, tile.end_step() - step),
+                       [&](int64_t c, int64_t b) { return values_at<U>(s, v, head, step + c, block + b); },
+                       total[block / BLOCKS]);
+        for (int64_t block = 0; block < blocks.values; block += BLOCKS)
+          tile.put_sums(total[block / BLOCKS], 0, block * LANES, out);
+      });
     }
   }
 }
 
 template <typename U, typename Kind>
 void attend_any(const Shape& s, const void* q, const void* k, const void* v, void* out, int64_t threads) {
-  const Kind *const queries = static_cast<const Kind*>(q), *const keys = static_cast<const Kind*>(k);
-  const Kind* const values = static_cast<const Kind*>(v);
-  if (s.queries * s.group() <= FEW)
-    attend_few(s, queries, keys, values, static_cast<Kind*>(out), threads);
-  else
-    attend<U>(s, queries, keys, values, static_cast<Kind*>(out), threads);
+  const auto run = s.queries * s.group() <= FEW ? attend_few<U, Kind> : attend_many<U, Kind>;
+  run(s, static_cast<const Kind*>(q), static_cast<const Kind*>(k), static_cast<const Kind*>(v), static_cast<Kind*>(out),
+      threads);
 }
 
 }  // namespace

@@ -43,11 +43,6 @@ struct Dot<uint16_t> {
 };
 #endif
 
-inline float value_of(float x) { return x; }
-inline float value_of(uint16_t x) { return float_of(x); }
-inline void put(float& out, float value) { out = value; }
-inline void put(uint16_t& out, float value) { out = bfloat16_of(value); }
-
 inline float sum_of(Lanes lanes) {
   float part[LANES];
   std::memcpy(part, &lanes, sizeof part);

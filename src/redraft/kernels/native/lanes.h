@@ -19,15 +19,15 @@ constexpr int MOST_ROWS = 2;
 // Blocks that the same rows meet at once.
 constexpr int BLOCKS = 4;
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
+// A step's items of LANES rows.
+typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t)), aligned(4), may_alias));
 
 // float32, and bfloat16 where the CPU has no products of it.
 struct Single {
   using Item = float;
   static constexpr int64_t STEP = 1;
   static Item item(float x) { return x; }
-  static void add(Lanes& sum, const Item* x, const Item* w) {
-    sum += *x * *reinterpret_cast<const Lanes*>(w);
-  }
+  static void add(Lanes& sum, const Item* x, Words w) { sum += *x * (Lanes)w; }
 };
 
 #if defined(__AVX512BF16__)
@@ -35,37 +35,26 @@ struct Pairs {
   using Item = uint16_t;
   static constexpr int64_t STEP = 2;
   static Item item(float x) { return bfloat16_of(x); }
-  static void add(Lanes& sum, const Item* x, const Item* w) {
+  static void add(Lanes& sum, const Item* x, Words w) {
     int32_t two;
     std::memcpy(&two, x, sizeof two);
-    const __m512i both = _mm512_set1_epi32(two), weights = _mm512_loadu_si512(w);
-    sum = (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)both, (__m512bh)weights);
+    sum = (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(two), (__m512bh)w);
   }
 };
 #else
 using Pairs = Single;
 #endif
 
-// out[t] = T rows of x times BLOCKS blocks that lie `stride` items apart.
-template <typename U, int T>
-inline void product(const typename U::Item* const (&x)[T], const typename U::Item* w, int64_t stride, int64_t steps,
-                    Lanes (&out)[T][BLOCKS]) {
-  Lanes sum[T][BLOCKS];
+// sum[t] += T rows of x, `stride` items apart, times BLOCKS blocks of which word(step, block) has a step's items.
+template <typename U, int T, typename F>
+inline void product(const typename U::Item* x, int64_t stride, int64_t steps, F&& word, Lanes (&sum)[T][BLOCKS]) {
+  for (int64_t k = 0; k < steps; ++k)
 #pragma GCC unroll 8
-  for (int t = 0; t < T; ++t)
+    for (int b = 0; b < BLOCKS; ++b) {
+      const Words w = word(k, b);
 #pragma GCC unroll 8
-    for (int b = 0; b < BLOCKS; ++b) sum[t][b] = Lanes{};
-  for (int64_t k = 0; k < steps; ++k) {
-    const typename U::Item* const at = w + k * LANES * U::STEP;
-#pragma GCC unroll 8
-    for (int t = 0; t < T; ++t)
-#pragma GCC unroll 8
-      for (int b = 0; b < BLOCKS; ++b) U::add(sum[t][b], x[t] + k * U::STEP, at + b * stride);
-  }
-#pragma GCC unroll 8
-  for (int t = 0; t < T; ++t)
-#pragma GCC unroll 8
-    for (int b = 0; b < BLOCKS; ++b) out[t][b] = sum[t][b];
+      for (int t = 0; t < T; ++t) U::add(sum[t][b], x + t * stride + k * U::STEP, w);
+    }
 }
 
 }  // namespace redraft

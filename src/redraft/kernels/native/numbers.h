@@ -69,4 +69,9 @@ inline float float_of(uint16_t x) {
   return value;
 }
 
+inline float value_of(float x) { return x; }
+inline float value_of(uint16_t x) { return float_of(x); }
+inline void put(float& out, float value) { out = value; }
+inline void put(uint16_t& out, float value) { out = bfloat16_of(value); }
+
 }  // namespace redraft
