@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "eval": {"core", "text", "decide"},
     "bench": {"core", "kernels", "engine", "model", "placement", "checkpoint", "text"},
     "audit": {"core", "engine", "text"},
-    "train": {"core", "kernels", "sampler", "model", "placement", "checkpoint", "adapters", "text"},
+    "train": {"core", "kernels", "vision", "sampler", "model", "placement", "checkpoint", "adapters", "text"},
     "data": {"core", "text", "train", "decide"},
     "server": {"core", "text", "decide"},
     "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "data", "server", "checkpoint", "decide"}

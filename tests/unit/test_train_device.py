@@ -276,7 +276,10 @@ def test_a_bfloat16_run_goes_on_with_the_same_curve(recipe, tmp_path):
 def test_a_saved_run_is_taken_up_on_another_device(recipe, tmp_path):
     train(recipe)
     model = load_model(tmp_path / "run" / "last").requires_grad_(True).to("meta")
-    average, optimizers = Average(model, 0.9), make_optimizers(model.backbone, read_recipe(recipe, []))
+    average, optimizers = (
+        Average(model, 0.9),
+        make_optimizers(dict(model.backbone.named_parameters()), read_recipe(recipe, [])),
+    )
     progress = load_state(tmp_path / "run" / "state", model, average, optimizers)
     assert progress is not None
     assert progress.step == 6

@@ -11,12 +11,19 @@ if TYPE_CHECKING:
 
 def judge(model: Any, asked: Asked) -> Mapping[str, float]:
     """The measures of `redraft.eval.quality.quality` for what is asked; `model` is the one that is trained."""
+    from redraft.checkpoint.source import Source
+    from redraft.checkpoint.vision import LazyVision
     from redraft.engine.engine import LocalEngine
     from redraft.eval.data import row_of
     from redraft.eval.quality import quality
 
     engine = LocalEngine(
-        model, name="trained", directory=asked.directory, adapter=asked.adapter, exact=model.device.type == "cpu"
+        model,
+        name="trained",
+        directory=asked.directory,
+        adapter=asked.adapter,
+        exact=model.device.type == "cpu",
+        tower=LazyVision(Source.open(asked.directory), model.device, model.dtype),
     )
     rows = [row_of("held-out rows", row) for row in asked.rows]
     return quality(engine, rows, asked.grader, tokens=asked.tokens, seed=asked.seed, check=asked.check)

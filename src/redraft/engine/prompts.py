@@ -52,8 +52,8 @@ class Prompts:
         parts: list[ImagePart] = []
         thinking = options.enable_thinking
         try:
-            rendered = self.template.prompt_with_images(
-                self.tokenizer, messages, parts, tools=tools, enable_thinking=thinking
+            rendered = self.template.prompt(
+                self.tokenizer, messages, tools=tools, enable_thinking=thinking, images=parts
             )
         finally:
             # A template that knows no pictures refuses them in words of its own.

@@ -23,6 +23,7 @@ from redraft.core.options import GenerationOptions
 from redraft.engine.kept import Kept
 from redraft.engine.prompt_images import PromptImage
 from redraft.model.config import ModelConfig
+from redraft.model.images import check_room, with_room
 from redraft.text.image_parts import ImagePart
 from redraft.vision.files import FORMATS, WEB_FORMATS, Limits, read_bytes
 from redraft.vision.patches import brought_to_size, cut
@@ -111,35 +112,25 @@ class Sight:
             ImageError: one cannot be read.
             ContextLengthError: they do not fit.
         """
-        begin, place, end = self._ids
-        if ids.count(place) != len(parts):
-            raise PromptError(
-                f"the chat template makes room for {ids.count(place)} pictures, the messages hold {len(parts)}"
-            )
+        check_room(ids, len(parts), self._ids[1])
         budgets = [part.image_tokens or options.image_tokens or self.budget for part in parts]
         # Any picture fills half of its budget: what cannot fit is never decoded.
         least = sum(-(-budget // 2) for budget in budgets)
         if len(ids) + least > max_context:
             raise ContextLengthError(len(ids) + least, max_context, at_least=True, image_tokens=least)
         sized = [self._picture(part, budget) for part, budget in zip(parts, budgets, strict=True)]
-        found: list[int] = []
-        images: list[PromptImage] = []
-        for token in ids:
-            if token != place:
-                found.append(token)
-                continue
-            picture = sized[len(images)]
-            count = picture.pixels.shape[1] * picture.pixels.shape[2] // self._unit**2
-            found += [begin, *[place] * count, end]
-            images.append(
-                PromptImage(
-                    start=len(found) - 1 - count,
-                    tokens=count,
-                    pixels=picture.pixels,
-                    digest=picture.digest,
-                    reading=options.image_attention,
-                )
+        counts = [picture.pixels.shape[1] * picture.pixels.shape[2] // self._unit**2 for picture in sized]
+        found, starts = with_room(ids, counts, *self._ids)
+        images = [
+            PromptImage(
+                start=start,
+                tokens=count,
+                pixels=picture.pixels,
+                digest=picture.digest,
+                reading=options.image_attention,
             )
+            for start, count, picture in zip(starts, counts, sized, strict=True)
+        ]
         if len(found) > max_context:
             raise ContextLengthError(len(found), max_context, image_tokens=sum(image.tokens for image in images))
         return Laid(found, tuple(images))

@@ -75,6 +75,43 @@ def placed_in(ids: Sequence[int], image_token_id: int, soft: Sequence[Float[Tens
     return [Placed(start=start, soft=tokens) for (start, _), tokens in zip(runs, soft, strict=True)]
 
 
+def check_room(ids: Sequence[int], pictures: int, place: int) -> None:
+    """Whether a rendered prompt has one placeholder for each picture.
+
+    Raises:
+        PromptError: it has not.
+    """
+    if (found := ids.count(place)) != pictures:
+        raise PromptError(f"the chat template makes room for {found} pictures, the messages hold {pictures}")
+
+
+def with_room(
+    ids: Sequence[int], counts: Sequence[int], begin: int, place: int, end: int
+) -> tuple[list[int], list[int]]:
+    """(ids, where each picture's first placeholder stands): the one placeholder of each picture becomes a beginning, as
+    many placeholders as it has soft tokens, and an end.
+
+    Args:
+        ids: of a rendered prompt.
+        counts: soft tokens of the pictures, in their order.
+        begin, place, end: the checkpoint's boi, image and eoi tokens.
+
+    Raises:
+        PromptError: as many placeholders as pictures are not there.
+    """
+    check_room(ids, len(counts), place)
+    found: list[int] = []
+    starts: list[int] = []
+    for token in ids:
+        if token != place:
+            found.append(token)
+            continue
+        count = counts[len(starts)]
+        starts.append(len(found) + 1)
+        found += [begin, *[place] * count, end]
+    return found, starts
+
+
 def check_placed(images: Sequence[Sequence[Placed]], lengths: Sequence[int], width: int) -> None:
     """Whether each row's pictures lie whole in it, one behind the other.
 

@@ -42,6 +42,7 @@ class DiffusionGemma(nn.Module):
         self.backbone = Backbone(config)
         # Quantised matrices are no parameters any more.
         self.num_parameters = sum(parameter.numel() for parameter in self.backbone.parameters())
+        self.tower: nn.Module | None = None  # What sees, where a run trains both.
         # In a tuple, since its tensors are the backbone's; `placement` puts it in.
         self._runner: tuple[Runner | None] = (None,)
 

@@ -45,13 +45,14 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = False,
         add_generation_prompt: bool = True,
+        images: list[ImagePart] | None = None,
     ) -> str:
         """The conversation as text. For ids, see `prompt`: here, what someone typed may spell a marker.
 
         Raises:
             PromptError: a message that is none, or one that the template refuses.
         """
-        return self._rendered(checked_messages(messages), tools, enable_thinking, add_generation_prompt)
+        return self._rendered(checked_messages(messages, images), tools, enable_thinking, add_generation_prompt)
 
     def prompt(
         self,
@@ -62,6 +63,7 @@ class ChatTemplate:
         enable_thinking: bool = False,
         add_generation_prompt: bool = True,
         own: Collection[str] = (),
+        images: list[ImagePart] | None = None,
     ) -> PromptText:
         """The conversation, ready to be encoded, in which contents, names and declarations are text.
 
@@ -69,24 +71,13 @@ class ChatTemplate:
             tokenizer: of the model.
             messages, tools, enable_thinking, add_generation_prompt: as the template knows them.
             own: roles whose words are the model's own, in which a marker is one; in training, the assistant's.
+            images: gets the messages' pictures, in their order, before anything is rendered; None: there may be none.
 
         Raises:
             PromptError: as `render`, and for declarations that cannot be encoded.
         """
-        return self._shielded(tokenizer, checked_messages(messages), tools, enable_thinking, add_generation_prompt, own)
-
-    def prompt_with_images(
-        self,
-        tokenizer: Tokenizer,
-        messages: Sequence[Message],
-        images: list[ImagePart],
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        enable_thinking: bool = False,
-    ) -> PromptText:
-        """As `prompt`, of messages that may hold pictures: `images` gets them, in their order, before anything is
-        rendered."""
-        return self._shielded(tokenizer, checked_messages(messages, images), tools, enable_thinking, True, ())
+        checked = checked_messages(messages, images)
+        return self._shielded(tokenizer, checked, tools, enable_thinking, add_generation_prompt, own)
 
     def _shielded(
         self,

@@ -11,6 +11,7 @@ from redraft.core.errors import DataError, OptionError, PromptError
 from redraft.text.call_pattern import function_names
 from redraft.text.markers import NAME
 from redraft.text.messages import checked_messages
+from redraft.text.row_pictures import found_parts
 from redraft.text.shapes import shaped
 from redraft.text.tables import RawRow, raw_rows
 
@@ -31,7 +32,8 @@ class Conversation:
     """One row of a file.
 
     Attributes:
-        messages: checked, arguments of calls as mappings.
+        messages: checked, arguments of calls as mappings; a content with pictures stays a list of parts, in which
+            they are whole paths, or URLs that hold them.
         line: where it stood, from 1.
         tools: declarations that go with it, None when the row has none.
         context: how many messages stand before those that are the row's own.
@@ -43,7 +45,9 @@ class Conversation:
     context: int = 0
 
 
-def read_conversations(path: str | Path, bad: list[DataError] | None = None) -> list[Conversation]:
+def read_conversations(
+    path: str | Path, bad: list[DataError] | None = None, images: Path | None = None
+) -> list[Conversation]:
     """Every conversation of a file; fields that are null count as absent.
 
     See `raw_rows` for the files, `shaped` for the rows.
@@ -51,6 +55,8 @@ def read_conversations(path: str | Path, bad: list[DataError] | None = None) -> 
     Args:
         path: of the file.
         bad: takes what is wrong with rows that are left out; None leaves none out.
+        images: the folder that paths of pictures are counted from and stay in; None is the file's own. No picture is
+            opened.
 
     Raises:
         DataError: the file cannot be read or is empty, or a row is no conversation or has a field that nothing would
@@ -60,7 +66,7 @@ def read_conversations(path: str | Path, bad: list[DataError] | None = None) -> 
     for raw in raw_rows(path):
         found += 1
         try:
-            rows.append(_row(str(path), raw))
+            rows.append(_row(str(path), raw, images or Path(path).parent))
         except DataError as error:
             if bad is None:
                 raise
@@ -77,34 +83,38 @@ def _first(bad: list[DataError]) -> str:
     return str(bad[0]).split(": ", 1)[1]
 
 
-def _row(path: str, raw: RawRow) -> Conversation:
+def _row(path: str, raw: RawRow, images: Path) -> Conversation:
     if raw.reason is not None:
         raise DataError(path, raw.line, raw.reason)
     try:
-        return _conversation(shaped(raw.value), raw.line)
+        return _conversation(shaped(raw.value), raw.line, images)
     except RecursionError:
         raise DataError(path, raw.line, "nests too deeply") from None
     except (PromptError, OptionError, ValueError) as error:
         raise DataError(path, raw.line, str(error)) from None
 
 
-def _conversation(row: dict[str, Any], number: int) -> Conversation:
+def _conversation(row: dict[str, Any], number: int, images: Path) -> Conversation:
     _refuse_others(_named(row), _OF_ROW | ABOUT_A_ROW, "a row", "; what is only about the row may stand in 'metadata'")
     tools = row.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise ValueError("tools must be a list of declarations")
     if tools:
         function_names(tools)
-    return Conversation(_messages(row["messages"]), number, tools)
+    return Conversation(_messages(row["messages"], images), number, tools)
 
 
-def _messages(messages: list[Any]) -> list[dict[str, Any]]:
+def _messages(messages: list[Any], images: Path) -> list[dict[str, Any]]:
     plain = [_named(message) if isinstance(message, dict) else message for message in messages]
     for place, message in enumerate(plain):
         if isinstance(message, dict):
             _check_fields(message, f"message {place}")
-    checked = checked_messages(plain)
+            message["content"] = found_parts(message.get("content"), images, f"message {place}")
+    checked = checked_messages(plain, [])
     for place, message in enumerate(checked):
+        if isinstance(message["content"], list):
+            # With what its pictures are, which a template does not see.
+            message["content"] = plain[place]["content"]
         for call in message.get("tool_calls") or ():
             name = call["function"]["name"]
             if not NAME.fullmatch(name):

@@ -18,10 +18,16 @@ from redraft.core.errors import CheckpointError, OptionError, RecipeError
 from redraft.model.model import DiffusionGemma
 from redraft.train.recipe import Recipe
 
+# What the names of a tower's parameters begin with here.
+TOWER = "tower."
+
 
 def learning(model: DiffusionGemma) -> dict[str, nn.Parameter]:
-    """The parameters that a run steps: all of a model, or an adapter's."""
-    return {name: p for name, p in model.backbone.named_parameters() if p.requires_grad}
+    """The parameters that a run steps: all of a model, with its tower where that learns too, or an adapter's."""
+    found = {name: p for name, p in model.backbone.named_parameters() if p.requires_grad}
+    if model.tower is not None:
+        found |= {f"{TOWER}{name}": p for name, p in model.tower.named_parameters() if p.requires_grad}
+    return found
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from redraft.kernels.attention import attention, causal_mask
 from redraft.model.attention import Heads
 from redraft.model.config import ModelConfig
+from redraft.model.images import image_mask
 
 # B batch, R rows, T encoded positions, N canvases, C canvases of a row, L canvas positions, S keys, H query heads,
 # K key-value heads, D head size
@@ -23,10 +26,19 @@ class EncodeBatch:
     repeatable = False
 
     def __init__(
-        self, config: ModelConfig, length: int, device: torch.device, begins: Int[Tensor, "B T"] | None = None
+        self,
+        config: ModelConfig,
+        length: int,
+        device: torch.device,
+        begins: Int[Tensor, "B T"] | None = None,
+        runs: Sequence[Sequence[tuple[int, int]]] = (),
     ) -> None:
+        """`runs` are the pictures of each row, (first, behind the last); nothing where no row has any. Inside one,
+        positions see each other as the weights were trained."""
         windows = [layer.window for layer in config.layers]
         masks = {window: causal_mask(length, length, window, device)[None] for window in set(windows)}
+        if any(runs):
+            masks = {w: torch.stack([_seeing(length, w, row, device) for row in runs]) for w in set(windows)}
         if begins is not None:
             same = begins[:, :, None] == begins[:, None]
             masks = {window: mask & same for window, mask in masks.items()}
@@ -115,6 +127,12 @@ class DenoiseCanvases:
         if self.place is not None:
             x = x.new_zeros(R * C, *x.shape[1:]).index_copy(0, self.place, x)
         return x.reshape(R, C * x.shape[1], *x.shape[2:])
+
+
+def _seeing(
+    length: int, window: int | None, runs: Sequence[tuple[int, int]], device: torch.device
+) -> Bool[Tensor, "T T"]:
+    return image_mask(length, length, window, runs, "google", device)
 
 
 def _prefix_mask(

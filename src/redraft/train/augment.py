@@ -70,9 +70,12 @@ class Augmentation:
             return replace(conversation, messages=exercise.varied(messages, rng))
         messages, tools, context = copy.deepcopy(messages), _declared(conversation), 0
         functions = _functions(messages)
+        if not isinstance(messages[0]["content"], str):
+            # What stands in a picture is no word.
+            functions = []
         if len(functions) == 1:
             self._swap_values(messages[0], functions[0], tools, rng)
-        if self.word_noise:
+        if self.word_noise and isinstance(messages[0]["content"], str):
             values = [str(value) for function in functions for value in function["arguments"].values()]
             messages[0]["content"] = self._noised(messages[0]["content"], values, rng)
         if self.earlier_turn and rng.random() < self.earlier_turn and (rows := self.earlier.get(tools)):

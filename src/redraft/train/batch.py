@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from redraft.model.images import Placed
+from redraft.train.pictures import RowPicture
 
 # R rows, T positions of a row, N canvases, L positions of a canvas
 
@@ -30,6 +34,8 @@ class Batch:
             each row is one.
         targets: the next token of each row position; None where that is the row's own. A call that a result follows in
             its row had an end there.
+        pictures: of each row, those that stand in it; None where no row has any.
+        placed: the same, seen.
     """
 
     tokens: Int[Tensor, "R T"]
@@ -44,3 +50,5 @@ class Batch:
     row: Int[Tensor, "N"] | None = None
     begins: Int[Tensor, "R T"] | None = None
     targets: Int[Tensor, "R T"] | None = None
+    pictures: Sequence[Sequence[RowPicture]] | None = None
+    placed: Sequence[Sequence[Placed]] | None = None

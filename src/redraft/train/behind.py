@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from redraft.model.config import ModelConfig
+from redraft.model.images import with_soft_tokens
 from redraft.model.model import DiffusionGemma
 from redraft.train.attend import DenoiseBatch, DenoiseCanvases, EncodeBatch
 from redraft.train.batch import Batch
@@ -90,8 +91,14 @@ def encode(model: DiffusionGemma, batch: Batch, draws: int = 1) -> tuple[Float[T
     begins = None if batch.begins is None else moved(batch.begins, tokens.device)
     if begins is not None:
         positions = positions - begins
-    attend = EncodeBatch(model.config, tokens.shape[1], model.device, begins)
-    encoded = model.backbone(model.backbone.embed(tokens), positions, attend, causal=True)
+    assert batch.pictures is None or batch.placed is not None, "its pictures have not been seen"
+    placed = batch.placed or ()
+    embedded = model.backbone.embed(tokens)
+    if placed:
+        embedded = with_soft_tokens(embedded, placed)
+    runs = [[picture.run for picture in row] for row in placed]
+    attend = EncodeBatch(model.config, tokens.shape[1], model.device, begins, runs)
+    encoded = model.backbone(embedded, positions, attend, causal=True)
     prefix = batch.prefix.repeat_interleave(draws, 0)
     if batch.row is None:
         stored = [(k.repeat_interleave(draws, 0), v.repeat_interleave(draws, 0)) for k, v in attend.stored]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from redraft.train.batch import Batch
 from redraft.train.examples import Example
+from redraft.train.pictures import RowPicture
 from redraft.train.rows import Row
 
 # B examples, R rows, T positions of a row, N canvases, L positions of a canvas
@@ -104,7 +105,8 @@ def collate(
         _even(made.scored, np.arange(len(examples))[:, None])
         _even(made.causal, np.arange(len(examples))[:, None])
     prefix = [len(e.prompt) + c for e, c in zip(examples, chosen, strict=True)]
-    return made.batch(lengths=torch.tensor(lengths), prefix=torch.tensor(prefix))
+    pictures = [example.pictures for example in examples]
+    return made.batch(lengths=torch.tensor(lengths), prefix=torch.tensor(prefix), pictures=_any(pictures))
 
 
 def collate_rows(
@@ -169,6 +171,12 @@ def collate_rows(
         row=torch.tensor([home_of[i] for i, _, _ in places]),
         begins=None if pack is None else torch.from_numpy(begins),
         targets=torch.from_numpy(targets),
+        pictures=_any(
+            [
+                [replace(one, start=begin_of[i] + one.start) for i in group for one in rows[i].pictures]
+                for group in groups
+            ]
+        ),
     )
 
 
@@ -194,9 +202,13 @@ class _Arrays:
         self.causal[r, span] = np.where(values, np.float32(weights.value), np.float32(1))
         self.causal_values[r, span] = values
 
-    def batch(self, **more: torch.Tensor | None) -> Batch:
+    def batch(self, **more: Any) -> Batch:
         """As tensors."""
         return Batch(**{name: torch.from_numpy(array) for name, array in vars(self).items()}, **more)  # type: ignore[arg-type]
+
+
+def _any(pictures: Sequence[Sequence[RowPicture]]) -> Sequence[Sequence[RowPicture]] | None:
+    return pictures if any(pictures) else None
 
 
 def _trimmed(left: Sequence[int], canvas_length: int, rng: np.random.Generator) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from redraft.core.errors import CheckpointError, DataError, RecipeError
+from redraft.core.errors import CheckpointError, DataError, ImageError, RecipeError
 from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import Conversation, read_conversations
 from redraft.text.tokenizer import Tokenizer
@@ -17,6 +17,7 @@ from redraft.train.augment import Augmentation
 from redraft.train.batch import Batch
 from redraft.train.examples import Encoder
 from redraft.train.forms import Form, form_of
+from redraft.train.pictures import NoPictures, Pictures, open_pictures, request_text
 from redraft.train.recipe import Recipe
 
 
@@ -59,17 +60,32 @@ def read_parts(recipe: Recipe) -> list[Part]:
     parts = []
     for source in recipe.data:
         bad: list[DataError] = []
-        rows = read_conversations(source.path, bad if recipe.skip_bad else None)
+        rows = read_conversations(source.path, bad if recipe.skip_bad else None, source.images)
         most = recipe.held_out if source.held_out is None else source.held_out
-        held = [_fraction(row) < most for row in rows]
+        fractions = [_fraction(row, str(source.path), bad if recipe.skip_bad else None) for row in rows]
+        rows = [row for row, fraction in zip(rows, fractions, strict=True) if fraction is not None]
+        held = [fraction < most for fraction in fractions if fraction is not None]
         train = [row for row, out in zip(rows, held, strict=True) if not out]
         held_out = [row for row, out in zip(rows, held, strict=True) if out]
         parts.append(Part(str(source.path), source.share, train, held_out, bad))
     return parts
 
 
-def _fraction(row: Conversation) -> float:
-    first = next((str(m.get("content")) for m in row.messages if m["role"] == "user"), "")
+def _fraction(row: Conversation, path: str, bad: list[DataError] | None) -> float | None:
+    """Where in 0..1 a row's first request lies; None where a picture of it cannot be read, which is then bad.
+
+    Raises:
+        DataError: a picture cannot be read, and nobody takes what is bad.
+    """
+    content = next((m.get("content") for m in row.messages if m["role"] == "user"), "")
+    try:
+        first = request_text(content) if isinstance(content, list) else str(content)
+    except ImageError as error:
+        wrong = DataError(path, row.line, str(error))
+        if bad is None:
+            raise wrong from None
+        bad.append(wrong)
+        return None
     digest = hashlib.sha256(("held out:" + " ".join(first.lower().split())).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -138,7 +154,12 @@ class Stream:
 
 
 def open_stream(
-    recipe: Recipe, directory: Path, canvas_length: int, eos: int, parts: list[Part] | None = None
+    recipe: Recipe,
+    directory: Path,
+    canvas_length: int,
+    eos: int,
+    parts: list[Part] | None = None,
+    pictures: Pictures | NoPictures | None = None,
 ) -> Stream:
     """The stream of a recipe for the checkpoint in a directory.
 
@@ -148,22 +169,25 @@ def open_stream(
         canvas_length: of the model.
         eos: fills canvases where the tokenizer has no "<eos>".
         parts: what `read_parts` has read, where that is known already.
+        pictures: what lays out rows with pictures, where it has measured them already.
 
     Raises:
         CheckpointError: the directory has no tokenizer or no template.
     """
-    form = open_form(recipe, directory, canvas_length, eos)
+    form = open_form(recipe, directory, canvas_length, eos, pictures)
     return Stream(recipe, parts or read_parts(recipe), form)
 
 
-def open_form(recipe: Recipe, directory: Path, canvas_length: int, eos: int) -> Form:
+def open_form(
+    recipe: Recipe, directory: Path, canvas_length: int, eos: int, pictures: Pictures | NoPictures | None = None
+) -> Form:
     """What makes batches for the checkpoint in a directory; see `open_stream`."""
-    encoder = open_encoder(directory, recipe.max_length)
+    encoder = open_encoder(directory, recipe.max_length, pictures)
     own = encoder.tokenizer.id_of("<eos>")
     return form_of(recipe, encoder, canvas_length, eos if own is None else own)
 
 
-def open_encoder(directory: Path, max_length: int) -> Encoder:
+def open_encoder(directory: Path, max_length: int, pictures: Pictures | NoPictures | None = None) -> Encoder:
     """What makes examples for the checkpoint in a directory.
 
     Raises:
@@ -172,4 +196,4 @@ def open_encoder(directory: Path, max_length: int) -> Encoder:
     tokenizer, template = Tokenizer.from_directory(directory), ChatTemplate.from_directory(directory)
     if tokenizer is None or template is None:
         raise CheckpointError(f"{directory} needs a tokenizer.json and a chat template to be trained on conversations")
-    return Encoder(tokenizer, template, max_length)
+    return Encoder(tokenizer, template, max_length, pictures or open_pictures(directory))

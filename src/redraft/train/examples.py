@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from redraft.core.errors import DataError, PromptError
 from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import THOUGHTS, Conversation
+from redraft.text.image_parts import ImagePart
 from redraft.text.markers import QUOTE, RESPONSE_CLOSE, RESPONSE_OPEN
 from redraft.text.prompt_text import PromptText
 from redraft.text.tokenizer import Tokenizer
+from redraft.train.pictures import NoPictures, Pictures, RowPicture
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Example:
         response: ids up to and with end-of-turn.
         values: for each response id, whether it stands inside an argument's value.
         complete: False where the response was cut to fit, so that it has no real end.
-        told: for each id of the prompt, whether a tool has said it; empty where none has.
+        told: for each id of the prompt, whether a tool has said it or a picture stands there; empty where none has.
+        pictures: those of the prompt.
     """
 
     prompt: list[int]
@@ -29,6 +32,7 @@ class Example:
     values: list[bool]
     complete: bool = True
     told: list[bool] = field(default_factory=list)
+    pictures: tuple[RowPicture, ...] = ()
 
 
 def rendered(
@@ -40,7 +44,7 @@ def rendered(
         DataError: the template refuses them.
     """
     try:
-        return template.render(conversation.messages[:upto], tools=conversation.tools, **how)
+        return template.render(conversation.messages[:upto], tools=conversation.tools, images=[], **how)
     except PromptError as error:
         raise DataError(path, conversation.line, str(error)) from None
     except RecursionError:
@@ -50,8 +54,15 @@ def rendered(
 class Encoder:
     """Renders and tokenizes conversations."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        max_length: int,
+        pictures: Pictures | NoPictures | None = None,
+    ) -> None:
         self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
+        self.pictures = pictures or NoPictures("there is no model here to see it")
         self.quote = tokenizer.id_of(QUOTE)
         self.result = (tokenizer.id_of(RESPONSE_OPEN), tokenizer.id_of(RESPONSE_CLOSE))
         self.ends = set(tokenizer.end_of_turn_ids())
@@ -90,8 +101,9 @@ class Encoder:
         return replace(example, response=example.response[:room], values=example.values[:room], complete=complete)
 
     def _example(self, conversation: Conversation, path: str, turn: int) -> Example:
-        before = self._text(conversation, path, turn)
-        whole = self._text(conversation, path, turn + 1, add_generation_prompt=False)
+        images: list[ImagePart] = []
+        before = self._text(conversation, path, turn, images)
+        whole = self._text(conversation, path, turn + 1, [], add_generation_prompt=False)
         reply = whole.after(before)
         if reply is None:
             reason = f"the chat template rewrites the prompt when the reply, message {turn}, is added"
@@ -102,17 +114,23 @@ class Encoder:
             self._check_printed(conversation, path, turn, fields, whole.text)
         try:
             prompt, response = before.encode(self.tokenizer), reply.encode(self.tokenizer)
+            prompt, pictures = self.pictures.laid_out(prompt, images)
         except PromptError as error:
             raise DataError(path, conversation.line, str(error)) from None
         end = next((i for i, token in enumerate(response) if token in self.ends), len(response) - 1)
         response = response[: end + 1]
-        return Example(prompt, response, self._values(response), told=self._told(prompt))
+        told = self._told(prompt, pictures)
+        return Example(prompt, response, self._values(response), told=told, pictures=pictures)
 
-    def _text(self, conversation: Conversation, path: str, upto: int, **how: bool) -> PromptText:
+    def _text(
+        self, conversation: Conversation, path: str, upto: int, images: list[ImagePart], **how: bool
+    ) -> PromptText:
         """The first messages; what others than the model have said is text, as it is at inference."""
         messages = conversation.messages[:upto]
         try:
-            return self.template.prompt(self.tokenizer, messages, tools=conversation.tools, own=("assistant",), **how)
+            return self.template.prompt(
+                self.tokenizer, messages, tools=conversation.tools, own=("assistant",), images=images, **how
+            )
         except PromptError as error:
             raise DataError(path, conversation.line, str(error)) from None
 
@@ -131,15 +149,18 @@ class Encoder:
             reason = f"message {place} has {fields[0]!r}, which the chat template does not print: take it out"
             raise DataError(path, conversation.line, reason)
 
-    def _told(self, prompt: list[int]) -> list[bool]:
+    def _told(self, prompt: list[int], pictures: tuple[RowPicture, ...]) -> list[bool]:
         first, last = self.result
-        if first not in prompt:
+        if first not in prompt and not pictures:
             return []
         inside, marks = False, []
         for token in prompt:
             inside = inside or token == first
             marks.append(inside)
             inside = inside and token != last
+        for picture in pictures:
+            # With what stands around it: nothing of a picture is for a model to foretell.
+            marks[picture.start - 1 : picture.end + 1] = [True] * (picture.tokens + 2)
         return marks
 
     def _values(self, response: list[int]) -> list[bool]:

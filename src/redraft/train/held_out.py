@@ -3,7 +3,8 @@ is weak."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,9 @@ from redraft.train.ahead import go_ahead
 from redraft.train.batch import Batch
 from redraft.train.behind import denoise, encode
 from redraft.train.draws import Ahead, StepDraws
+from redraft.train.objective import Objective, loss_of
 from redraft.train.precision import moved
+from redraft.train.schedule import generator_of
 
 TIMES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 # Canvases that are looked at: at twelve passes each, more would take longer than the rest of an evaluation.
@@ -49,10 +52,12 @@ class AtNoise:
 
 
 @torch.no_grad()
-def at_fixed_noise(model: DiffusionGemma, batches: list[Batch], seed: int) -> Iterator[AtNoise]:
+def at_fixed_noise(
+    model: DiffusionGemma, batches: list[Batch], seed: int, see: Callable[[Batch], Batch] = lambda batch: batch
+) -> Iterator[AtNoise]:
     """The cross entropy of the first `MOST` canvases of some batches at each of `TIMES`, on the same noise every time.
 
-    A reply's own tokens count, fill does not.
+    A reply's own tokens count, fill does not. `see` looks at a batch's pictures.
     """
     chosen, count = [], 0
     for batch in batches:
@@ -61,7 +66,7 @@ def at_fixed_noise(model: DiffusionGemma, batches: list[Batch], seed: int) -> It
             count += len(batch.canvas)
     sums: dict[tuple[float, bool], list[tuple[float, int]]] = {}
     for number, batch in enumerate(chosen):
-        _, behind = encode(model, batch)
+        _, behind = encode(model, see(batch))
         generator = torch.Generator().manual_seed((seed << 32) + number)
         level = torch.rand(batch.canvas.shape, generator=generator)
         noise = torch.randint(model.config.vocab_size, batch.canvas.shape, generator=generator)
@@ -80,6 +85,26 @@ def at_fixed_noise(model: DiffusionGemma, batches: list[Batch], seed: int) -> It
                 sums[t, signal] = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(before, found, strict=True)]
     for (t, signal), (of_replaced, of_kept) in sums.items():
         yield AtNoise(t, signal, of_replaced, of_kept)
+
+
+@torch.no_grad()
+def held_out_losses(
+    model: DiffusionGemma, batches: list[Batch], objective: Objective, seed: int, see: Callable[[Batch], Batch]
+) -> dict[str, float]:
+    """The means of all parts of the loss over some batches, with the same noise every time; none where none is.
+
+    `see` looks at a batch's pictures, and ends it where the run shall end.
+    """
+    found: list[dict[str, float]] = []
+    for number, batch in enumerate(batches):
+        loss, parts = loss_of(model, see(batch), generator_of(2**31 + seed, number), objective)
+        found.append({key: float(value) for key, value in (parts | {"loss": loss}).items()})
+    return {key: _mean([part[key] for part in found]) for key in found[0]} if found else {}
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else float("nan")
 
 
 def _sums(

@@ -32,7 +32,8 @@ class Kept:
         if self.tuned is not None:
             self.tuned.save(directory, dtype)
         else:
-            save_checkpoint(self.model, directory, dtype=dtype, same_weights=False)
+            tower: Any = self.model.tower
+            save_checkpoint(self.model, directory, dtype=dtype, same_weights=False, vision=tower)
         write_by_heart(self.known, directory)
 
     def save_if_best(self, progress: Progress, loss: float | None, quality: float | None) -> None:

@@ -9,7 +9,7 @@ an update the size of AdamW's, so that both share one learning rate.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -24,9 +24,10 @@ _ADAMW_RMS = 0.2
 _FUSED = ("cpu", "cuda", "xpu", "mps")
 
 
-def make_optimizers(backbone: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """What steps the parameters of a run, each of them once; all groups take the recipe's learning rate."""
-    named = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter.requires_grad]
+def make_optimizers(parameters: Mapping[str, nn.Parameter], recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """What steps the parameters of a run, by their names, each of them once; all groups take the recipe's learning
+    rate. A tower's matrices take AdamW like embeddings."""
+    named = list(parameters.items())
     vectors = [p for _, p in named if p.ndim == 1]
     matrices = [
         p for name, p in named if p.ndim > 1 and not (recipe.optimizer == "muon" and name.startswith("layers."))

@@ -48,7 +48,12 @@ class Working:
             self.model = copy.deepcopy(masters).to(dtype)
             # Angles need float32 whatever the model computes in.
             self.model.backbone.build_rotary(masters.device)
-        self._pairs = list(zip(masters.backbone.parameters(), self.model.backbone.parameters(), strict=True))
+            # So do numbers that cancel others of their own size.
+            for name, buffer in () if masters.tower is None else masters.tower.named_buffers():
+                self.model.get_submodule(f"tower.{name}".rpartition(".")[0]).register_buffer(
+                    name.rpartition(".")[2], buffer.clone()
+                )
+        self._pairs = list(zip(masters.parameters(), self.model.parameters(), strict=True))
 
     def give_gradients(self) -> None:
         """After a backward pass: its gradients become the masters'."""

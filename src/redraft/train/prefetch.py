@@ -9,7 +9,9 @@ import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.queues import Queue
+from typing import Any
 
+import numpy as np
 import torch
 
 from redraft.core.errors import GenerationError
@@ -69,7 +71,10 @@ class Prefetch:
                 if not self._processes[rank].is_alive():
                     raise GenerationError("a process that makes batches has ended; its error stands above") from None
         assert made == step, f"batch {made} came for step {step}"
-        return Batch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
+        fields: dict[str, Any] = {
+            name: torch.from_numpy(one) if isinstance(one, np.ndarray) else one for name, one in arrays.items()
+        }
+        return Batch(**fields)
 
     def close(self) -> None:
         """Ends the processes."""
@@ -86,7 +91,7 @@ def _make(open_stream: Callable[[], Stream], rank: int, count: int, first: int, 
         if step // stream.steps_per_epoch % count == rank:
             # As arrays: tensors would travel as open files, one each.
             made = vars(stream.batch(step)).items()
-            to.put((step, {name: tensor.numpy() for name, tensor in made if tensor is not None}))
+            to.put((step, {name: one.numpy() if isinstance(one, torch.Tensor) else one for name, one in made}))
 
 
 def _end_with_parent() -> None:

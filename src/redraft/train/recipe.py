@@ -22,8 +22,25 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class VisionShape(_Part):
+    """Shape of a tower made from scratch, in the checkpoint's own names; a picture becomes `image_tokens` at most where
+    nobody says."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    patch_size: int = 16
+    pooling_kernel_size: int = 3
+    position_embedding_size: int = 3360
+    standardize: bool = False
+    image_tokens: Literal[70, 140, 280, 560, 1120] = 280
+
+
 class ModelShape(_Part):
-    """Shape of a model made from scratch, in the checkpoint's own names."""
+    """Shape of a model made from scratch, in the checkpoint's own names; `vision` has it see."""
 
     hidden_size: int
     intermediate_size: int
@@ -39,6 +56,7 @@ class ModelShape(_Part):
     sliding_window: int = 256
     max_position_embeddings: int = 2048
     canvas_length: int = 64
+    vision: VisionShape | None = None
 
 
 class TokenizerRecipe(_Part):
@@ -50,11 +68,12 @@ class TokenizerRecipe(_Part):
 
 class Source(_Part):
     """One file of conversations; `share` of it is used in each epoch, another part each time. Its own `held_out` goes
-    before the recipe's."""
+    before the recipe's. Paths of pictures are counted from `images`, or else from the file's folder, and stay in it."""
 
     path: Path
     share: float = Field(default=1.0, gt=0)
     held_out: float | None = Field(default=None, ge=0, lt=1)
+    images: Path | None = None
 
 
 class Augment(_Part):
@@ -92,6 +111,9 @@ class Recipe(_Part):
     Attributes:
         init: None makes a model from scratch; else "mini" or a checkpoint directory.
         adapter: trains and writes this and leaves the model of `init` as it is, in any form; None trains all weights.
+        vision: what becomes of the tower that rows with pictures need: it stays as it is, or learns with the model.
+        soft_tokens_gib: of a tower that stays, what it makes of pictures is kept in the output's `soft_tokens`, so much
+            at most.
         optimizer: of the matrices inside the layers; embeddings and vectors always take AdamW.
         held_out: share of the conversations, chosen by text, that is only evaluated on.
         trim_fill: share of the batches whose canvases end behind their longest response.
@@ -130,6 +152,8 @@ class Recipe(_Part):
     augment: Augment = Augment()
     steps: int = Field(gt=0)
     batch_size: int = Field(default=32, gt=0)
+    vision: Literal["frozen", "train"] = "frozen"
+    soft_tokens_gib: float = Field(default=16.0, ge=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0)
     final_learning_rate: float = Field(default=0.0, ge=0)
@@ -212,6 +236,10 @@ def read_recipe(path: Path, overrides: list[str], data: Path | None = None) -> R
         raise RecipeError(f"{path}: give either init, or model and tokenizer")
     if recipe.adapter is not None and recipe.init is None:
         raise RecipeError(f"{path}: adapter: give init, the model that it is for")
+    if recipe.vision == "train" and recipe.adapter is not None:
+        raise RecipeError(f"{path}: vision: an adapter leaves the tower as it is: take out the one or the other")
+    if recipe.vision == "frozen" and recipe.model is not None and recipe.model.vision is not None:
+        raise RecipeError(f"{path}: vision: a tower from scratch has nothing to stay as: write `vision: train`")
     return _resolved(recipe, path.resolve().parent)
 
 
@@ -244,7 +272,12 @@ def _read_yaml(text: str, source: str) -> Any:
 def _resolved(recipe: Recipe, base: Path) -> Recipe:
     changes: dict[str, Any] = {
         "output": base / recipe.output,
-        "data": [source.model_copy(update={"path": base / source.path}) for source in recipe.data],
+        "data": [
+            source.model_copy(
+                update={"path": base / source.path, "images": None if source.images is None else base / source.images}
+            )
+            for source in recipe.data
+        ],
     }
     if recipe.tokenizer is not None:
         template = base / recipe.tokenizer.chat_template

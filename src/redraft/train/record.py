@@ -14,18 +14,20 @@ from redraft.train.recipe import Recipe
 # Fields that say how long a run is, where it is and what it tells, and nothing of what it learns.
 _FREE = {
     *("output", "steps", "device", "workers", "threads", "eval_every", "save_every", "save_minutes", "log_every"),
-    *("save_dtype", "grader", "judge_rows", "judge_tokens", "watch"),
+    *("save_dtype", "grader", "judge_rows", "judge_tokens", "watch", "soft_tokens_gib"),
 }
 _BY_CONTENT = {"data", "tokenizer"}
+_PARTS = {"template": "chat template", "tokenizer": "tokenizer", "base": "base", "pictures": "content of a picture"}
 
 
-def record_of(recipe: Recipe, directory: Path, base: Mapping[str, str]) -> dict[str, Any]:
+def record_of(recipe: Recipe, directory: Path, base: Mapping[str, str], pictures: str | None = None) -> dict[str, Any]:
     """What a run with this recipe belongs to, as JSON has it.
 
     Args:
         recipe: of the run.
         directory: the checkpoint that it begins with.
         base: that one's fingerprint.
+        pictures: digits of those in the data.
     """
     fields = recipe.model_dump(mode="json", exclude=_FREE | _BY_CONTENT)
     sources, _ = template_sources(directory)
@@ -36,6 +38,7 @@ def record_of(recipe: Recipe, directory: Path, base: Mapping[str, str]) -> dict[
         "template": _digest("\0".join(sources.values()).encode()),
         "tokenizer": _digest((directory / "tokenizer.json").read_bytes()),
         "base": dict(base),
+        "pictures": pictures,
     }
 
 
@@ -67,11 +70,7 @@ def _differences(was: Mapping[str, Any], now: Mapping[str, Any], recipe: Recipe)
     elif was.get("data") != now["data"]:
         pairs = zip(was.get("data", ()), now["data"], recipe.data, strict=False)
         found += [f"{source.path} has changed" for before, after, source in pairs if before != after]
-    found += [
-        f"the {what} has changed"
-        for name, what in (("template", "chat template"), ("tokenizer", "tokenizer"), ("base", "base"))
-        if was.get(name) != now[name]
-    ]
+    found += [f"the {what} has changed" for name, what in _PARTS.items() if was.get(name) != now[name]]
     return found
 
 

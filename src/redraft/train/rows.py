@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from redraft.train.examples import Example
+from redraft.train.pictures import RowPicture
 
 Truncation = Literal["cut", "drop"]
 
@@ -41,12 +42,14 @@ class Row:
     Attributes:
         ids: of the conversation.
         replies: at least one.
-        told: for each id, whether a tool has said it: it is never learned.
+        told: for each id, whether a tool has said it or a picture stands there: it is never learned.
+        pictures: those that stand in it.
     """
 
     ids: list[int]
     replies: list[Reply]
     told: list[bool]
+    pictures: tuple[RowPicture, ...] = ()
 
     def size(self, canvas_length: int) -> tuple[int, int]:
         """(canvases, ids)."""
@@ -70,7 +73,8 @@ class Row:
             return None
         # Behind the last of them nothing is learned.
         end = min(most, kept[-1].start + len(kept[-1].ids))
-        return replace(self, ids=self.ids[:end], replies=kept, told=self.told[:end])
+        pictures = tuple(picture for picture in self.pictures if picture.end <= end)
+        return replace(self, ids=self.ids[:end], replies=kept, told=self.told[:end], pictures=pictures)
 
 
 def rows_of(examples: Sequence[Example]) -> list[Row]:
@@ -88,10 +92,15 @@ def rows_of(examples: Sequence[Example]) -> list[Row]:
         reply = Reply(start, example.response, example.values, example.complete)
         # The reply's end need not be there.
         seen = [*prompt, *example.response[:-1]]
-        home = next((row for row in rows if row.ids[: len(seen)] == seen), None)
+        home = next((row for row in rows if row.ids[: len(seen)] == seen and _same(row, example)), None)
         if home is None:
             told = [*(example.told or [False] * start), *[False] * len(example.response)]
-            rows.append(Row([*prompt, *example.response], [reply], told))
+            rows.append(Row([*prompt, *example.response], [reply], told, example.pictures))
         else:
             home.replies.insert(0, reply)
     return rows[::-1]
+
+
+def _same(row: Row, example: Example) -> bool:
+    """Whether a row begins with an example's pictures: equal ids say how large they are alone."""
+    return row.pictures[: len(example.pictures)] == example.pictures

@@ -26,18 +26,20 @@ from redraft.train.data import Stream, open_form, open_stream, read_parts
 from redraft.train.dropout import BranchDropout
 from redraft.train.endings import Finite, no_space_is_said
 from redraft.train.fitting import fitting
-from redraft.train.held_out import at_fixed_noise
+from redraft.train.held_out import at_fixed_noise, held_out_losses
 from redraft.train.judging import QUALITY, Judge, judging, rows_to_judge
 from redraft.train.keeping import Kept
 from redraft.train.known import by_heart
 from redraft.train.metrics import forget_beyond
 from redraft.train.objective import Objective, loss_of
 from redraft.train.optimizer import make_optimizers
+from redraft.train.pictures import open_pictures
 from redraft.train.precision import Working, training_device
 from redraft.train.prefetch import Prefetch
 from redraft.train.recipe import Recipe, read_recipe
 from redraft.train.record import check_record, record_of
 from redraft.train.schedule import generator_of, learning_rate, seed_of
+from redraft.train.seeing import Eyes, open_eyes
 from redraft.train.start import load_start, start_directory
 from redraft.train.state import Average, Progress, load_state, save_state, saved_record
 from redraft.train.stopping import Interrupted, Stop, stopping
@@ -85,15 +87,18 @@ def _train(recipe: Recipe, stop: Stop, judge: Judge | None = None) -> dict[str, 
     config = ModelConfig.from_directory(directory)
     canvas_length, eos = config.canvas_length, config.eos_token_ids[0]
     # Before the weights are read, which may take minutes.
-    found = fitting(recipe, parts, open_form(recipe, directory, canvas_length, eos))
+    pictures = open_pictures(directory)
+    found = fitting(recipe, parts, open_form(recipe, directory, canvas_length, eos, pictures))
     known = by_heart([row for part in found.parts for row in part.train])
     rows = rows_to_judge(recipe, found.parts, judge)
     tuned = load_base(recipe, directory, device) if recipe.adapter is not None else None
     model = load_start(directory, device) if tuned is None else tuned.model
-    opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts)
+    opening = partial(open_stream, recipe, directory, canvas_length, eos, found.parts, pictures)
     base = fingerprint(model) if tuned is None else tuned.attached.adapter.base
-    record = record_of(recipe, directory, base)
-    trainer = _Trainer(recipe, model, opening(), known, stop, tuned, record)
+    if (eyes := open_eyes(recipe, pictures, directory, model)) is not None:
+        base = {**base, "vision": eyes.digest}
+    record = record_of(recipe, directory, base, pictures.digest)
+    trainer = _Trainer(recipe, model, opening(), known, stop, tuned, record, eyes)
     if judge is not None and rows:
         trainer.judge = judging(judge, recipe, directory, rows, stop.check)
     result = _run(trainer, opening) | {
@@ -127,15 +132,16 @@ class _Trainer:
         stop: Stop | None = None,
         tuned: Tuned | None = None,
         record: dict[str, Any] | None = None,
+        eyes: Eyes | None = None,
     ) -> None:
-        self.recipe, self.model, self.stream, self.tuned = recipe, model, stream, tuned
+        self.recipe, self.model, self.stream, self.tuned, self.eyes = recipe, model, stream, tuned, eyes
         self.kept = Kept(recipe, model, tuned, known or {})
         self.stop = stop or Stop()
         self.interrupted: int | None = None
         self.judge: Callable[[DiffusionGemma], dict[str, float]] | None = None
         self.finite = Finite(stream.rows_of)
         self.batches: Stream | Prefetch = stream
-        self.optimizers = make_optimizers(model.backbone, recipe)
+        self.optimizers = make_optimizers(learning(model), recipe)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self.state = recipe.output / "state"
         if record is not None:
@@ -238,7 +244,7 @@ class _Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        batch = self.batches.batch(step)
+        batch = self._seen(self.batches.batch(step), self.working.model)
         objective = self.objective if step >= self.recipe.rollout_from else replace(self.objective, rollout=0.0)
         generator = generator_of(self.recipe.seed, step)
         if self.dropout is not None:
@@ -246,7 +252,7 @@ class _Trainer:
         if self.tuned is not None:
             self.tuned.attached.dropout.begin(seed_of(self.recipe.seed, step))
         loss, parts = loss_of(self.working.model, batch, generator, objective)
-        self.working.model.backbone.zero_grad(set_to_none=True)
+        self.working.model.zero_grad(set_to_none=True)
         # Of a batch without signal an adapter of self-conditioning alone learns nothing.
         if loss.requires_grad:
             loss.backward()
@@ -261,6 +267,14 @@ class _Trainer:
         figures = parts | {"loss": loss.detach(), "learning_rate": rate, "gradient_norm": norm}
         return figures, int(batch.lengths.sum()) + batch.canvas.numel()
 
+    def _seen(self, batch: Batch, model: DiffusionGemma) -> Batch:
+        return batch if self.eyes is None else self.eyes.shown(batch, model)
+
+    @torch.no_grad()
+    def _looked_at(self, batch: Batch) -> Batch:
+        self.stop.check()
+        return self._seen(batch, self.model)
+
     def _evaluate(self) -> None:
         """Held-out losses with the averaged weights, on fixed noise; the best checkpoint is kept."""
         batches = self.stream.held_out()
@@ -269,11 +283,11 @@ class _Trainer:
         if self.average is not None:
             self.average.swap(self.model)
         try:
-            parts = self._held_out_losses(batches, objective)
-            noise = [one.figures() for one in at_fixed_noise(self.model, batches, self.recipe.seed)]
+            means = held_out_losses(self.model, batches, objective, self.recipe.seed, self._looked_at)
+            looked = at_fixed_noise(self.model, batches, self.recipe.seed, self._looked_at)
+            noise = [one.figures() for one in looked]
             self.kept.save("last")
             judged = self.judge(self.model) if self.judge is not None else {}
-            means = {key: _mean([part[key] for part in parts]) for key in parts[0]} if parts else {}
             self.kept.save_if_best(self.progress, means.get("loss"), judged.get(QUALITY))
             step = self.progress.step
             for kind, rows in (("held_out", [means]), ("noise", noise), ("judged", [judged])):
@@ -283,18 +297,3 @@ class _Trainer:
         finally:
             if self.average is not None:
                 self.average.swap(self.model)
-
-    @torch.no_grad()
-    def _held_out_losses(self, batches: list[Batch], objective: Objective) -> list[dict[str, float]]:
-        """Of each batch."""
-        found = []
-        for number, batch in enumerate(batches):
-            self.stop.check()
-            loss, parts = loss_of(self.model, batch, generator_of(2**31 + self.recipe.seed, number), objective)
-            found.append({key: float(value) for key, value in (parts | {"loss": loss}).items()})
-        return found
-
-
-def _mean(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else float("nan")

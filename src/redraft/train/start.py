@@ -21,6 +21,10 @@ from redraft.train.data import Part
 from redraft.train.examples import rendered
 from redraft.train.recipe import Recipe
 from redraft.train.tokenizer import save_tokenizer, train_tokenizer
+from redraft.vision.config import VisionConfig
+from redraft.vision.scratch import scratch_vision
+
+_MARKERS = {"boi_token_id": "<|image>", "eoi_token_id": "<image|>", "image_token_id": "<|image|>"}
 
 
 def start_directory(recipe: Recipe, parts: list[Part]) -> Path:
@@ -53,7 +57,12 @@ def _check_shape(recipe: Recipe, directory: Path) -> None:
     assert recipe.model is not None
     config = read_json(directory / "config.json")
     made = config.get("text_config", {}) | {"canvas_length": config.get("canvas_length")}
-    for name, value in recipe.model.model_dump().items():
+    wanted = recipe.model.model_dump(exclude={"vision"})
+    seen, vision = config.get("vision_config") or {}, recipe.model.vision
+    made |= {f"vision.{name}": value for name, value in seen.items()} | {"vision": bool(seen)}
+    sizes = {} if vision is None else vision.model_dump(exclude={"image_tokens"})
+    wanted |= {f"vision.{name}": value for name, value in sizes.items()} | {"vision": vision is not None}
+    for name, value in wanted.items():
         if made.get(name) != value:
             raise RecipeError(
                 f"model.{name} is {value}, and the model in {directory} was made with {made.get(name)}: give the run "
@@ -72,14 +81,22 @@ def _make_initial(recipe: Recipe, parts: list[Part], directory: Path) -> None:
     # Each source weighs in the vocabulary as it does in training.
     rows = [(row, part.path) for part in parts for row in part.train[: math.ceil(part.share * len(part.train))]]
     texts = (rendered(template, row, path, add_generation_prompt=False) for row, path in rows)
-    backend = train_tokenizer(texts, recipe.tokenizer.vocab_size)
+    vision = recipe.model.vision
+    backend = train_tokenizer(texts, recipe.tokenizer.vocab_size, () if vision is None else tuple(_MARKERS.values()))
     save_tokenizer(backend, directory, source)
     tokenizer = Tokenizer(backend)
     pad, eos, bos = (tokenizer.id_of(token) for token in ("<pad>", "<eos>", "<bos>"))
-    shape = recipe.model.model_dump(exclude={"canvas_length"})
+    shape = recipe.model.model_dump(exclude={"canvas_length", "vision"})
     shape |= {"vocab_size": tokenizer.vocab_size, "pad_token_id": pad, "eos_token_id": eos, "bos_token_id": bos}
-    model = DiffusionGemma(scratch_config(shape, recipe.model.canvas_length))
+    sizes = None if vision is None else vision.model_dump(exclude={"image_tokens"})
+    places = None if vision is None else {name: tokenizer.id_of(marker) or 0 for name, marker in _MARKERS.items()}
+    config = scratch_config(shape, recipe.model.canvas_length, vision=sizes, image_tokens=places)
+    model, tower = DiffusionGemma(config), None
     initialise(model, recipe.seed)
+    if vision is not None:
+        tower = scratch_vision(VisionConfig.from_dict(config.raw, config.hidden_size), recipe.seed + 1)
+        processor = {"image_processor": {"max_soft_tokens": vision.image_tokens}}
+        (directory / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
     defaults = generation_config(pad, bos, list(tokenizer.end_of_turn_ids()))
     (directory / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n", encoding="utf-8")
-    save_checkpoint(model, directory)
+    save_checkpoint(model, directory, vision=tower)

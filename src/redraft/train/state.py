@@ -213,10 +213,9 @@ def _moments(model: DiffusionGemma, optimizers: list[torch.optim.Optimizer]) -> 
 
 
 def _held(model: DiffusionGemma) -> Mapping[str, Tensor]:
-    """What a state holds of a model: all of it, or an adapter without its base."""
-    parts = learning(model)
-    whole = len(parts) == len(list(model.backbone.parameters()))
-    return model.backbone.state_dict() if whole else parts
+    """What a state holds of a model: all of it, and of its tower where that learns, or an adapter without its base."""
+    whole = all(parameter.requires_grad for parameter in model.backbone.parameters())
+    return learning(model) | model.backbone.state_dict() if whole else learning(model)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

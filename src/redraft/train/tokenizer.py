@@ -14,7 +14,6 @@ SPECIAL_TOKENS = (
     "<tool_response|>", "<|channel>", "<channel|>", '<|"|>', "<|think|>", "<|tool>", "<tool|>",
 )  # fmt: skip
 _BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
-_BETWEEN_SPECIALS = re.compile("|".join(re.escape(token) for token in SPECIAL_TOKENS))
 
 # Pieces that may become one token: a turn's header, a call's opening, an argument's name before its value, a word
 # with its space, a short number, one sign.
@@ -32,7 +31,7 @@ _PIECES = "|".join(
 )
 
 
-def _untrained(model: models.BPE) -> Tokenizer:
+def _untrained(model: models.BPE, special: tuple[str, ...] = SPECIAL_TOKENS) -> Tokenizer:
     tokenizer = Tokenizer(model)
     # A word gets the same tokens wherever it stands: every segment and every line starts with the sign for a space.
     # Copying a value from a request into a call is then copying of ids.
@@ -40,7 +39,7 @@ def _untrained(model: models.BPE) -> Tokenizer:
         [normalizers.Replace(Regex(r"\n(?=.)"), "\n "), normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), behavior="isolated")
-    after_specials = [decoders.Replace(f"{token} ", token) for token in SPECIAL_TOKENS]
+    after_specials = [decoders.Replace(f"{token} ", token) for token in special]
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -54,21 +53,24 @@ def _untrained(model: models.BPE) -> Tokenizer:
     return tokenizer
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, more: tuple[str, ...] = ()) -> Tokenizer:
     """A byte-fallback BPE tokenizer with DiffusionGemma's markers as special tokens.
 
     Args:
         texts: rendered conversations; they are cut at special tokens, as at encoding time.
         vocab_size: number of ids in all, special tokens and the 256 bytes included.
+        more: special tokens beside DiffusionGemma's own of text: a picture's.
     """
-    segments = (part for text in texts for part in _BETWEEN_SPECIALS.split(text) if part)
+    special = SPECIAL_TOKENS + more
+    between = re.compile("|".join(re.escape(token) for token in special))
+    segments = (part for text in texts for part in between.split(text) if part)
     learner = _untrained(models.BPE())
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS) - len(_BYTES), limit_alphabet=160, show_progress=False
+        vocab_size=vocab_size - len(special) - len(_BYTES), limit_alphabet=160, show_progress=False
     )
     learner.train_from_iterator(segments, trainer)
     learned = json.loads(learner.to_str())["model"]
-    tokens = (*SPECIAL_TOKENS, *_BYTES, *sorted(learned["vocab"], key=learned["vocab"].__getitem__))
+    tokens = (*special, *_BYTES, *sorted(learned["vocab"], key=learned["vocab"].__getitem__))
     model = models.BPE(
         vocab={token: number for number, token in enumerate(tokens)},
         merges=[tuple(pair) for pair in learned["merges"]],
@@ -76,8 +78,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         unk_token="<unk>",
         fuse_unk=True,
     )
-    tokenizer = _untrained(model)
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    tokenizer = _untrained(model, special)
+    tokenizer.add_special_tokens(list(special))
     return tokenizer
 
 
