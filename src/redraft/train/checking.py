@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from redraft.train.rows import Row, rows_of
 SAMPLES = 3
 # Rows of the report that are named by their lines.
 _NAMED = 20
+# A picture's placeholders, of which there are hundreds.
+_PLACES = re.compile(r"(<\|image\|>)(?: ?<\|image\|>)+")
 
 
 @dataclass(frozen=True)
@@ -169,4 +172,9 @@ def pieces_of(row: Row, tokenizer: Tokenizer) -> list[Piece]:
         pieces += [Piece(tokenizer.decode(reply.ids), learned=True)]
         at = end
     rest = tokenizer.decode(row.ids[at:])
-    return [piece for piece in [*pieces, Piece(rest, learned=False)] if piece.text]
+    pieces.append(Piece(rest, learned=False))
+    return [replace(piece, text=_PLACES.sub(_counted, piece.text)) for piece in pieces if piece.text]
+
+
+def _counted(run: re.Match[str]) -> str:
+    return f"{run[1]}...{run[0].count(run[1])} times"
