@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "data": {"core", "text", "train", "decide"},
     "server": {"core", "text", "decide"},
     "cli": {"core", "text", "engine", "eval", "bench", "audit", "train", "data", "server", "checkpoint", "decide"}
-    | {"adapters"},
+    | {"adapters", "vision"},
 }
 WITHOUT_TORCH = {"core", "text", "server", "eval", "decide"}
 FILES = sorted(PACKAGE.rglob("*.py"))

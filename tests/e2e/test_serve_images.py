@@ -161,3 +161,28 @@ def test_who_does_not_see_says_so():
         assert status == 400
         assert "message 0, part 0: this checkpoint holds no vision tower" in json.loads(told)["error"]["message"]
         assert json.loads(ask(port, "GET", "/v1/models")[1])["data"][0]["redraft"]["sees"] is False
+
+
+def test_a_video_is_looked_at_and_one_at_most(port, directory):
+    pytest.importorskip("av")
+    from video_files import video
+
+    def part(data, **fields):
+        text = f"data:video/mp4;base64,{base64.b64encode(data).decode()}"
+        return {"type": "video_url", "video_url": {"url": text}, **fields}
+
+    def asked(*parts):
+        return [{"role": "user", "content": [*parts, {"type": "text", "text": "what is it?"}]}]
+
+    clip = video(6)
+    engine = redraft.load(directory, dtype="float32", threads=1)
+    options = GenerationOptions(seed=3, max_new_tokens=12)
+    expected = engine.generate(asked({"type": "video", "video": clip, "frames": 3}), options)
+    status, told = chat(port, asked(part(clip, frames=3)))
+    assert status == 200, told
+    assert told["redraft"][0]["raw"] == expected.raw
+    assert told["usage"]["prompt_tokens_details"]["image_tokens"] == expected.stats.image_tokens
+    assert "hold 2 videos, at most 1" in refused(port, asked(part(clip), part(clip)))
+    assert "Python's alone" in chat(port, asked({"type": "video", "video": "/etc/passwd"}))[1]["error"]["message"]
+    assert "no video of the kinds" in refused(port, asked(part(b"#EXTM3U")))
+    assert "the file holds no video" in refused(port, asked(part(clip[: len(clip) // 2])))

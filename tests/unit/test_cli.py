@@ -123,8 +123,10 @@ def test_flags_are_the_scalar_options_that_work():
 
 
 def test_pictures_stand_before_the_text(engine):
-    assert main(["run", "what?", "--image", "a.png", "--image", "b.jpg", "--image-tokens", "70"]) == 0
+    given = ["--image", "a.png", "--video", "c.mp4", "--image", "b.jpg"]
+    assert main(["run", "what?", *given, "--image-tokens", "70"]) == 0
     pictures = [{"type": "image", "image": name} for name in ("a.png", "b.jpg")]
+    pictures.append({"type": "video", "video": "c.mp4"})
     [(prompt, options)] = engine.asked
     assert prompt == [{"role": "user", "content": [*pictures, {"type": "text", "text": "what?"}]}]
     assert options == {"image_tokens": 70}

@@ -78,6 +78,27 @@ def test_a_picture_goes_with_the_next_message(engine, type_in, capsys, tmp_path)
     assert "/image: nowhere.png is no file" in said
 
 
+def test_of_an_animation_the_first_frame_is_said_to_be_seen(engine, type_in, capsys, tmp_path):
+    from PIL import Image
+
+    engine.info = dataclasses.replace(engine.info, sees=True)
+    path = tmp_path / "a.gif"
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 90)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "still.gif")
+    type_in(f"/image {tmp_path / 'still.gif'}", f"/image {path}", "what is it?", f"/video {path}", "and now?", "/video")
+    assert main(["chat"]) == 0
+    said = capsys.readouterr().err
+    assert said.count("an animation: its first frame is looked at") == 1
+    assert "/video takes a file, as in /video clip.mp4" in said
+    [_, (messages, _)] = engine.asked
+    assert messages[-1]["content"][0] == {"type": "video", "video": str(path)}
+    assert main(["run", "what?", "--image", str(path)]) == 0
+    assert "its first frame is looked at" in capsys.readouterr().err
+    assert main(["run", "what?", "--image", str(path), "--quiet"]) == 0
+    assert "first frame" not in capsys.readouterr().err
+
+
 def test_a_picture_that_cannot_be_read_stays_with_nobody(engine, type_in, capsys, tmp_path):
     engine.info = dataclasses.replace(engine.info, sees=True)
     path = tmp_path / "a.png"

@@ -257,9 +257,9 @@ def test_data_urls_and_detail(engine):
         ({"kind": "image", "image": "/nowhere/a.png"}, "/nowhere/a.png: cannot be read: No such file or directory"),
         ({"kind": "image", "image": 3}, "a picture is a path, bytes, a Pillow image or an array"),
         ({"kind": "image", "image": np.zeros((4, 4, 3), dtype=np.float32)}, "uint8"),
-        ({"kind": "input_image"}, "is of type 'input_image'; text and image_url are read: send it as"),
-        ({"kind": "video_url"}, "send frames of it as pictures"),
-        ({"kind": "input_audio"}, "is of type 'input_audio'; text and image_url are read"),
+        ({"kind": "input_image"}, "is of type 'input_image'; text, image_url and video_url are read: send"),
+        ({"kind": "video_url"}, "needs its 'video_url'"),
+        ({"kind": "input_audio"}, "is of type 'input_audio'; text, image_url and video_url are read"),
         ({"kind": 7}, "must be a mapping with its 'type'"),
     ],
 )  # fmt: skip

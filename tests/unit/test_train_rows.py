@@ -86,7 +86,9 @@ def test_a_tokenizer_is_made_of_what_is_declared(recipe, tmp_path, monkeypatch):
     (tmp_path / "template.jinja").write_text(TEMPLATE)
     seen = []
     make = start.train_tokenizer
-    monkeypatch.setattr(start, "train_tokenizer", lambda texts, size: make(seen.extend(texts) or seen, size))
+    monkeypatch.setattr(
+        start, "train_tokenizer", lambda texts, size, more: make(seen.extend(texts) or seen, size, more)
+    )
     rows = [conversation(i) | {"tools": [tool("Call"), tool("get_zebra_count")]} for i in range(32)]
     settings = {"vocab_size": 420, "chat_template": "template.jinja"}
     train(recipe(rows, tokenizer=settings, steps=1, held_out=0.0))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _HELP = """/new      forget the conversation
 /image F  show a picture with your next message
+/video F  show a video with it: 32 frames, with their times
 /seed N   repeat every reply from seed N on; /seed alone draws fresh ones again
 /stats    what the last reply cost
 /help     this
@@ -103,8 +104,8 @@ class Talk:
             self.messages.clear()
             self.shown.clear()
             show.print_note("a new conversation")
-        elif command == "/image":
-            self._show(argument)
+        elif command in ("/image", "/video"):
+            self._show(command, argument)
         elif command == "/seed":
             self._set_seed(argument)
         elif command == "/stats":
@@ -127,22 +128,25 @@ class Talk:
         else:
             self._complain(InputError(f"/seed takes a number of at least 0, got {argument!r}"))
 
-    def _show(self, name: str) -> None:
-        """Takes a picture up for the next message."""
+    def _show(self, command: str, name: str) -> None:
+        """Takes a picture or a video up for the next message."""
         from pathlib import Path
 
         from redraft.cli import show
 
         path = Path(name).expanduser()
         if not name:
-            self._complain(InputError("/image takes a file, as in /image photo.jpg"))
+            example = "photo.jpg" if command == "/image" else "clip.mp4"
+            self._complain(InputError(f"{command} takes a file, as in {command} {example}"))
         elif not self.engine.info.sees:
-            self._complain(InputError("this model does not see: /image needs one with a vision tower"))
+            self._complain(InputError(f"this model does not see: {command} needs one with a vision tower"))
         elif not path.is_file():
-            self._complain(InputError(f"/image: {name} is no file"))
+            self._complain(InputError(f"{command}: {name} is no file"))
         else:
-            self.shown.append({"type": "image", "image": str(path)})
+            kind = command.removeprefix("/")
+            self.shown.append({"type": kind, kind: str(path)})
             show.print_note(f"{path.name} goes with your next message")
+            show.note_animations([path] if kind == "image" else ())
 
     def _answer(self, text: str) -> None:
         from redraft.cli import show

@@ -86,6 +86,15 @@ Images = Annotated[
         rich_help_panel="Pictures",
     ),
 ]
+Videos = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--video",
+        help="A video that the text is about, of which 32 frames are looked at; repeat it for several.",
+        metavar="FILE",
+        rich_help_panel="Pictures",
+    ),
+]
 # A group's own --help makes typer import pydantic on the way to every command: twice the time of a help.
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show this message and exit.")]
 # The same of a group that has options besides: it is looked at before them.

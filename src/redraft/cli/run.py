@@ -12,6 +12,7 @@ from redraft.cli.options import (
     Live,
     Model,
     Quiet,
+    Videos,
     with_generation_options,
     with_loading_flags,
 )
@@ -26,6 +27,7 @@ def run(
         str | None, typer.Argument(help='What to say to the model; "-" reads standard input.', metavar="TEXT")
     ] = None,
     image: Images = None,
+    video: Videos = None,
     model: Model = "mini",
     loading: dict[str, Any] | None = None,
     live: Live = None,
@@ -42,12 +44,15 @@ def run(
     if text is None:
         raise InputError("no TEXT to answer: give one, or - to read standard input, as in: echo hi | redraft run -")
     prompt = show.read_text() if text == "-" else text_of(text, "TEXT")
-    if image:
+    if image or video:
         # Before the text, as the model card advises.
-        shown = [{"type": "image", "image": str(path)} for path in image]
+        given = (("image", image), ("video", video))
+        shown = [{"type": kind, kind: str(path)} for kind, paths in given for path in paths or ()]
         prompt = [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
     changes = options or {}
     engine = show.load(model, loading or {})
+    if engine.info.sees and not quiet:
+        show.note_animations(image or ())
     if as_json:
         generation = engine.generate(prompt, **changes)
         show.print_json(generation.to_dict())

@@ -54,6 +54,7 @@ def serve(
         ),
     ] = None,
     max_images: Annotated[int, option("Pictures in a request.", panel=LIMITS, min=0, metavar="N")] = 16,
+    max_videos: Annotated[int, option("Videos in a request.", panel=LIMITS, min=0, metavar="N")] = 1,
     timeout: Annotated[float, option("Seconds that a request may take.", panel=LIMITS, min=0.1, metavar="S")] = 600,
     drain: Annotated[float, option("Seconds for running requests at the end.", panel=LIMITS, min=0, metavar="S")] = 30,
     prefix_cache: Annotated[
@@ -115,6 +116,7 @@ def serve(
         max_running=max_running,
         max_waiting=max_waiting,
         max_images=max_images,
+        max_videos=max_videos,
         request_bytes=None if request_memory is None else int(request_memory * 1e9),
         request_timeout_s=timeout,
         drain_s=drain,

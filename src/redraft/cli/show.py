@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redraft.core.errors import GenerationError, InputError
@@ -63,6 +64,19 @@ def _underlined(line: str, generation: Generation) -> str:
         if doubt and printable(doubt) == doubt:
             line = line.replace(doubt, f"\x1b[4m{doubt}\x1b[24m")
     return line
+
+
+def note_animations(paths: Iterable[Path]) -> None:
+    """Says of which pictures the first frame alone is looked at; nothing of what cannot be read."""
+    from redraft.vision.picture import picture_of
+
+    for path in paths:
+        try:
+            animated = picture_of(path).first_of_several
+        except InputError:
+            continue
+        if animated:
+            print_note(f"{path.name} is an animation: its first frame is looked at; --video or /video takes it whole")
 
 
 def print_note(text: str) -> None:

@@ -94,7 +94,7 @@ class Engine(Protocol):
     token ids, which are taken as they are. Options come as `GenerationOptions`, as keyword arguments, or both; see
     there what each of them means. Where `info.sees`, a message's content may be a list of parts with pictures among
     them: `{"type": "image", "image": ...}` with a path, a file's bytes, a Pillow image or an array [H, W, 3] of uint8,
-    or OpenAI's `image_url` with a `data:` URL.
+    or OpenAI's `image_url` with a `data:` URL; videos by `video`, a path or a file's bytes, or `video_url`.
 
     Every call may raise `InputError`, before anything runs: `PromptError` for a prompt, `OptionError` for an option,
     `UnknownOptionError` for the name of one that does not exist. A request that fails while it runs ends alone, with

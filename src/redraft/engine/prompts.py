@@ -11,7 +11,7 @@ from redraft.engine.defaults import Defaults
 from redraft.engine.given import check_text, checked_ids, kind_of
 from redraft.engine.sight import Laid, Sight
 from redraft.text.chat import ChatTemplate
-from redraft.text.image_parts import ImagePart
+from redraft.text.image_parts import Shown
 from redraft.text.prompt_text import PromptText, Shield
 from redraft.text.tokenizer import Tokenizer
 
@@ -49,7 +49,7 @@ class Prompts:
             raise PromptError("this model's directory has no tokenizer: give token ids")
         # What a model knows by heart stood in no prompt that it learned from.
         tools = None if options.tools is self.defaults.options.tools else options.tools
-        parts: list[ImagePart] = []
+        parts: list[Shown] = []
         thinking = options.enable_thinking
         try:
             rendered = self.template.prompt(
@@ -58,8 +58,11 @@ class Prompts:
         finally:
             # A template that knows no pictures refuses them in words of its own.
             self.sight.check_sees(parts)
+        if not parts:
+            return Laid(self._bounded(rendered, self.max_context), ())
+        rendered, pictures = self.sight.with_frames(rendered, parts, self.max_context)
         ids = self._bounded(rendered, self.max_context)
-        return self.sight.laid_out(ids, parts, options, self.max_context) if parts else Laid(ids, ())
+        return self.sight.laid_out(ids, pictures, options, self.max_context)
 
     def encoded(self, text: str, most: int | None = None) -> list[int]:
         """The ids of a text as it stands; more than `most` are an error before all are counted."""

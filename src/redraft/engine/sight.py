@@ -24,13 +24,18 @@ from redraft.engine.kept import Kept
 from redraft.engine.prompt_images import PromptImage
 from redraft.model.config import ModelConfig
 from redraft.model.images import check_room, with_room
-from redraft.text.image_parts import ImagePart
+from redraft.text.image_parts import ImagePart, Shown
+from redraft.text.prompt_text import PromptText
+from redraft.text.video_parts import VideoPart
 from redraft.vision.files import FORMATS, WEB_FORMATS, Limits, read_bytes
 from redraft.vision.patches import brought_to_size, cut
 from redraft.vision.picture import picture_of
+from redraft.vision.video import KINDS, WEB_KINDS, Plan, frames_of, planned
 
 # Of soft tokens: forty pictures of 280 at the released width in 16 bits. Of pixels at their size: twenty of those.
 SOFT_BYTES, PIXEL_BYTES = 64 * 2**20, 32 * 2**20
+# What a template writes for a picture or a video.
+MARKER = "<|image|>"
 _NO_TOWER = "this checkpoint holds no vision tower: load one in safetensors form, or send text only"
 _OFF = "this engine was loaded with vision='off': load it without, or send text only"
 
@@ -56,6 +61,7 @@ class Sight:
         self._tower, self._directory = tower, directory
         self._config = config
         self._soft = Kept[Tensor](SOFT_BYTES, lambda soft: soft.nbytes)
+        self._films = Kept[list[_Sized]](PIXEL_BYTES, lambda frames: sum(one.pixels.nbytes for one in frames))
         self._sized = Kept[_Sized](PIXEL_BYTES, lambda sized: sized.pixels.nbytes)
         # None of them names a token where the config does not.
         self._ids = [config.raw.get(f"{name}_token_id", -1) for name in ("boi", "image", "eoi")]
@@ -81,7 +87,7 @@ class Sight:
         """How many tokens a picture may become where nobody says."""
         return default_image_tokens(self._directory)
 
-    def check_sees(self, parts: Rows[ImagePart]) -> None:
+    def check_sees(self, parts: Rows[Shown]) -> None:
         """Refuses pictures where none can be looked at.
 
         Raises:
@@ -135,6 +141,44 @@ class Sight:
             raise ContextLengthError(len(found), max_context, image_tokens=sum(image.tokens for image in images))
         return Laid(found, tuple(images))
 
+    def with_frames(self, text: PromptText, parts: Rows[Shown], max_context: int) -> tuple[PromptText, list[ImagePart]]:
+        """A rendered prompt and its pictures, where each video has become frames, with the time of each before it.
+
+        Raises:
+            ImageError: a video cannot be read.
+            ContextLengthError: as many frames cannot fit; none has been decoded then.
+
+        Source: transformers `Gemma4Processor.replace_video_token`.
+        """
+        if not any(isinstance(part, VideoPart) for part in parts):
+            return text, [part for part in parts if isinstance(part, ImagePart)]
+        plans = [plan_of(part) if isinstance(part, VideoPart) else None for part in parts]
+        least = sum(
+            len(plan.indices) * -(-part.image_tokens // 2)
+            for part, plan in zip(parts, plans, strict=True)
+            if plan is not None and part.image_tokens is not None
+        )
+        if least > max_context:
+            raise ContextLengthError(least, max_context, at_least=True, image_tokens=least)
+        pictures: list[ImagePart] = []
+        for part, plan in zip(parts, plans, strict=True):
+            pictures += [part] if isinstance(part, ImagePart) else self._frames(part, plan)
+        texts = [MARKER if plan is None else " ".join(f"{stamp} {MARKER}" for stamp in plan.stamps) for plan in plans]
+        return text.with_each(MARKER, texts), pictures
+
+    def _frames(self, part: VideoPart, plan: Plan | None) -> list[ImagePart]:
+        """Of a video, each brought to its size before the next is decoded."""
+        assert plan is not None
+        budget, where = part.image_tokens, name_of(part)
+        key = hashlib.sha256(plan.data).digest(), plan.indices, budget
+        sized = self._films.get(
+            key, lambda: [self._brought(frame, budget, FORMATS, where) for frame in frames_of(plan, where=where)]
+        )
+        return [
+            ImagePart(source=one, where=f"{where}, {stamp}", from_web=part.from_web, image_tokens=budget)
+            for one, stamp in zip(sized, plan.stamps, strict=True)
+        ]
+
     def soft_tokens(self, image: PromptImage) -> Float[Tensor, "n D"]:
         """What the tower makes of a picture; the first one loads it.
 
@@ -154,6 +198,8 @@ class Sight:
     def _picture(self, part: ImagePart, budget: int) -> _Sized:
         """A picture at its size. Files are known by their bytes, and decoded once."""
         source, where, limits = part.source, part.where, Limits()
+        if isinstance(source, _Sized):
+            return source
         if isinstance(source, str | Path):
             where = str(source)
             source = read_bytes(source, limits, where)
@@ -172,3 +218,18 @@ class Sight:
             raise ImageError(error.reason, where) from None
         digest = hashlib.sha256(picture.digest + budget.to_bytes(4)).digest()
         return _Sized(pixels=np.ascontiguousarray(pixels), digest=digest)
+
+
+def plan_of(part: VideoPart) -> Plan:
+    """Which frames of a video are looked at.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    kinds = WEB_KINDS if part.from_web else KINDS
+    return planned(part.source, part.frames, kinds=kinds, where=part.where)
+
+
+def name_of(part: VideoPart) -> str:
+    """What errors call a video."""
+    return str(part.source) if isinstance(part.source, str | Path) else part.where

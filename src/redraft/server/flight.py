@@ -44,12 +44,16 @@ class Server:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def check_pictures(self, messages: Sequence[Mapping[str, Any]] | None) -> None:
-        """Raises ApiError where messages hold more pictures than are taken."""
+        """Raises ApiError where messages hold more pictures than are taken, or more videos."""
         contents = [message.get("content") for message in messages or ()]
         parts = [part for content in contents if isinstance(content, list) for part in content]
-        count = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
-        if count > (most := self.settings.max_images):
-            raise ApiError(400, f"the messages hold {count} pictures, at most {most} are taken", param="messages")
+        kinds = [part.get("type") for part in parts if isinstance(part, dict)]
+        for kind, what, most in (
+            ("image_url", "pictures", self.settings.max_images),
+            ("video_url", "videos", self.settings.max_videos),
+        ):
+            if (count := kinds.count(kind)) > most:
+                raise ApiError(400, f"the messages hold {count} {what}, at most {most} are taken", param="messages")
 
     @cached_property
     def known_tools(self) -> list[dict[str, Any]]:

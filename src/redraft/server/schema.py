@@ -19,8 +19,8 @@ def _without_paths(message: dict[str, Any]) -> dict[str, Any]:
     """Refuses the parts by which Python names pictures: a path in one would be opened."""
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
-        if isinstance(part, dict) and part.get("type") == "image":
-            raise ValueError("a part of type 'image' is Python's alone: send pictures as image_url, with a data: URL")
+        if isinstance(part, dict) and (kind := part.get("type")) in ("image", "video"):
+            raise ValueError(f"a part of type {kind!r} is Python's alone: send it as {kind}_url, with a data: URL")
     return message
 
 

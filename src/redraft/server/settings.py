@@ -35,6 +35,7 @@ class Settings:
         allowed_origins: origins of pages elsewhere that may ask; none by default.
         max_body_bytes: of a request; None is 4 MiB, or 32 where `run` serves a model that sees.
         max_images: pictures in a request.
+        max_videos: videos in a request.
         max_running: requests that take part in each step.
         max_waiting: requests that wait for a place; one more is refused.
         request_bytes: memory that the keys and values of running requests may take; None takes what the engine knows.
@@ -57,6 +58,7 @@ class Settings:
     allowed_origins: tuple[str, ...] = ()
     max_body_bytes: int | None = None
     max_images: int = 16
+    max_videos: int = 1
     max_running: int = 16
     max_waiting: int = 128
     request_bytes: int | None = None

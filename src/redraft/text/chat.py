@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from redraft.text.guarded_template import GuardedTemplate
-from redraft.text.image_parts import ImagePart
+from redraft.text.image_parts import Shown
 from redraft.text.markers import CHANNEL_OPEN
 from redraft.text.messages import Message, check_values, checked_messages
 from redraft.text.prompt_text import PromptText, Shield
@@ -45,7 +45,7 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         enable_thinking: bool = False,
         add_generation_prompt: bool = True,
-        images: list[ImagePart] | None = None,
+        images: list[Shown] | None = None,
     ) -> str:
         """The conversation as text. For ids, see `prompt`: here, what someone typed may spell a marker.
 
@@ -63,7 +63,7 @@ class ChatTemplate:
         enable_thinking: bool = False,
         add_generation_prompt: bool = True,
         own: Collection[str] = (),
-        images: list[ImagePart] | None = None,
+        images: list[Shown] | None = None,
     ) -> PromptText:
         """The conversation, ready to be encoded, in which contents, names and declarations are text.
 
@@ -71,7 +71,8 @@ class ChatTemplate:
             tokenizer: of the model.
             messages, tools, enable_thinking, add_generation_prompt: as the template knows them.
             own: roles whose words are the model's own, in which a marker is one; in training, the assistant's.
-            images: gets the messages' pictures, in their order, before anything is rendered; None: there may be none.
+            images: gets the messages' pictures and videos, in their order, before anything is rendered; None: there may
+                be none.
 
         Raises:
             PromptError: as `render`, and for declarations that cannot be encoded.

@@ -1,4 +1,4 @@
-"""Pictures among a message's parts: what is given for each, before anything decodes it.
+"""Pictures, and videos, among a message's parts: what is given for each, before anything decodes it.
 
 A part of type `image_url` is OpenAI's, and may come over a network: it holds the picture itself, as a `data:` URL.
 Nothing is ever fetched. A part of type `image` is for Python: a path, bytes, a Pillow image or an array.
@@ -16,20 +16,25 @@ from typing import Any
 from redraft.core.checks import one_of_integers, shown
 from redraft.core.errors import ImageError, OptionError, PromptError
 from redraft.core.option_bounds import IMAGE_TOKENS
+from redraft.text import video_parts
+from redraft.text.video_parts import VideoPart, video_part
 
-TYPES = ("image", "image_url")
+IMAGES = ("image", "image_url")
+TYPES = (*IMAGES, *video_parts.TYPES)
 # Whose words they may stand among.
 _ROLES = ("user", "tool")
 # OpenAI's word for how closely to look: how many tokens that is.
 DETAILS: Mapping[str, int | None] = {"low": 70, "auto": None, "high": 1120}
 _DATA = re.compile(r"data:image/(?:png|jpe?g|webp|gif);base64,", re.IGNORECASE)
+_EXPECTED = {
+    "image_url": "data:image/png, jpeg, webp or gif",
+    "video_url": "data:video/mp4, webm or quicktime, or data:image/gif,",
+}
 _KNOWN: Mapping[str, tuple[str, ...]] = {
     "image": ("type", "image", "image_tokens"),
     "image_url": ("type", "image_url", "image_tokens"),
 }
 _INSTEAD = {
-    "video": "send frames of it as pictures",
-    "video_url": "send frames of it as pictures",
     "input_image": "send it as image_url",
     "image_file": "send it as image_url",
 }
@@ -52,8 +57,11 @@ class ImagePart:
     image_tokens: int | None
 
 
-def image_part(part: Mapping[str, Any], role: str, where: str) -> ImagePart:
-    """The picture of a part that is one of `TYPES`.
+Shown = ImagePart | VideoPart
+
+
+def shown_part(part: Mapping[str, Any], role: str, where: str) -> Shown:
+    """The picture or video of a part that is one of `TYPES`.
 
     Args:
         part: of a message's content.
@@ -63,6 +71,13 @@ def image_part(part: Mapping[str, Any], role: str, where: str) -> ImagePart:
     Raises:
         ImageError: it stands where none may, or is none.
     """
+    if part["type"] in IMAGES:
+        return image_part(part, role, where)
+    return video_part(part, role, where, lambda url: _data_of(url, where, "video_url", video_parts.DATA))
+
+
+def image_part(part: Mapping[str, Any], role: str, where: str) -> ImagePart:
+    """The picture of a part that is one of `IMAGES`; see `shown_part`."""
     kind = part["type"]
     if role not in _ROLES:
         raise ImageError(f"pictures belong to the messages of {' and '.join(_ROLES)}, not to {role!r}", where)
@@ -80,7 +95,7 @@ def image_part(part: Mapping[str, Any], role: str, where: str) -> ImagePart:
     detail = fields.get("detail")
     if detail is not None and (not isinstance(detail, str) or detail not in DETAILS):
         raise ImageError(f"detail must be low, auto or high, got {shown(detail)}", where)
-    data = _data_of(fields.get("url"), where)
+    data = _data_of(fields.get("url"), where, "image_url", _DATA)
     return ImagePart(source=data, where=where, from_web=True, image_tokens=own or DETAILS[detail or "auto"])
 
 
@@ -90,7 +105,7 @@ def refuse_part(part: Any, where: str) -> PromptError:
     if not isinstance(kind, str):
         return PromptError(f"{where} must be a mapping with its 'type', 'text' or 'image_url'")
     instead = f": {_INSTEAD[kind]}" if kind in _INSTEAD else ""
-    return PromptError(f"{where} is of type {kind!r:.80}; text and image_url are read{instead}")
+    return PromptError(f"{where} is of type {kind!r:.80}; text, image_url and video_url are read{instead}")
 
 
 def _tokens(value: object, where: str) -> int:
@@ -100,17 +115,17 @@ def _tokens(value: object, where: str) -> int:
         raise ImageError(str(error), where) from None
 
 
-def _data_of(url: object, where: str) -> bytes:
+def _data_of(url: object, where: str, kind: str, pattern: re.Pattern[str]) -> bytes:
     """The bytes of a `data:` URL."""
     if not isinstance(url, str):
-        raise ImageError("image_url needs its 'url', a string", where)
+        raise ImageError(f"{kind} needs its 'url', a string", where)
     scheme = url[:20].partition(":")[0].lower()
     if scheme != "data":
-        kind = f"got {scheme}:" if ":" in url[:20] else "got none"
-        raise ImageError(f"only data: URLs are read, {kind}; nothing is fetched here", where)
-    begin = _DATA.match(url)
+        got = f"got {scheme}:" if ":" in url[:20] else "got none"
+        raise ImageError(f"only data: URLs are read, {got}; nothing is fetched here", where)
+    begin = pattern.match(url)
     if begin is None:
-        raise ImageError(f"expected data:image/png, jpeg, webp or gif in base64, got {shown(url[:60])}", where)
+        raise ImageError(f"expected {_EXPECTED[kind]} in base64, got {shown(url[:60])}", where)
     try:
         return base64.b64decode(memoryview(url.encode("ascii"))[begin.end() :], validate=True)
     except (binascii.Error, UnicodeEncodeError):

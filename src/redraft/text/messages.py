@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from redraft.core.errors import PromptError
-from redraft.text.image_parts import TYPES, ImagePart, image_part, refuse_part
+from redraft.text.image_parts import TYPES, Shown, refuse_part, shown_part
 from redraft.text.lines import read_value
 
 Message = Mapping[str, Any]
@@ -14,13 +14,13 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_DEPTH = 64
 
 
-def checked_messages(messages: Sequence[Message], images: list[ImagePart] | None = None) -> list[dict[str, Any]]:
+def checked_messages(messages: Sequence[Message], images: list[Shown] | None = None) -> list[dict[str, Any]]:
     """A conversation in plain form: content as text or None, arguments of calls as mappings.
 
     Args:
         messages: OpenAI-style.
-        images: gets the pictures, in their order. A content that holds some is then a list of parts, of which those
-            have nothing but their type, "image". None: there may be none.
+        images: gets the pictures and videos, in their order. A content that holds some is then a list of parts, of
+            which those have nothing but their type, "image". None: there may be none.
 
     Raises:
         PromptError: a message that is none: an unknown role, neither content nor calls, arguments that are no JSON, a
@@ -56,7 +56,7 @@ def _parts(value: Mapping[str, Any] | Sequence[Any]) -> Sequence[Any]:
     return list(value.values()) if isinstance(value, Mapping) else value
 
 
-def _checked(message: Any, number: int, before: list[dict[str, Any]], images: list[ImagePart] | None) -> dict[str, Any]:
+def _checked(message: Any, number: int, before: list[dict[str, Any]], images: list[Shown] | None) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise PromptError(f"message {number} must be a mapping with 'role' and 'content', got {message!r:.80}")
     check_values(message, f"message {number}")
@@ -84,9 +84,7 @@ def _checked(message: Any, number: int, before: list[dict[str, Any]], images: li
     return checked
 
 
-def _plain_parts(
-    parts: list[Any], role: str, number: int, images: list[ImagePart] | None
-) -> str | list[dict[str, Any]]:
+def _plain_parts(parts: list[Any], role: str, number: int, images: list[Shown] | None) -> str | list[dict[str, Any]]:
     """Parts of text joined, where there are no others."""
     plain: list[dict[str, Any]] = []
     for place, part in enumerate(parts):
@@ -97,10 +95,10 @@ def _plain_parts(
                 raise PromptError(f"message {number}: a content part of type 'text' needs its 'text', a string")
             plain.append({"type": "text", "text": part["text"]})
         elif kind in TYPES and images is not None:
-            images.append(image_part(part, role, where))
+            images.append(shown_part(part, role, where))
             plain.append({"type": "image"})
         elif kind in TYPES:
-            raise PromptError(f"{where} is a picture: here there is text alone")
+            raise PromptError(f"{where} is a {'video' if 'video' in kind else 'picture'}: here there is text alone")
         else:
             raise refuse_part(part, where)
     if any(part["type"] == "image" for part in plain):

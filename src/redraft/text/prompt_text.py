@@ -8,7 +8,7 @@ template has written. Afterwards the characters are put back, and where they spe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,17 @@ class PromptText:
         """What follows an earlier text; None where this one does not begin with it."""
         mine, earlier = self.text, before.text
         return PromptText(self.shielded[len(earlier) :], self.shield) if mine.startswith(earlier) else None
+
+    def with_each(self, marker: str, texts: Sequence[str]) -> PromptText:
+        """Other texts in the place of a marker that the template has written, one for each time.
+
+        Raises:
+            PromptError: it was written more or less often.
+        """
+        first, *rest = self.shielded.split(marker)
+        if len(rest) != len(texts):
+            raise PromptError(f"the chat template makes room for {len(rest)} pictures, the messages hold {len(texts)}")
+        return PromptText(first + "".join(a + b for a, b in zip(texts, rest, strict=True)), self.shield)
 
     def more_than(self, most: int, tokenizer: Tokenizer) -> int | None:
         """A number of tokens above `most` that it has at least; None where it may have fewer.

@@ -9,6 +9,7 @@ from typing import Any
 
 from redraft.core.checks import shown
 from redraft.text.image_parts import DETAILS, TYPES
+from redraft.text.video_parts import TYPES as VIDEOS
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
@@ -40,6 +41,8 @@ def _found(part: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]:
     part = {name: value for name, value in part.items() if value is not None}
     if part.get("type") not in TYPES:
         return part
+    if part["type"] in VIDEOS:
+        raise ValueError(f"{where} is a video: rows hold pictures, give frames of it")
     if part["type"] == "image":
         path = part.get("image")
         if not isinstance(path, str) or not path:

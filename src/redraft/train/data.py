@@ -71,7 +71,7 @@ def read_parts(recipe: Recipe) -> list[Part]:
     return parts
 
 
-def _fraction(row: Conversation, path: str, bad: list[DataError] | None) -> float | None:
+def _fraction(row: Conversation, path: str = "", bad: list[DataError] | None = None) -> float | None:
     """Where in 0..1 a row's first request lies; None where a picture of it cannot be read, which is then bad.
 
     Raises:

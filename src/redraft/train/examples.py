@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from redraft.core.errors import DataError, PromptError
 from redraft.text.chat import ChatTemplate
 from redraft.text.conversations import THOUGHTS, Conversation
-from redraft.text.image_parts import ImagePart
+from redraft.text.image_parts import Shown
 from redraft.text.markers import QUOTE, RESPONSE_CLOSE, RESPONSE_OPEN
 from redraft.text.prompt_text import PromptText
 from redraft.text.tokenizer import Tokenizer
@@ -101,7 +101,7 @@ class Encoder:
         return replace(example, response=example.response[:room], values=example.values[:room], complete=complete)
 
     def _example(self, conversation: Conversation, path: str, turn: int) -> Example:
-        images: list[ImagePart] = []
+        images: list[Shown] = []
         before = self._text(conversation, path, turn, images)
         whole = self._text(conversation, path, turn + 1, [], add_generation_prompt=False)
         reply = whole.after(before)
@@ -122,9 +122,7 @@ class Encoder:
         told = self._told(prompt, pictures)
         return Example(prompt, response, self._values(response), told=told, pictures=pictures)
 
-    def _text(
-        self, conversation: Conversation, path: str, upto: int, images: list[ImagePart], **how: bool
-    ) -> PromptText:
+    def _text(self, conversation: Conversation, path: str, upto: int, images: list[Shown], **how: bool) -> PromptText:
         """The first messages; what others than the model have said is text, as it is at inference."""
         messages = conversation.messages[:upto]
         try:

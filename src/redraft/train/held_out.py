@@ -4,7 +4,7 @@ is weak."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,6 @@ from redraft.train.ahead import go_ahead
 from redraft.train.batch import Batch
 from redraft.train.behind import denoise, encode
 from redraft.train.draws import Ahead, StepDraws
-from redraft.train.objective import Objective, loss_of
 from redraft.train.precision import moved
 from redraft.train.schedule import generator_of
 
@@ -89,16 +88,16 @@ def at_fixed_noise(
 
 @torch.no_grad()
 def held_out_losses(
-    model: DiffusionGemma, batches: list[Batch], objective: Objective, seed: int, see: Callable[[Batch], Batch]
+    batches: list[Batch], seed: int, loss_of: Callable[[Batch, torch.Generator], tuple[Tensor, Mapping[str, Tensor]]]
 ) -> dict[str, float]:
     """The means of all parts of the loss over some batches, with the same noise every time; none where none is.
 
-    `see` looks at a batch's pictures, and ends it where the run shall end.
+    `loss_of` says what a batch's are, with what draws its noise.
     """
     found: list[dict[str, float]] = []
     for number, batch in enumerate(batches):
-        loss, parts = loss_of(model, see(batch), generator_of(2**31 + seed, number), objective)
-        found.append({key: float(value) for key, value in (parts | {"loss": loss}).items()})
+        loss, parts = loss_of(batch, generator_of(2**31 + seed, number))
+        found.append({key: float(value) for key, value in {**parts, "loss": loss}.items()})
     return {key: _mean([part[key] for part in found]) for key in found[0]} if found else {}
 
 

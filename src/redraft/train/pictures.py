@@ -12,7 +12,7 @@ from redraft.checkpoint.source import Source
 from redraft.checkpoint.vision import LazyVision, default_image_tokens
 from redraft.core.errors import ImageError
 from redraft.model.images import with_room
-from redraft.text.image_parts import ImagePart
+from redraft.text.image_parts import ImagePart, Shown
 from redraft.vision.config import VisionConfig
 from redraft.vision.files import FORMATS, Limits, read_bytes
 from redraft.vision.picture import picture_of
@@ -85,19 +85,21 @@ class Pictures:
         found = sorted({known.digest for known in self._known.values()})
         return hashlib.sha256(b"".join(found)).hexdigest()[:32] if found else None
 
-    def laid_out(self, ids: list[int], parts: Sequence[ImagePart]) -> tuple[list[int], tuple[RowPicture, ...]]:
+    def laid_out(self, ids: list[int], parts: Sequence[Shown]) -> tuple[list[int], tuple[RowPicture, ...]]:
         """A rendered prompt with room for its pictures.
 
         Raises:
             ImageError: one cannot be read.
             PromptError: the template has made no room for one.
         """
-        budgets = [part.image_tokens or self.budget for part in parts]
-        known = [self._measured(part, budget) for part, budget in zip(parts, budgets, strict=True)]
+        pictures = [part for part in parts if isinstance(part, ImagePart)]
+        assert len(pictures) == len(parts), "rows hold no videos"
+        budgets = [part.image_tokens or self.budget for part in pictures]
+        known = [self._measured(part, budget) for part, budget in zip(pictures, budgets, strict=True)]
         found, starts = with_room(ids, [one.tokens for one in known], *self.ids)
         return found, tuple(
             RowPicture(start, one.tokens, part.source, one.digest, budget)
-            for start, one, part, budget in zip(starts, known, parts, budgets, strict=True)
+            for start, one, part, budget in zip(starts, known, pictures, budgets, strict=True)
         )
 
     def _measured(self, part: ImagePart, budget: int) -> _Known:
@@ -120,7 +122,7 @@ class NoPictures:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def laid_out(self, ids: list[int], parts: Sequence[ImagePart]) -> tuple[list[int], tuple[RowPicture, ...]]:
+    def laid_out(self, ids: list[int], parts: Sequence[Shown]) -> tuple[list[int], tuple[RowPicture, ...]]:
         """The ids as they are.
 
         Raises:

@@ -283,9 +283,9 @@ class _Trainer:
         if self.average is not None:
             self.average.swap(self.model)
         try:
-            means = held_out_losses(self.model, batches, objective, self.recipe.seed, self._looked_at)
-            looked = at_fixed_noise(self.model, batches, self.recipe.seed, self._looked_at)
-            noise = [one.figures() for one in looked]
+            see, seed = self._looked_at, self.recipe.seed
+            means = held_out_losses(batches, seed, lambda b, noise: loss_of(self.model, see(b), noise, objective))
+            noise = [one.figures() for one in at_fixed_noise(self.model, batches, seed, see)]
             self.kept.save("last")
             judged = self.judge(self.model) if self.judge is not None else {}
             self.kept.save_if_best(self.progress, means.get("loss"), judged.get(QUALITY))
