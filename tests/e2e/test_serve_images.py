@@ -186,3 +186,40 @@ def test_a_video_is_looked_at_and_one_at_most(port, directory):
     assert "Python's alone" in chat(port, asked({"type": "video", "video": "/etc/passwd"}))[1]["error"]["message"]
     assert "no video of the kinds" in refused(port, asked(part(b"#EXTM3U")))
     assert "the file holds no video" in refused(port, asked(part(clip[: len(clip) // 2])))
+
+
+def test_questions_about_pictures(port, directory, tmp_path):
+    question = {"type": "choice", "instructions": "Which?", "choices": [{"value": "dark"}, {"value": "light"}]}
+    mapped = {"q": {"type": "choice", "instructions": "Which?", "criteria": {"dark": None, "light": None}}}
+    own = {"gate_nats": None}
+    engine = redraft.load(directory, dtype="float32", threads=1)
+    [expected] = engine.decide([shows(picture(), "a scan")], [question], gate_nats=None).answers
+
+    def asked(body, route="/v1/decisions"):
+        status, told = ask(port, "POST", route, {"model": "seeing", "decide": own, **body})
+        return status, json.loads(told)
+
+    shown, text = url(picture()), {"type": "input_text", "text": "a scan"}
+    for part in (
+        {"type": "input_image", "image_url": shown},
+        {"type": "input_image", "image_url": shown, "detail": "auto"},
+        {"type": "image_url", "image_url": {"url": shown}},
+    ):
+        status, told = asked({"input": [{"role": "user", "content": [part, text]}], "questions": [question]})
+        assert status == 200, told
+        found = told["redraft"]["answers"][0]["probabilities"]
+        assert [one["probability"] for one in found] == list(expected.probabilities)
+    status, told = asked({"state": "a scan", "images": [shown], "questions": mapped}, "/v1/systemone")
+    assert status == 200, told
+    assert told["answers"]["q"]["probabilities"]["dark"] == expected.probabilities[0]
+    (tmp_path / "secret.png").write_bytes(png(picture()))
+    path = [{"role": "user", "content": [{"type": "image", "image": str(tmp_path / "secret.png")}]}]
+    for state in (path, {"messages": path}):
+        status, told = asked({"state": state, "questions": mapped}, "/v1/systemone")
+        assert (status, "Python's alone" in json.dumps(told)) == (400, True)
+    bad = [{"role": "user", "content": [{"type": "input_image", "image_url": "https://example.org/a.png"}]}]
+    status, told = asked({"input": bad, "questions": [question]})
+    assert (status, "only data: URLs" in told["error"]["message"]) == (400, True)
+    many = [{"role": "user", "content": [{"type": "input_image", "image_url": url(picture(4, 4))}] * 17}]
+    status, told = asked({"input": many, "questions": [question]})
+    assert (status, told["error"]["message"]) == (400, "the messages hold 17 pictures, at most 16 are taken")

@@ -120,7 +120,10 @@ def test_what_cannot_be_asked_is_refused_by_name(changes, reason):
 def test_parts_that_cannot_be_read_are_refused_by_name():
     image = {"type": "input_image", "image_url": "https://example.com/a.png"}
     said = {"type": "input_text", "text": "What is this?"}
-    assert refused({**CHOICE, "instructions": [said, image]}) == "instructions hold an image: images are not read yet"
+    assert (
+        refused({**CHOICE, "instructions": [said, image]})
+        == "instructions hold an image: it belongs to the state that is asked about"
+    )
     for part in ({"type": "input_text"}, {"type": "input_json", "data": 5}, {"type": "input_audio"}, "text"):
         reason = refused({**CHOICE, "instructions": [said, part]})
         assert reason == f"instructions hold {part!r}, which is neither input_text nor input_json"

@@ -76,9 +76,9 @@ def test_a_conversation_with_calls():
         ([{**CALL, "name": ["f"]}], "input.0.name", "must be a text"),
         ([{"type": "reasoning"}], "input.0.type", "must be one of message"),
         (
-            [user(text("x"), {"type": "input_image", "image_url": "data:"})],
-            "input.0.content.1",
-            "images are not read yet",
+            [user(text("x"), {"type": "input_image", "file_id": "f"})],
+            "input.0.content.1.file_id",
+            "no such field",
         ),
         ([user({"type": "input_file", "file_id": "f"})], "input.0.content.0", "files are not read yet"),
         ([user({"type": "input_audio"})], "input.0.content.0", "sounds are not"),
@@ -91,7 +91,12 @@ def test_a_conversation_with_calls():
         ([{**CALL, "arguments": "{"}], "input.0.arguments", "no JSON"),
         ([{**CALL, "arguments": "[1]"}], "input.0.arguments", "an object"),
         ([{**CALL, "call_id": ""}], "input.0.call_id", "must be a text"),
-        ([CALL, {**RESULT, "output": [{"type": "input_image"}]}], "input.1.output.0", "images are not read yet"),
+        ([CALL, {**RESULT, "output": [{"type": "input_image"}]}], "input.1.output.0.image_url", "must be a data: URL"),
+        (
+            [{"role": "assistant", "content": [{"type": "input_image", "image_url": "data:"}]}],
+            "input.0.content.0",
+            "a picture belongs to what a user says",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named(items, place, words):

@@ -186,7 +186,10 @@ def test_options_states_and_models(client, engine):
         (openai(*[PREDICATE] * 401), "questions"),
         (openai(PREDICATE, input=[]), "input"),
         (openai(PREDICATE, input=" "), "input"),
-        (openai(PREDICATE, input=[{"role": "user", "content": [{"type": "input_image"}]}]), "input.0.content.0"),
+        (
+            openai(PREDICATE, input=[{"role": "user", "content": [{"type": "input_image"}]}]),
+            "input.0.content.0.image_url",
+        ),
         (openai(PREDICATE, stream=True), "stream"),
         (openai(PREDICATE, decide={"draws": 0}), "decide.draws"),
         *[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from redraft.cli.calibrate import calibrate
 from redraft.cli.command import SETTINGS, Debug, Group, add_command
 from redraft.cli.decide_options import Questions, askable, flags_named, questions_in, with_decide_options
-from redraft.cli.options import EagerHelp, Json, Model, Quiet, with_loading_flags
+from redraft.cli.options import EagerHelp, Images, Json, Model, Quiet, with_loading_flags
 from redraft.cli.values import text_of
 from redraft.core.errors import InputError
 from redraft.core.questions import DecideOptions
@@ -33,11 +34,12 @@ _STATES = "Many states, a row each; OUT has the rows with their answers, and goe
 
 
 @with_decide_options()
-@with_loading_flags()
+@with_loading_flags(vision=True)
 def decide(
     context: typer.Context,
     state: Annotated[str | None, typer.Option(help=_STATE, metavar="FILE|-")] = None,
     text: Annotated[str | None, typer.Option(help="The state itself, as text.", metavar="TEXT")] = None,
+    image: Images = None,
     states: Annotated[Path | None, typer.Option(help=_STATES, metavar="IN.jsonl|IN.csv")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the rows of --states go.", metavar="OUT.jsonl|OUT.csv")
@@ -56,6 +58,10 @@ def decide(
     show_help: EagerHelp = False,
 ) -> None:
     given = [name for name, value in (("--state", state), ("--text", text), ("--states", states)) if value is not None]
+    if image:
+        if state is not None or states is not None:
+            raise InputError(f"--image stands beside --text or alone: {given[0]} may hold pictures itself")
+        given = given or ["--image"]
     if context.invoked_subcommand is not None:
         if given or questions is not None:
             raise InputError(f"options of {context.invoked_subcommand} stand behind its name")
@@ -65,7 +71,9 @@ def decide(
         raise typer.Exit
     if len(given) != 1:
         wrong = f"{' and '.join(given)} exclude each other" if given else "the state is missing"
-        raise InputError(f"{wrong}: give one of --state FILE, --text TEXT, --states FILE --out FILE")
+        raise InputError(
+            f"{wrong}: give one of --state FILE, --text TEXT, --image FILE with or without it, --states FILE --out FILE"
+        )
     if (states is None) != (out is None):
         raise InputError("--states and --out go together: what is read, and where the answers go")
     if column is not None and states is None:
@@ -74,7 +82,7 @@ def decide(
     if states is not None and out is not None:
         _many(states, out, column, askable(asked), model, loading or {}, options or DecideOptions(), as_json)
         return
-    _one(_state(state, text), asked, model, loading or {}, options or DecideOptions(), as_json, quiet)
+    _one(_state(state, text, image or ()), asked, model, loading or {}, options or DecideOptions(), as_json, quiet)
 
 
 def _one(
@@ -163,12 +171,16 @@ def _many(
     show.print_note(f"{' · '.join(parts)}: {out}")
 
 
-def _state(state: str | None, text: str | None) -> Any:
+def _state(state: str | None, text: str | None, image: Sequence[Path]) -> Any:
     from redraft.cli import show
     from redraft.decide.files import read_state, state_in
 
-    if text is not None:
-        return text_of(text, "--text")
+    said = None if text is None else text_of(text, "--text")
+    if image:
+        shown = [{"type": "image", "image": str(path)} for path in image]
+        return [{"role": "user", "content": shown if said is None else [*shown, {"type": "text", "text": said}]}]
+    if said is not None:
+        return said
     assert state is not None
     return state_in(show.read_text()) if state == "-" else read_state(state)
 

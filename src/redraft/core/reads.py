@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # It needs numpy, for which `redraft --help` would wait.
@@ -59,6 +59,7 @@ class CanvasRead:
         slots: what is wanted of each draw.
         texts: options whose joint weight over the whole canvas is wanted.
         steps: denoising steps; before the last, what is no noise is held, and the rest moves as in a reply.
+        images: pictures that stand in the prompt, as the engine has laid them out.
     """
 
     prompt: tuple[int, ...]
@@ -69,6 +70,7 @@ class CanvasRead:
     slots: tuple[Slot, ...] = ()
     texts: Texts | None = None
     steps: int = 1
+    images: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class CausalRead:
     """What the causal mode would write behind a prompt.
 
     Attributes:
-        prompt, kept: as in `CanvasRead`.
+        prompt, kept, images: as in `CanvasRead`.
         token_ids: tokens whose log-probabilities are wanted, as the next one.
         continuations: texts in tokens whose log-probabilities are wanted, each as a whole.
         endings: of each continuation, for each of its places, tokens with which it is whole there: what is wanted then
@@ -88,6 +90,7 @@ class CausalRead:
     token_ids: tuple[int, ...] = ()
     continuations: tuple[tuple[int, ...], ...] = ()
     endings: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+    images: tuple[Any, ...] = ()
 
 
 Read = CanvasRead | CausalRead

@@ -104,7 +104,12 @@ class Ask:
         if (open_ended := self.spellings.endings(question)) is not None:
             tokens, endings = open_ended
         read = CausalRead(
-            prompt=prompt.ids, kept=prompt.kept, token_ids=tokens, continuations=continuations, endings=endings
+            prompt=prompt.ids,
+            kept=prompt.kept,
+            token_ids=tokens,
+            continuations=continuations,
+            endings=endings,
+            images=prompt.images,
         )
         return Look(read=read, asked=(number,))
 
@@ -198,7 +203,7 @@ class Ask:
         seed = prompt.seed if self.options.seed is None else self.options.seed
         return CanvasRead(
             prompt=prompt.ids, kept=prompt.kept, canvas=canvas.ids, slots=canvas.slots, seed=seed, draws=tuple(draws),
-            texts=texts, steps=self.options.steps,
+            texts=texts, steps=self.options.steps, images=prompt.images,
         )  # fmt: skip
 
     def _fitting(self, make: Callable[[], Prompt], behind: int, part: str = "instructions") -> Prompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from redraft.core.errors import DataError
 from redraft.core.questions import Question
 from redraft.decide.given import questions_of
 from redraft.text.lines import read_value
+from redraft.text.messages import ROLES
+from redraft.text.row_pictures import found_parts
 
 _JSON_BEGINS = ("{", "[")
 
@@ -43,8 +46,29 @@ def read_state(path: str | Path) -> Any:
     """
     path = Path(path)
     if path.suffix == ".json":
-        return _json(_text(path), str(path))
+        return with_pictures(_json(_text(path), str(path)), path, 0)
     return _text(path).rstrip("\n")
+
+
+def with_pictures(state: Any, path: str | Path, line: int) -> Any:
+    """A state in a file with the paths of its pictures, which are counted from the file's folder and stay in it.
+
+    Raises:
+        DataError: one that does not.
+    """
+    messages = state.get("messages") if isinstance(state, Mapping) else state
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return state
+    try:
+        found = [
+            message | {"content": found_parts(message["content"], Path(path).parent, f"message {number}")}
+            if "content" in message and message.get("role") in ROLES
+            else message
+            for number, message in enumerate(messages)
+        ]
+    except ValueError as error:
+        raise DataError(str(path), line, str(error)) from None
+    return {**state, "messages": found} if isinstance(state, Mapping) else found
 
 
 def state_in(text: str) -> Any:

@@ -116,7 +116,7 @@ def _part(value: Any) -> str:
     if kind == "input_json" and isinstance(value.get("data"), Mapping | list | tuple):
         return as_text(value["data"], "instructions")
     if kind == "input_image":
-        raise QuestionError("instructions", "hold an image: images are not read yet")
+        raise QuestionError("instructions", "hold an image: it belongs to the state that is asked about")
     raise QuestionError("instructions", f"hold {shown(value)}, which is neither input_text nor input_json")
 
 

@@ -25,6 +25,8 @@ class Known:
         vocab_size: of the model, padding included.
         thought: the empty thought as its ids, where this model's replies begin with one, else nothing.
         encode_text: a text's ids as it stands, in which a marker is text; None: `encode` has to do.
+        look: a conversation with its pictures opened and brought to their size, once for all that is asked about it.
+        lay_out: a conversation's prompt as `tokenize` has it, and its pictures, as reads take them.
         identity: what a calibration is bound to: model, parameters, dtype, quantisation.
     """
 
@@ -39,4 +41,6 @@ class Known:
     vocab_size: int
     thought: tuple[int, ...] = ()
     encode_text: Callable[[str], list[int]] | None = None
+    look: Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]] | None = None
+    lay_out: Callable[[Sequence[Mapping[str, Any]]], tuple[list[int], tuple[Any, ...]]] | None = None
     identity: Mapping[str, Any]

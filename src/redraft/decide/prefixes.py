@@ -30,10 +30,12 @@ class Prompt:
     Attributes:
         ids: its tokens.
         kept: lengths behind which its encoding is worth keeping.
+        images: the pictures in it.
     """
 
     ids: tuple[int, ...]
     kept: tuple[int, ...] = ()
+    images: tuple[Any, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -46,7 +48,15 @@ class Prompts:
     """The prompts of questions about one state."""
 
     def __init__(self, known: Known, state: State, *, behind: bool) -> None:
-        """`behind`: whether the state stands behind the questions; a conversation never does."""
+        """`behind`: whether the state stands behind the questions; a conversation never does.
+
+        Raises:
+            PromptError: a picture that cannot be read.
+        """
+        self._shows = state.shows and known.look is not None
+        if state.shows and known.look is not None:
+            seen = tuple(known.look(state.conversation))
+            state = State(parts=tuple(seen[0]["content"])) if state.parts else State(messages=seen)
         self._known, self._state = known, state
         self._behind = behind and not state.messages
 
@@ -59,20 +69,20 @@ class Prompts:
         Raises:
             ContextLengthError: longer than the context.
         """
-        ids = self._ids(prompts.messages(self._state, puts, joint=joint, behind=self._behind))
+        ids, images = self._laid(prompts.messages(self._state, puts, joint=joint, behind=self._behind))
         if self._behind:
             states = [State(text=text) for text in _STATES]
             before = _shared(*(self._ids(prompts.messages(s, puts, joint=joint, behind=True)) for s in states))
         else:
             before = self._before
         shared = len(_shared(before, ids))
-        return Prompt(ids=ids + self._known.thought, kept=(shared,) if shared else ())
+        return Prompt(ids=ids + self._known.thought, kept=(shared,) if shared else (), images=images)
 
     @cached_property
     def reply(self) -> Prompt:
         """The conversation as it is, up to where its reply begins."""
-        ids = self._ids(self._conversation)
-        return Prompt(ids=ids, kept=(len(ids) - 1,) if len(ids) > 1 else ())
+        ids, images = self._laid(self._state.conversation)
+        return Prompt(ids=ids, kept=(len(ids) - 1,) if len(ids) > 1 else (), images=images)
 
     def check(self, least: int) -> None:
         """Makes sure that the state leaves room for some question.
@@ -111,14 +121,16 @@ class Prompts:
     def _probe(self, asked: str) -> list[Mapping[str, Any]]:
         if self._state.messages:
             return [*self._state.messages, {"role": "user", "content": asked}]
-        return [{"role": "user", "content": f"{prompts.before(self._state)}{asked}"}]
-
-    @property
-    def _conversation(self) -> Sequence[Mapping[str, Any]]:
-        return self._state.messages or [{"role": "user", "content": self._state.text}]
+        return [{"role": "user", "content": prompts.asking(self._state, asked)}]
 
     def _ids(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-        return tuple(self._known.tokenize(messages))
+        return self._laid(messages)[0]
+
+    def _laid(self, messages: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+        if not self._shows or self._known.lay_out is None:
+            return tuple(self._known.tokenize(messages)), ()
+        ids, images = self._known.lay_out(messages)
+        return tuple(ids), images
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:

@@ -90,8 +90,18 @@ def messages(state: State, puts: Sequence[Put], *, joint: bool, behind: bool) ->
     if state.messages:
         return [*state.messages, {"role": "user", "content": asked}]
     if behind:
-        return [{"role": "system", "content": asked}, {"role": "user", "content": state.text}]
-    return [{"role": "user", "content": f"{before(state)}{asked}"}]
+        return [{"role": "system", "content": asked}, *state.conversation]
+    return [{"role": "user", "content": asking(state, asked)}]
+
+
+def asking(state: State, asked: str) -> str | list[Mapping[str, Any]]:
+    """What a user says who asks this about a state that is no conversation; pictures come before, in one message."""
+    if not state.parts:
+        return f"{before(state)}{asked}"
+    *parts, last = state.parts
+    if last["type"] != "text":
+        return [*state.parts, {"type": "text", "text": asked}]
+    return [*parts, {"type": "text", "text": f"{before(State(text=last['text']))}{asked}"}]
 
 
 def before(state: State) -> str:

@@ -11,6 +11,7 @@ from redraft.core.checks import integer, shown
 from redraft.core.decisions import Refusal
 from redraft.core.errors import DataError, QuestionError
 from redraft.core.questions import Question
+from redraft.decide.files import with_pictures
 from redraft.decide.given import questions_of
 from redraft.decide.prompts import text_of
 from redraft.decide.state import State, state_of
@@ -92,7 +93,7 @@ def _row(path: str, line: int, value: Any, questions: Sequence[Question | Refusa
         raise DataError(path, line, "answers must be an object of names and what is right")
     try:
         asked = questions if value.get("questions") is None else questions_of(value["questions"])
-        state = state_of(value.get("state"))
+        state = state_of(with_pictures(value.get("state"), path, line))
         if asked is None:
             raise QuestionError("questions", "are missing: the line brings none, and none were given")
         by_name = _by_name(asked)

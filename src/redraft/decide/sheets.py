@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from redraft.core.checks import shown
 from redraft.core.errors import DataError
+from redraft.decide.files import with_pictures
 from redraft.text.lines import json_lines, numbered_lines
 
 # What a state's column is called where nobody says: the first of these that there is.
@@ -67,7 +68,9 @@ def read_sheet(path: str | Path, column: str | None = None) -> Sheet:
     if column is not None and column not in columns:
         raise DataError(str(path), 0, f"has no column {column!r}; there is {', '.join(columns)}")
     chosen = column or next((name for name in COLUMNS if name in columns), None)
-    states = [row if chosen is None else row.get(chosen) for row in rows]
+    states = [
+        with_pictures(row if chosen is None else row.get(chosen), path, line) for line, row in enumerate(rows, start=1)
+    ]
     return Sheet(path=str(path), columns=columns, rows=tuple(rows), states=tuple(states), column=chosen)
 
 

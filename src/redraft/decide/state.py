@@ -18,11 +18,25 @@ class State:
 
     Attributes:
         text: a text, or JSON as text; empty where it is a conversation.
-        messages: a conversation, OpenAI-style and checked.
+        messages: a conversation, OpenAI-style and checked; its pictures are parts of it.
+        parts: pictures, and text, of the one message that a user has written; `text` and `messages` are empty then.
     """
 
     text: str = ""
     messages: tuple[Mapping[str, Any], ...] = ()
+    parts: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def shows(self) -> bool:
+        """Whether there are pictures in it."""
+        contents = [self.parts, *(message.get("content") for message in self.messages)]
+        return any(isinstance(content, list | tuple) and len(content) > 0 for content in contents)
+
+    @property
+    def conversation(self) -> tuple[Mapping[str, Any], ...]:
+        """As messages, whatever it is."""
+        content: Any = list(self.parts) if self.parts else self.text
+        return self.messages or ({"role": "user", "content": content},)
 
 
 def state_of(value: Any) -> State:
@@ -43,12 +57,23 @@ def state_of(value: Any) -> State:
     messages: Any = value["messages"] if isinstance(value, Mapping) and set(value) == {"messages"} else value
     if _is_conversation(messages):
         try:
-            return State(messages=tuple(checked_messages(messages)))
+            return _conversation(messages)
         except PromptError as error:
             raise QuestionError("state", f"is no conversation: {error}") from None
     if not isinstance(value, Mapping | list | tuple) or not value:
         raise QuestionError("state", f"must be a text, a conversation or JSON, got {shown(value)}")
     return State(text=as_text(value, "state"))
+
+
+def _conversation(messages: Sequence[Mapping[str, Any]]) -> State:
+    """Contents with pictures stay as they were given; of one user alone, what is asked goes on behind them."""
+    checked = checked_messages(messages, [])
+    for before, message in zip(messages, checked, strict=True):
+        if isinstance(message["content"], list):
+            message["content"] = list(before["content"])
+    if len(checked) == 1 and checked[0]["role"] == "user" and isinstance(checked[0]["content"], list):
+        return State(parts=tuple(checked[0]["content"]))
+    return State(messages=tuple(checked))
 
 
 def as_text(value: Any, where: str) -> str:

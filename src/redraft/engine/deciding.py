@@ -31,7 +31,9 @@ def prepared_reads(admission: Admission, reads: Sequence[Read]) -> PreparedReads
     model = admission.model
     found = tuple(checked(read, model.config, admission.max_context) for read in reads)
     empty = SequenceCache(model.config, model.dtype, model.device)
-    return PreparedReads(ReadList(reads=found), peak_bytes(found, empty))
+    # Reads about one state hold the same pictures.
+    pixels = {id(image.pixels): image.pixels.nbytes for read in found for image in read.images}
+    return PreparedReads(ReadList(reads=found), peak_bytes(found, empty) + sum(pixels.values()))
 
 
 def readings_of(event: object) -> list[Reading]:
@@ -64,6 +66,8 @@ def known_of(admission: Admission, identity: dict[str, Any], options: DecideOpti
         thinks = admission.template.knows_thoughts and tokenizer.id_of(CHANNEL_OPEN) is not None
     return Known(
         tokenize=lambda messages: admission.prompts.laid_out(messages, resolved).ids,
+        look=lambda messages: admission.prompts.looked_at(messages, resolved),
+        lay_out=lambda messages: admission.prompts.laid_out(messages, resolved),
         encode=admission.prompts.encoded,
         encode_text=admission.prompts.encoded_text,
         constraints=lambda: admission.constraints,

@@ -84,7 +84,8 @@ class CanvasLoop:
         self.on_encoded = on_encoded
         self.causal = CausalLoop(model, on_encoded, soft)
         self.settle = Settle(model)
-        self.reads = ReadLoop(model, exact=exact, encode=None if self.graphs is None else self.graphs.encode)
+        encode = None if self.graphs is None else self.graphs.encode
+        self.reads = ReadLoop(model, exact=exact, encode=encode, soft=soft)
         self._prefixes, self._soft = prefixes, soft
 
     def tick(self, sequences: Rows[UnderWay], *, drafts: bool = True) -> Iterator[Emitted]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from redraft.core.engine import Prompt
@@ -11,7 +12,8 @@ from redraft.engine.defaults import Defaults
 from redraft.engine.given import check_text, checked_ids, kind_of
 from redraft.engine.sight import Laid, Sight
 from redraft.text.chat import ChatTemplate
-from redraft.text.image_parts import Shown
+from redraft.text.image_parts import ImagePart, Shown
+from redraft.text.messages import checked_messages
 from redraft.text.prompt_text import PromptText, Shield
 from redraft.text.tokenizer import Tokenizer
 
@@ -63,6 +65,29 @@ class Prompts:
         rendered, pictures = self.sight.with_frames(rendered, parts, self.max_context)
         ids = self._bounded(rendered, self.max_context)
         return self.sight.laid_out(ids, pictures, options, self.max_context)
+
+    def looked_at(self, messages: Sequence[Mapping[str, Any]], options: GenerationOptions) -> list[Mapping[str, Any]]:
+        """Messages whose pictures are opened and brought to their size, so that nothing of that is done again.
+
+        Raises:
+            PromptError: one cannot be read, or the model does not see.
+        """
+        parts: list[Shown] = []
+        checked_messages(messages, parts)
+        self.sight.check_sees(parts)
+        shown = iter(parts)
+        return [
+            {**message, "content": [self._looked_at(part, shown, options) for part in message["content"]]}
+            if isinstance(message.get("content"), list)
+            else message
+            for message in messages
+        ]
+
+    def _looked_at(self, part: Mapping[str, Any], shown: Iterator[Shown], options: GenerationOptions) -> Any:
+        if part["type"] == "text" or not isinstance(found := next(shown), ImagePart):
+            return part
+        sized, budget = self.sight.sized(found, options)
+        return {"type": "image", "image": sized, "image_tokens": budget}
 
     def encoded(self, text: str, most: int | None = None) -> list[int]:
         """The ids of a text as it stands; more than `most` are an error before all are counted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from redraft.core.errors import ContextLengthError, PromptError
 from redraft.core.reads import NOISE, CanvasRead, CausalRead, Read, Reading, Readings
 from redraft.engine.given import checked_ids
-from redraft.engine.prompt_images import PromptImage
+from redraft.engine.prompt_images import PromptImage, identity
 from redraft.engine.sequence import Costs
 from redraft.engine.stops import ENCODE_CHUNK
 from redraft.model.cache import SequenceCache
@@ -74,7 +75,7 @@ class ReadList:
     @property
     def identity(self) -> list[int]:
         """As of a `Sequence`."""
-        return self.prompt
+        return identity_of(self.reads[0]) if self.reads else []
 
     @property
     def finished(self) -> bool:
@@ -97,6 +98,11 @@ class ReadList:
         return Readings(readings=done, finish_reason=self.finish or "cancelled", error=self.failed)
 
 
+def identity_of(read: Read) -> list[int]:
+    """What tells a read's prompt from others: its ids, and which pictures stand in it."""
+    return identity(list(read.prompt), read.images)
+
+
 def checked(read: Read, config: ModelConfig, max_context: int) -> Read:
     """The read, if it can be done.
 
@@ -108,6 +114,8 @@ def checked(read: Read, config: ModelConfig, max_context: int) -> Read:
         raise PromptError("a read needs a prompt")
     if not all(0 < length <= len(read.prompt) for length in read.kept) or list(read.kept) != sorted(set(read.kept)):
         raise PromptError(f"kept must be ascending lengths of the prompt, got {list(read.kept)}")
+    if cut := [end for end in read.kept if any(image.start < end < image.end for image in read.images)]:
+        raise PromptError(f"kept must not end inside a picture, got {cut}")
     if isinstance(read, CausalRead):
         checked_ids(read.token_ids, config.vocab_size)
         for continuation in read.continuations:
@@ -151,15 +159,26 @@ def _check_canvas(read: CanvasRead, config: ModelConfig) -> None:
         raise PromptError("a read needs a draw and a step at least")
 
 
-def pieces(length: int, kept: tuple[int, ...]) -> list[int]:
-    """Where a prompt of this length is encoded in pieces: behind what is kept, and after `ENCODE_CHUNK` at most.
+def pieces(length: int, kept: tuple[int, ...], runs: Sequence[tuple[int, int]] = ()) -> list[int]:
+    """Where a prompt of this length is encoded in pieces: behind what is kept, and after `ENCODE_CHUNK` at most, but
+    not inside a picture. Where one would end there it ends before, or, where the picture began it, behind.
 
     They follow from the read alone, so that whoever finds a beginning encoded goes on as if it had not been.
+
+    Args:
+        length: of the prompt.
+        kept: lengths of it.
+        runs: (first, behind the last) of its pictures.
     """
     found: list[int] = []
     for end in (*kept, length):
         begun = found[-1] if found else 0
-        found += range(begun + ENCODE_CHUNK, end, ENCODE_CHUNK)
+        while end - begun > ENCODE_CHUNK:
+            stop = begun + ENCODE_CHUNK
+            first, behind = next((run for run in runs if run[0] < stop < run[1]), (stop, stop))
+            begun = first if first > begun else behind
+            if begun < end:
+                found.append(begun)
         if end > begun:
             found.append(end)
     return found

@@ -14,7 +14,8 @@ from redraft.core.reads import NOISE, CanvasRead, CausalRead, DrawReading, Read,
 from redraft.engine.canvas import NOISE_STEPS, CanvasNoise
 from redraft.engine.prefill import Encode, encode_pending, next_piece
 from redraft.engine.prefix import PrefixCache
-from redraft.engine.read import FORKS, OneRead, ReadList, pieces
+from redraft.engine.prompt_images import SoftTokens
+from redraft.engine.read import FORKS, OneRead, ReadList, identity_of, pieces
 from redraft.kernels.option_weights import OptionWeights
 from redraft.kernels.readout import Row, log_prob_tiles, rows_of
 from redraft.model.cache import KVCache, SequenceCache
@@ -37,8 +38,10 @@ class ReadLoop:
     width run as a batch, but for the first of those that share a beginning which nobody has encoded.
     """
 
-    def __init__(self, model: DiffusionGemma, *, exact: bool, encode: Encode | None = None) -> None:
-        self.model, self.exact, self._encode = model, exact, encode
+    def __init__(
+        self, model: DiffusionGemma, *, exact: bool, encode: Encode | None = None, soft: SoftTokens | None = None
+    ) -> None:
+        self.model, self.exact, self._encode, self._soft = model, exact, encode, soft
 
     def tick(self, under_way: ReadList, prefixes: PrefixCache) -> None:
         """One forward: a piece of a prompt, a batch of canvases, or what continues one."""
@@ -70,12 +73,13 @@ class ReadLoop:
         for number in range(len(under_way.readings), len(under_way.reads)):
             read = under_way.reads[number]
             own = len(read.canvas) if isinstance(read, CanvasRead) and read.steps == 1 else None
-            stops = pieces(len(read.prompt), read.kept)
+            stops = pieces(len(read.prompt), read.kept, [(image.start, image.end) for image in read.images])
+            told = identity_of(read)
             # What the causal mode says follows from the last token's state, which no snapshot holds; and a canvas may
             # share the last piece's forward, whatever others have kept.
             most = len(read.prompt) - (isinstance(read, CausalRead) or len(read.prompt) not in read.kept)
-            known = prefixes.take(read.prompt, [stop for stop in stops if stop <= most])
-            lead = read.prompt[: max(read.kept, default=0)]
+            known = prefixes.take(told, [stop for stop in stops if stop <= most])
+            lead = tuple(told[: max(read.kept, default=0)])
             waits = known is None and lead in leads
             if under_way.open and (self.exact or own is None or own != width or waits):
                 return
@@ -83,7 +87,9 @@ class ReadLoop:
             if known is None and lead:
                 leads.add(lead)
             cache = known or SequenceCache(self.model.config, self.model.dtype, self.model.device)
-            one = OneRead(read=read, cache=cache, pending=list(read.prompt[cache.length :]), stops=stops)
+            one = OneRead(
+                read=read, cache=cache, pending=list(read.prompt[cache.length :]), stops=stops, images=read.images
+            )
             one.costs.cached_tokens = cache.length
             one.positions = len(one.pending)
             if not one.pending:
@@ -101,22 +107,28 @@ class ReadLoop:
         read = one.read
         if not (self.exact and self.model.runner is None and isinstance(read, CanvasRead) and read.steps == 1):
             return False
+        begun = one.cache.length
         return (
             len(read.prompt) not in read.kept
+            and all(image.end <= begun for image in one.images)
             and one.cache.length == (one.stops[-2] if len(one.stops) > 1 else 0)
             and bool(one.pending)
         )
 
     def _prefill(self, ones: list[OneRead], prefixes: PrefixCache) -> None:
         """Encodes the next piece of each."""
-        if len(ones) == 1:
-            ones[0].last_hidden = encode_pending(self.model, ones[0], self._encode)
-        else:
-            self._prefill_together(ones)
+        shown = [one for one in ones if any(image.end > one.cache.length for image in one.images)]
+        others = [one for one in ones if one not in shown]
+        for one in others if len(others) == 1 else ():
+            one.last_hidden = encode_pending(self.model, one, self._encode)
+        for one in shown:
+            one.last_hidden = encode_pending(self.model, one, self._encode, self._soft)
+        if len(others) > 1:
+            self._prefill_together(others)
         for one in ones:
             one.forwards += 1
             if one.cache.length in one.read.kept:
-                prefixes.put(one.read.prompt[: one.cache.length], one.cache)
+                prefixes.put(identity_of(one.read)[: one.cache.length], one.cache)
 
     def _prefill_together(self, ones: list[OneRead]) -> None:
         chunks = [next_piece(one) for one in ones]

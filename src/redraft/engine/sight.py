@@ -179,6 +179,15 @@ class Sight:
             for one, stamp in zip(sized, plan.stamps, strict=True)
         ]
 
+    def sized(self, part: ImagePart, options: GenerationOptions) -> tuple[object, int]:
+        """(a picture at its size, which a part may hold in the place of what was given; its budget).
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        budget = part.image_tokens or options.image_tokens or self.budget
+        return self._picture(part, budget), budget
+
     def soft_tokens(self, image: PromptImage) -> Float[Tensor, "n D"]:
         """What the tower makes of a picture; the first one loads it.
 

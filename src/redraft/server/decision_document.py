@@ -62,14 +62,21 @@ def _item(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
-def _parts(*kinds: str) -> dict[str, Any]:
-    parts = [_item(("type", "text"), type={"const": kind}, text=_TEXT) for kind in kinds]
+_IMAGE = _item(
+    ("type", "image_url"), type={"const": "input_image"}, detail={"enum": ["low", "auto", "high"]},
+    image_url={"type": "string", "description": "a `data:` URL of PNG, JPEG, WebP or GIF in base64"},
+)  # fmt: skip
+
+
+def _parts(*kinds: str, images: bool = False) -> dict[str, Any]:
+    parts = [_item(("type", "text"), type={"const": kind}, text=_TEXT) for kind in kinds] + [_IMAGE] * images
     return {"anyOf": [_TEXT, {"type": "array", "items": {"anyOf": parts}, "minItems": 1}]}
 
 
 _ITEM = {
     "anyOf": [
-        _item(("role", "content"), role={"enum": ["user", "developer", "system"]}, content=_parts("input_text")),
+        _item(("role", "content"), role={"enum": ["developer", "system"]}, content=_parts("input_text")),
+        _item(("role", "content"), role={"const": "user"}, content=_parts("input_text", images=True)),
         _item(("role", "content"), role={"const": "assistant"}, content=_parts("output_text")),
         _item(
             ("type", "call_id", "name", "arguments"),
@@ -83,7 +90,7 @@ _ITEM = {
         _item(
             ("type", "call_id", "output"),
             type={"enum": ["function_call_output", "custom_tool_call_output"]}, call_id=_TEXT,
-            output=_parts("input_text"),
+            output=_parts("input_text", images=True),
         ),
     ]
 }  # fmt: skip

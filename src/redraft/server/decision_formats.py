@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -39,12 +39,22 @@ def asked(body: AnyBody) -> tuple[Any, list[Question | Refusal]]:
         if isinstance(question, Refusal):
             raise _unasked(name, question.reason)
         _check_keys(name, question)
-    state = state_of(body.state)
+    state = _shown(state_of(body.state), body.images or ())
     if body.instructions:
         before = {"role": "system", "content": as_text(body.instructions, "instructions")}
-        said = state.messages or ({"role": "user", "content": state.text},)
-        state = State(messages=(before, *said))
+        state = State(messages=(before, *state.conversation))
     return state, questions
+
+
+def _shown(state: State, images: Sequence[str]) -> State:
+    """A state with these pictures before it."""
+    if not images:
+        return state
+    parts = [{"type": "image_url", "image_url": url} for url in images]
+    said = state.parts or (({"type": "text", "text": state.text},) if state.text else ())
+    if state.messages:
+        return state_of([{"role": "user", "content": parts}, *state.messages])
+    return state_of([{"role": "user", "content": [*parts, *said]}])
 
 
 def _check_keys(name: str, question: Question) -> None:

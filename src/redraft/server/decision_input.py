@@ -1,4 +1,4 @@
-"""OpenAI's `input` as a state: a text, or a conversation with the calls in it."""
+"""OpenAI's `input` as a state: a text, or a conversation with the calls and the pictures in it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ _PARTS = {
     "assistant": {"output_text": "text", "refusal": "refusal"},
     "tool": {"input_text": "text"},
 }
-_UNREAD = {"input_image": "images", "input_file": "files", "input_audio": "sounds", "input_video": "films"}
+# Roles that may show pictures, in OpenAI's two ways to write one.
+_SHOWING = ("user", "tool")
+_PICTURES = {
+    "input_image": ("type", "image_url", "detail", "prompt_cache_breakpoint"),
+    "image_url": ("type", "image_url"),
+}
+_UNREAD = {"input_file": "files", "input_audio": "sounds", "input_video": "films"}
 
 
 def state_of_input(value: str | list[Any]) -> str | list[dict[str, Any]]:
@@ -43,7 +49,7 @@ def state_of_input(value: str | list[Any]) -> str | list[dict[str, Any]]:
     names: dict[str, str] = {}
     for number, item in enumerate(value):
         _add(messages, names, item, f"input.{number}")
-    if len(messages) == 1 and messages[0]["role"] == "user":
+    if len(messages) == 1 and messages[0]["role"] == "user" and isinstance(messages[0]["content"], str):
         return messages[0]["content"]
     return messages
 
@@ -83,22 +89,52 @@ def _add(messages: list[dict[str, Any]], names: dict[str, str], item: Any, where
     messages[-1].setdefault("tool_calls", []).append(call)
 
 
-def _content(value: Any, role: str, where: str) -> str:
+def _content(value: Any, role: str, where: str) -> str | list[dict[str, Any]]:
+    """A text, or parts where there are pictures among it."""
     if isinstance(value, str):
         return value
     if not isinstance(value, list):
         raise _refused(where, f"must be a text or a list of parts, got {shown(value)}")
-    said = ""
+    parts: list[dict[str, Any]] = []
     for number, part in enumerate(value):
+        if (picture := _picture(part, role, f"{where}.{number}")) is not None:
+            parts.append(picture)
+            continue
         text, is_json = _part(part, role, f"{where}.{number}")
         # Texts go on as they stand, JSON has lines of its own.
-        said += f"\n{text}\n" if is_json else text
-    return said.strip("\n") if any(part.get("type") == "input_json" for part in value) else said
+        text = f"\n{text}\n" if is_json else text
+        if parts and parts[-1]["type"] == "text":
+            parts[-1]["text"] += text
+        else:
+            parts.append({"type": "text", "text": text})
+    if any(part.get("type") == "input_json" for part in value):
+        parts = [part | {"text": part["text"].strip("\n")} if part["type"] == "text" else part for part in parts]
+    if any(part["type"] != "text" for part in parts):
+        return parts
+    return parts[0]["text"] if parts else ""
+
+
+def _picture(part: Any, role: str, where: str) -> dict[str, Any] | None:
+    """A picture as the other routes take it; None where the part is none."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind not in _PICTURES or role not in _SHOWING:
+        return None
+    for field in part:
+        if field not in _PICTURES[kind]:
+            raise _refused(f"{where}.{field}"[:200], f"there is no such field in a part of type {kind}")
+    given = part.get("image_url")
+    if kind == "input_image" and not isinstance(given, str):
+        raise _refused(f"{where}.image_url", f"must be a data: URL, got {shown(given)}")
+    if kind == "image_url" or part.get("detail") is None:
+        return {"type": "image_url", "image_url": given}
+    return {"type": "image_url", "image_url": {"url": given, "detail": part["detail"]}}
 
 
 def _part(part: Any, role: str, where: str) -> tuple[str, bool]:
     """The text of a part, and whether it is JSON."""
     kind = part.get("type") if isinstance(part, Mapping) else None
+    if isinstance(kind, str) and kind in _PICTURES:
+        raise _refused(where, f"a picture belongs to what a user says or a call gives back, not to {role}")
     if isinstance(kind, str) and kind in _UNREAD:
         raise _refused(where, f"{_UNREAD[kind]} are not read yet ({kind})")
     known = _PARTS[role]

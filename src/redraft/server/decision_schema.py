@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, StrictBool, StrictIn
 from redraft.core.options import EXACT_BITS
 from redraft.core.questions import MOST_QUESTIONS
 from redraft.server.decision_document import INPUT, QUESTIONS, QUESTIONS_BY_NAME
-from redraft.server.schema import MAX_MESSAGES, Body, Share
+from redraft.server.schema import MAX_MESSAGES, Body, Share, without_paths
 
 OPENAI, SYSTEM_ONE = "OpenAI's body", "System One's body"
 
@@ -23,6 +23,10 @@ def _input(value: Any) -> Any:
 
 def _state(value: Any) -> Any:
     if isinstance(value, str | dict | list):
+        messages = value.get("messages") if isinstance(value, dict) else value
+        for message in messages if isinstance(messages, list) else ():
+            if isinstance(message, dict):
+                without_paths(message)
         return value
     raise ValueError("must be a text, an object or an array")
 
@@ -38,7 +42,7 @@ def _questions(kind: type, wanted: str) -> BeforeValidator:
 
 def _absent(value: Any) -> None:
     if value:
-        raise ValueError("images, sound and films are not read yet")
+        raise ValueError("pictures belong to the state itself; sound and films are not read yet")
 
 
 Absent = Annotated[None, BeforeValidator(_absent, json_schema_input_type=None)]
@@ -69,7 +73,6 @@ class Asked(Body):
     cache_salt: str | None = None
     user: str | None = None
     decide: Decide | None = None
-    images: Absent = None
     audio: Absent = None
     videos: Absent = None
     assets: Absent = None
@@ -98,6 +101,7 @@ class DecisionsRequest(Asked):
         _questions(list, "a list of questions"),
         WithJsonSchema(QUESTIONS),
     ]
+    images: Absent = None
     prompt_cache_key: str | None = None
     prompt_cache_options: CacheOptions | None = None
     safety_identifier: str | None = None
@@ -122,6 +126,7 @@ class SystemOneRequest(Asked):
     instructions: str | dict[str, Any] | list[Any] | None = None
     chat_template_kwargs: TemplateWithoutThoughts | None = None
     priority: Literal[0] | None = None
+    images: Annotated[list[str] | None, Field(description="`data:` URLs of what stands before the state")] = None
     request_id: str | None = None
 
 

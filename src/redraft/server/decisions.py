@@ -11,6 +11,7 @@ from redraft.core.decisions import Decisions
 from redraft.core.errors import InputError
 from redraft.core.strict_json import strict_json
 from redraft.decide.calibration import suits
+from redraft.decide.state import State
 from redraft.server.decision_formats import ANY_MODEL, AnyBody, asked, options_of, refused, reply
 from redraft.server.decision_schema import AnyRequest, DecisionsRequest
 from redraft.server.flight import Server
@@ -52,6 +53,10 @@ async def _answer(server: Server, request: Request, body: AnyBody) -> Response:
 async def _decided(server: Server, decider: Decider, body: AnyBody, request_id: str) -> Decisions:
     """The answers, counted and, where the operator wants it so, written down."""
     state, questions = await decider.work(partial(asked, body))
+    if isinstance(state, State):
+        server.check_pictures(state.conversation)
+    elif isinstance(state, list):
+        server.check_pictures(state)
 
     def begin() -> Rounds:
         options, calibration = options_of(body), server.settings.calibration

@@ -15,7 +15,7 @@ MAX_MESSAGES = 2048
 MAX_CHOICES = 8
 
 
-def _without_paths(message: dict[str, Any]) -> dict[str, Any]:
+def without_paths(message: dict[str, Any]) -> dict[str, Any]:
     """Refuses the parts by which Python names pictures: a path in one would be opened."""
     content = message.get("content")
     for part in content if isinstance(content, list) else ():
@@ -24,7 +24,7 @@ def _without_paths(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
-Message = Annotated[dict[str, Any], AfterValidator(_without_paths)]
+Message = Annotated[dict[str, Any], AfterValidator(without_paths)]
 
 
 def _read_seed(value: Any) -> Any:
