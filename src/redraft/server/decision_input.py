@@ -117,7 +117,7 @@ def _content(value: Any, role: str, where: str) -> str | list[dict[str, Any]]:
 def _picture(part: Any, role: str, where: str) -> dict[str, Any] | None:
     """A picture as the other routes take it; None where the part is none."""
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind not in _PICTURES or role not in _SHOWING:
+    if not isinstance(kind, str) or kind not in _PICTURES or role not in _SHOWING:
         return None
     for field in part:
         if field not in _PICTURES[kind]:
