@@ -26,7 +26,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as Type
 
 from redraft.bench.machine import cpu_name, others_share
-from redraft.bench.shapes import SHAPES
+from redraft.bench.shapes import SHAPES, shape_config
 
 REDRAFT = [sys.executable, "-c", "import sys; from redraft.cli import main; sys.exit(main())"]
 # A file of theirs, and the form of ours that stands beside it.
@@ -50,7 +50,9 @@ def main() -> None:
     for form in arguments.only:
         path = arguments.work / f"{arguments.shape}-{arguments.layers}-{form}.gguf"
         if not path.exists():
-            write(path, SHAPES[arguments.shape] | {"num_hidden_layers": arguments.layers}, form)
+            shape = SHAPES[arguments.shape] | {"num_hidden_layers": arguments.layers}
+            config = shape_config(arguments.shape, num_hidden_layers=arguments.layers)
+            write(path, shape, [layer.window is not None for layer in config.layers], form)
         theirs, ours = [], []
         for number in range(arguments.rounds):
             theirs.append(json.loads(output([program, path, arguments.threads, PROMPT, ROWS, 3])))
@@ -109,14 +111,12 @@ def built(source: Path, work: Path) -> Path:
     return program
 
 
-def write(path: Path, shape: dict[str, Any], form: str) -> None:
+def write(path: Path, shape: dict[str, Any], sliding: list[bool], form: str) -> None:
     """A random Gemma 4 of a shape in a form; blocks are random bytes behind small scales."""
     temporary = path.with_suffix(".part")
     writer = gguf.GGUFWriter(str(temporary), "gemma4")
-    layers = shape["num_hidden_layers"]
-    sliding = [(layer + 1) % 6 != 0 for layer in range(layers)]
     local, full = shape["num_key_value_heads"], shape["num_global_key_value_heads"]
-    writer.add_block_count(layers)
+    writer.add_block_count(len(sliding))
     writer.add_context_length(4096)
     writer.add_embedding_length(shape["hidden_size"])
     writer.add_feed_forward_length(shape["intermediate_size"])
