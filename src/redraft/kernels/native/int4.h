@@ -7,6 +7,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
 #endif
 
 namespace redraft {
@@ -150,6 +152,44 @@ inline void block(const Rows<T>& rows, const Matrix& m, float (&out)[T][WIDTH], 
   }
   const __m256 factor = _mm256_loadu_ps(m.row_scale);
   for (int t = 0; t < T; ++t) _mm256_storeu_ps(out[t] + from, _mm256_mul_ps(total[t], factor));
+}
+#elif defined(__ARM_FEATURE_DOTPROD)
+inline float32x4_t scales_of(int16x4_t codes) {
+  const int32x4_t code = vmovl_s16(codes), size = vshlq_n_s32(vandq_s32(code, vdupq_n_s32(0x7F)), 19);
+  const int32x4_t sign = vandq_s32(code, vdupq_n_s32(INT32_MIN));
+  return vreinterpretq_f32_s32(vorrq_s32(vaddq_s32(size, vdupq_n_s32(120 << 23)), sign));
+}
+
+template <int T>
+inline void block(const Rows<T>& rows, const Matrix& m, float (&out)[T][WIDTH], int64_t from) {
+  float32x4_t total[T][2];
+  for (int t = 0; t < T; ++t) total[t][0] = total[t][1] = vdupq_n_f32(0.0f);
+  for (int64_t g = 0; g < m.groups; ++g) {
+    // Of the upper and the lower four rows.
+    int8x16_t weights[8][2];
+    for (int j = 0; j < 4; ++j)
+      for (int half = 0; half < 2; ++half) {
+        const uint8x16_t both = vld1q_u8(m.data + g * BYTES + 32 * j + 16 * half);
+        weights[j][half] = vreinterpretq_s8_u8(vandq_u8(both, vdupq_n_u8(15)));
+        weights[j + 4][half] = vreinterpretq_s8_u8(vshrq_n_u8(both, 4));
+      }
+    const int16x8_t codes = vmovl_s8(vreinterpret_s8_u8(vld1_u8(m.scales + g * ROWS)));
+    const float32x4_t scales[2] = {scales_of(vget_low_s16(codes)), scales_of(vget_high_s16(codes))};
+    for (int t = 0; t < T; ++t) {
+      int32x4_t dots[2] = {vdupq_n_s32(rows.zeros[t][g]), vdupq_n_s32(rows.zeros[t][g])};
+      for (int j = 0; j < 8; ++j) {
+        int32_t four;
+        std::memcpy(&four, rows.x[t] + g * COLUMNS + 4 * j, sizeof four);
+        const int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+        for (int half = 0; half < 2; ++half) dots[half] = vdotq_s32(dots[half], weights[j][half], x);
+      }
+      for (int half = 0; half < 2; ++half)
+        total[t][half] = vfmaq_f32(total[t][half], vcvtq_f32_s32(dots[half]), scales[half]);
+    }
+  }
+  for (int t = 0; t < T; ++t)
+    for (int half = 0; half < 2; ++half)
+      vst1q_f32(out[t] + from + 4 * half, vmulq_f32(total[t][half], vld1q_f32(m.row_scale + 4 * half)));
 }
 #else
 template <int T>
