@@ -156,6 +156,17 @@ def test_over_http_it_is_a_data_url(engine):
         checked_messages(about(part()))
 
 
+def test_questions_about_a_video(engine):
+    question = {"type": "choice", "instructions": "Which?", "choices": ["dark", "light"]}
+    found = engine.decide(about(part(frames=4)), question, gate_nats=None)
+    again = engine.decide(about(part(frames=4)), [question, question | {"name": "again"}], gate_nats=None)
+    assert [one.probabilities for one in again.answers] == [found.answers[0].probabilities] * 2
+    assert again.stats.cached_tokens > 0
+    assert engine.decide(about(part(frames=3)), question, gate_nats=None).answers[0].probabilities != (
+        found.answers[0].probabilities
+    )
+
+
 def test_limits():
     for limits, said in [
         ({"nbytes": 100}, "bytes, at most 100"),

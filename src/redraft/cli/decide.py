@@ -82,7 +82,8 @@ def decide(
     if states is not None and out is not None:
         _many(states, out, column, askable(asked), model, loading or {}, options or DecideOptions(), as_json)
         return
-    _one(_state(state, text, image or ()), asked, model, loading or {}, options or DecideOptions(), as_json, quiet)
+    shown = image or ()
+    _one(_state(state, text, shown), asked, model, loading or {}, options or DecideOptions(), as_json, quiet, shown)
 
 
 def _one(
@@ -93,6 +94,7 @@ def _one(
     options: DecideOptions,
     as_json: bool,
     quiet: bool,
+    image: Sequence[Path],
 ) -> None:
     from redraft.cli import show
     from redraft.core.decisions import Refusal
@@ -100,6 +102,8 @@ def _one(
     if all(isinstance(question, Refusal) for question in questions):
         askable(questions)
     engine = show.load(model, loading)
+    if engine.info.sees and not quiet:
+        show.note_animations(image)
     with flags_named():
         decisions = engine.decide(state, questions, options)
     if as_json:
