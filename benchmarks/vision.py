@@ -5,7 +5,8 @@
 
 Both have the same weights and see the same picture of 640 x 480. transformers pads every picture to its budget, as its
 processor does. `floor_s` is the operations over what this machine's products reach, so that 1 is the best there can be;
-`share_attention` of them lie in attention. The first picture of each is not counted.
+`share_attention` of them lie in attention. `_cpu_s` are seconds of this process's threads alone, which a machine that
+others use stretches less. The first picture of each is not counted.
 """
 
 from __future__ import annotations
@@ -61,11 +62,13 @@ def main() -> None:
         row: dict[str, Any] = {"image_tokens": budget, "soft_tokens": patches.soft_tokens}
         row["patches_s"] = time.perf_counter() - started
         row |= floor(patches, config, machine.peak_flops[arguments.dtype])
-        row["redraft_s"], mine = timed(lambda patches=patches: tower(patches), arguments.repetitions)
+        mine_s, mine = timed(lambda patches=patches: tower(patches), arguments.repetitions)
+        row["redraft_s"], row["redraft_cpu_s"] = mine_s
         if theirs is not None:
             values, places = padded(patches, budget)
             look: Callable[[], Any] = lambda v=values, p=places: theirs(v, p).last_hidden_state  # noqa: E731
-            row["transformers_s"], other = timed(look, arguments.repetitions)
+            their_s, other = timed(look, arguments.repetitions)
+            row["transformers_s"], row["transformers_cpu_s"] = their_s
             row["ratio"] = row["transformers_s"] / row["redraft_s"]
             row["largest_difference"] = float((mine - other).abs().max() / other.abs().max())
         print(json.dumps(row), file=sys.stderr)
@@ -74,16 +77,17 @@ def main() -> None:
     print(json.dumps(told, indent=2))
 
 
-def timed(look: Callable[[], torch.Tensor], repetitions: int) -> tuple[float, torch.Tensor]:
-    """(median seconds, the result)."""
-    seconds = []
+def timed(look: Callable[[], torch.Tensor], repetitions: int) -> tuple[tuple[float, float], torch.Tensor]:
+    """((median seconds, median seconds of the process), the result)."""
+    seconds, own = [], []
     with torch.no_grad():
         result = look()
         for _ in range(repetitions):
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), time.process_time()
             look()
             seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds), result.float()
+            own.append(time.process_time() - spent)
+    return (statistics.median(seconds), statistics.median(own)), result.float()
 
 
 def floor(patches: Patches, config: VisionConfig, rate: float) -> dict[str, float]:

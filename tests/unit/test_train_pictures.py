@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +29,7 @@ from redraft.train.run import train
 from redraft.train.seeing import Eyes
 from redraft.train.soft_cache import SoftCache
 from redraft.vision.patches import patches_of
+from redraft.vision.tower import Vision
 from seeing import noise_pixels
 from tiny_recipe import RECIPE, written
 
@@ -224,8 +226,6 @@ def _until(recipe: Path, steps: int) -> None:
 
 
 def test_a_tower_that_stays_looks_at_each_picture_once(trained, monkeypatch):
-    from redraft.vision.tower import Vision
-
     looked = []
     forward = Vision.forward
     monkeypatch.setattr(Vision, "forward", lambda self, patches: looked.append(1) or forward(self, patches))
@@ -273,6 +273,21 @@ def test_bad_pictures_are_named_by_file_and_line(tmp_path):
         (tmp_path / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in [*ROWS[:9], *rows[line - 1 :]]))
         with pytest.raises(DataError, match=rf"data\.jsonl, line 10: .*{said}"):
             train(recipe, ["output=other"])
+
+
+@pytest.mark.parametrize("how", ["learns", "frozen"])
+def test_half_precision_leaves_what_must_be_exact(trained, how):
+    from redraft.train.precision import Working
+
+    model = load_model(trained / "whole/run/model").requires_grad_(True)
+    config = load_vision(trained / "whole/run/model").config
+    model.tower = Vision(dataclasses.replace(config, standardize=True))
+    copied = Working(model, torch.bfloat16).model
+    tower = copied.tower.vision_tower
+    assert (tower.std_bias.dtype, tower.patch_embedder.input_proj.weight.dtype) == (torch.float32, torch.bfloat16)
+    changes = {} if how == "learns" else frozen(trained)
+    result = train(write(trained / f"half-{how}", ROWS, precision="bfloat16", steps=2, **changes))
+    assert result["best_loss"] < 20
 
 
 def test_what_cannot_be_is_refused(trained, tmp_path):

@@ -30,7 +30,7 @@ from redraft.text.video_parts import VideoPart
 from redraft.vision.files import FORMATS, WEB_FORMATS, Limits, read_bytes
 from redraft.vision.patches import brought_to_size, cut
 from redraft.vision.picture import picture_of
-from redraft.vision.video import KINDS, WEB_KINDS, Plan, frames_of, planned
+from redraft.vision.video import KINDS, WEB_KINDS, WEB_LIMITS, Plan, frames_of, planned
 
 # Of soft tokens: forty pictures of 280 at the released width in 16 bits. Of pixels at their size: twenty of those.
 SOFT_BYTES, PIXEL_BYTES = 64 * 2**20, 32 * 2**20
@@ -235,8 +235,8 @@ def plan_of(part: VideoPart) -> Plan:
     Raises:
         ImageError: it cannot be read.
     """
-    kinds = WEB_KINDS if part.from_web else KINDS
-    return planned(part.source, part.frames, kinds=kinds, where=part.where)
+    kinds, limits = (WEB_KINDS, WEB_LIMITS) if part.from_web else (KINDS, None)
+    return planned(part.source, part.frames, kinds=kinds, limits=limits, where=part.where)
 
 
 def name_of(part: VideoPart) -> str:

@@ -49,7 +49,8 @@ class Working:
             # Angles need float32 whatever the model computes in.
             self.model.backbone.build_rotary(masters.device)
             # So do numbers that cancel others of their own size.
-            for name, buffer in () if masters.tower is None else masters.tower.named_buffers():
+            exact = () if masters.tower is None else masters.tower.named_buffers()
+            for name, buffer in ((n, b) for n, b in exact if n.endswith(("std_bias", "std_scale"))):
                 self.model.get_submodule(f"tower.{name}".rpartition(".")[0]).register_buffer(
                     name.rpartition(".")[2], buffer.clone()
                 )

@@ -47,6 +47,11 @@ class VideoLimits:
     decoded: int = 20_000_000_000
 
 
+# What a minute of 1920 x 1080 at 30 frames a second takes, and a third more: a stranger's request should not decode
+# for longer.
+WEB_LIMITS = VideoLimits(decoded=5_000_000_000)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Which frames of a video are looked at.
