@@ -1,0 +1,97 @@
+"""`redraft eval gsm8k`, `sudoku`, `coherence`: tasks whose rows are a published file, made, or conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from redraft.cli.eval_modes import Modes, compare_modes
+from redraft.cli.eval_shown import Errors, Limit, Seed, measure
+from redraft.cli.options import Json, Model, with_generation_options, with_loading_flags
+
+
+@with_generation_options
+@with_loading_flags(workers=True)
+def gsm8k(
+    data: Annotated[
+        Path, typer.Option(help="GSM8K's file of questions and answers, as published.", metavar="FILE.jsonl")
+    ],
+    model: Model = "mini",
+    limit: Limit = None,
+    seed: Seed = 0,
+    errors: Errors = None,
+    modes: Modes = None,
+    loading: dict[str, Any] | None = None,
+    as_json: Json = False,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Word problems: the right number behind the mark, or at the end?"""
+    from redraft.eval.tasks import gsm8k as task
+
+    asked = {"max_new_tokens": task.BUDGET, **(options or {})}
+    _run("gsm8k", task, task.read_rows(data), model, loading, errors, modes, as_json, seed, limit, asked)
+
+
+@with_generation_options
+@with_loading_flags(workers=True)
+def sudoku(
+    clues: Annotated[int, typer.Option(help="Cells that are given, more or less.", min=17, max=80)] = 40,
+    count: Annotated[int, typer.Option(help="How many puzzles, made from the seed on.", min=1)] = 100,
+    model: Model = "mini",
+    seed: Seed = 0,
+    errors: Errors = None,
+    modes: Modes = None,
+    loading: dict[str, Any] | None = None,
+    as_json: Json = False,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Positions that depend on each other: the whole grid right, and how many blanks?"""
+    from redraft.eval.tasks import sudoku as task
+
+    rows = task.made(count, clues, seed)
+    _run("sudoku", task, rows, model, loading, errors, modes, as_json, seed, None, options)
+
+
+@with_generation_options
+@with_loading_flags(workers=True)
+def coherence(
+    data: Annotated[
+        Path, typer.Option(help="Conversations, one a line; the last message of each is a person's.", metavar="FILE")
+    ],
+    model: Model = "mini",
+    limit: Limit = None,
+    seed: Seed = 0,
+    errors: Errors = None,
+    modes: Modes = None,
+    loading: dict[str, Any] | None = None,
+    as_json: Json = False,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Said twice, repeated, left open: beside what people wrote?"""
+    from redraft.eval.data import read_texts
+    from redraft.eval.tasks import coherence as task
+
+    _run("coherence", task, read_texts(data), model, loading, errors, modes, as_json, seed, limit, options)
+
+
+def _run(
+    name: str,
+    task: Any,
+    rows: Sequence[Any],
+    model: str,
+    loading: dict[str, Any] | None,
+    errors: Path | None,
+    modes: str | None,
+    as_json: bool,
+    seed: int,
+    limit: int | None,
+    options: dict[str, Any] | None,
+) -> None:
+    how = {"seed": seed, "limit": limit, "options": options}
+    if modes is not None:
+        compare_modes(name, modes, task.is_right, rows, model, loading, errors, as_json, **how)
+    else:
+        measure(name, task.evaluate, rows, model, loading, errors, as_json, **how)

@@ -1,0 +1,34 @@
+"""The number that a reply ends with, as GSM8K's answers are graded.
+
+Source: Cobbe et al. 2021, arXiv 2110.14168 (the mark), lm-evaluation-harness's `gsm8k` (the two ways of finding it).
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+
+MARK = "####"
+_MARKED = re.compile(rf"{MARK}\s*(-?[$0-9.,]+)")
+_ANYWHERE = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+
+
+def marked(text: str) -> Decimal | None:
+    """The number behind the last mark; None where there is none."""
+    found = _MARKED.findall(text)
+    return value_of(found[-1]) if found else None
+
+
+def last(text: str) -> Decimal | None:
+    """The last number of a text, wherever it stands; None where there is none."""
+    numbers = (value_of(found) for found in reversed(_ANYWHERE.findall(text)))
+    return next((number for number in numbers if number is not None), None)
+
+
+def value_of(written: str) -> Decimal | None:
+    """What a number means that may have a dollar sign, commas between thousands and a full stop behind it."""
+    digits = written.replace(",", "").replace("$", "").removesuffix(".")
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return None

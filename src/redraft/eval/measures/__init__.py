@@ -1,0 +1,1 @@
+"""Figures of replies that need no reference."""

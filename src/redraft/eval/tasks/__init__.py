@@ -1,0 +1,1 @@
+"""One file a task: its rows, what is asked of a model, which replies are right."""
