@@ -178,7 +178,7 @@ def test_arguments_may_be_a_json_string(tmp_path):
         ({"messages": [{"role": "assistant", "content": "hi"}]}, "before"),
         (message(), "neither"),
         (message(content=[]), "neither"),
-        (message(content=[{"type": "image_url"}]), "text alone"),
+        (message(content=[{"type": "image_url"}]), "belong to the messages of user"),
         (message(content=3), "must be text"),
         (message(tool_calls={"a": 1}), "list"),
         (message(tool_calls=[{"name": "A"}]), "function"),
