@@ -69,7 +69,7 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
     mode, dropout = Mode(), Dropout(adapter.settings.dropout)
     model.requires_grad_(False)
     made: dict[str, nn.Module] = {}
-    for path in dict.fromkeys(_module_of(name) for name in (*adapter.encode, *adapter.denoise)):
+    for path in changed_modules(adapter):
         module = backbone.get_submodule(path)
         if path.startswith("self_conditioning."):
             pair = adapter.denoise.get(f"{path}.weight")
@@ -105,8 +105,9 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
     )
 
 
-def _module_of(parameter: str) -> str:
-    return parameter.rpartition(".")[0]
+def changed_modules(adapter: Adapter) -> list[str]:
+    """Paths of the modules that an adapter stands before, relative to the backbone."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in (*adapter.encode, *adapter.denoise)))
 
 
 def _stack_pairs(pairs: Mapping[str, Pair], path: str) -> tuple[Pair | None, Pair | None]:
