@@ -288,8 +288,7 @@ class LocalEngine(Engine):
         vars(other).pop("_fingerprint", None)
         defaults = Defaults.of(self._directory, self.model.config, self.tokenizer, directory)
         other.admission = self.admission.beside(variant, defaults)
-        other.model, other.prefixes = variant.model, variant.prefixes
-        other._name, other._adapter = name, directory
+        other.model, other.prefixes, other._name, other._adapter = variant.model, variant.prefixes, name, directory
         return other
 
     def _room(self) -> int:
