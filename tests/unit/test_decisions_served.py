@@ -263,7 +263,7 @@ def test_one_place_for_all_rounds_given_back_whatever_happens(client, engine):
     assert sum(held) == scheduler.reserved == 0
     page = client.get("/metrics").text
     for ended in ("stop", "error", "timeout"):
-        assert f'redraft_requests_total{{finish_reason="{ended}"}} 1.0' in page
+        assert f'redraft_requests_total{{finish_reason="{ended}",model="mini"}} 1.0' in page
 
 
 def test_full_and_ending_servers(engine):
@@ -289,7 +289,7 @@ def test_counted(client, engine):
         "redraft_questions_reread_total 1.0",
         'redraft_reads_total{reader="canvas"} 1.0',
         'redraft_reads_total{reader="causal"} 1.0',
-        "redraft_prompt_tokens_total 20.0",
+        'redraft_prompt_tokens_total{model="mini"} 20.0',
         "redraft_decisions_seconds_count 1.0",
     ):
         assert line in page, line

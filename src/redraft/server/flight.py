@@ -122,7 +122,7 @@ class Server:
         self.scheduler.reserve(len(prepares))
         done = None if self.log is None else partial(self.log.reply, request_id)
         flight = Flight(self.scheduler, body.model, len(prepares), done)
-        request.state.tokens = flight.tokens
+        request.state.model, request.state.tokens = body.model, flight.tokens
         try:
             prepared = [await self.prepared(request, prepare, deadline, slow=steered) for prepare in prepares]
             for one in prepared:

@@ -34,6 +34,7 @@ class Decider:
         self._tokens = 0
         server.scheduler.reserve(1)
         self._client = Client(request)
+        request.state.model = model
         request.state.tokens = lambda: (self._tokens or "-", 0)
 
     async def work(self, work: Callable[[], T]) -> T:
