@@ -318,3 +318,9 @@ def test_packed_bodies_are_refused_by_name(client):
 def test_questions_stay_as_they_are_where_they_are_read_twice():
     questions = questions_of([PREDICATE, 3])
     assert questions_of(questions) == questions
+
+
+def test_adapters_are_loaded_where_that_was_allowed(client):
+    for answer in (client.post("/v1/adapters", json={"name": "x"}), client.delete("/v1/adapters/x")):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "adapters_not_allowed")
+        assert "--allow-adapters" in answer.json()["error"]["message"]
