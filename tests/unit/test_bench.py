@@ -218,7 +218,7 @@ def test_what_cannot_be_measured_is_refused(cache, changes, reason):
 
 
 def test_an_adapter_is_measured_with_its_own_base(cache, tmp_path):
-    model = load_model(BUNDLED["mini"])
+    model = load_model(BUNDLED / "mini")
     made = Adapter.fresh(Settings(targets=["attention"], rank=2), model.config)
     write_adapter(made, model.config, tmp_path / "right")
     made.base = {**fingerprint(model), "family": "0" * 16}
