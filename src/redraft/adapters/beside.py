@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TypeVar
 
 from torch import nn
@@ -25,26 +26,27 @@ def beside(model: DiffusionGemma, adapter: Adapter) -> DiffusionGemma:
     Raises:
         CheckpointError, OptionError: as in `attach`.
     """
-    other = _opened(model)
-    backbone = other.backbone = _opened(model.backbone)
-    opened: dict[str, nn.Module] = {"": backbone}
-    for path in changed_modules(adapter):
-        parts = path.split(".")[:-1]
-        for depth in range(len(parts)):
-            _open(opened, ".".join(parts[:depth]), parts[depth])
+    other = opened(model, changed_modules(adapter))
     attach(other, adapter)
     return other
 
 
-def _open(opened: dict[str, nn.Module], owner: str, child: str) -> None:
-    """Puts a copy of a module, which shares what it holds, in its place, once."""
-    path = f"{owner}.{child}" if owner else child
-    if path not in opened and child in opened[owner]._modules:
-        opened[path] = _opened(opened[owner].get_submodule(child))
-        setattr(opened[owner], child, opened[path])
+def opened(model: DiffusionGemma, paths: Sequence[str]) -> DiffusionGemma:
+    """The same model, in which other modules may be put at these paths of its backbone."""
+    other = _twin(model)
+    backbone = other.backbone = _twin(model.backbone)
+    made: dict[str, nn.Module] = {"": backbone}
+    for path in paths:
+        parts = path.split(".")[:-1]
+        for depth, child in enumerate(parts):
+            owner, own = ".".join(parts[:depth]), ".".join(parts[: depth + 1])
+            if own not in made:
+                made[own] = _twin(made[owner].get_submodule(child))
+                setattr(made[owner], child, made[own])
+    return other
 
 
-def _opened(module: M) -> M:
+def _twin(module: M) -> M:
     """A module with the same tensors and submodules, of which others may be put in without the first one's notice."""
     other = copy.copy(module)
     # Its tables of parameters, submodules and hooks are its own.

@@ -131,6 +131,7 @@ class Admission:
             instead=tuple(found for found in instead if found is not None),
             fields=self._fields(resolved, thinking) if resolved.probabilities else None,
         )
+        sequence.cache.adapter = 0 if self.variant is None else self.variant.place
         self._lay_out(sequence)
         check_start(sequence)
         return sequence

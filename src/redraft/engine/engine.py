@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Sequence as Rows
 from functools import cached_property
 from pathlib import Path
@@ -68,9 +68,8 @@ class LocalEngine(Engine):
         tower: LazyVision | None = None,
     ) -> None:
         self.model = model
-        self._root = self
+        self._root, self._copies = self, 1
         self._workers: Running | None = None
-        self._copies = 1
         self.tokenizer = Tokenizer.from_directory(directory)
         self.template = ChatTemplate.from_directory(directory)
         defaults = Defaults.of(directory, model.config, self.tokenizer, adapter)
@@ -78,12 +77,13 @@ class LocalEngine(Engine):
         self.sight = Sight(tower, model.config, directory)
         self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context, self.sight)
         self.prefixes = PrefixCache(prefix_cache_bytes)
-        self._exact = exact
-        self._loop = self._loop_on(model, lambda: self.prefixes)
+        self._exact, self._request_bytes = exact, request_bytes
+        self._loop = self._loop_on(model)
         self._lanes = Lanes(self._loop_on)
         self._name, self._directory, self._adapter = name, directory, adapter
-        self._request_bytes = request_bytes
-        self._adapters = LoadedAdapters[LocalEngine](model, lambda: self.prefixes, self._beside, self._room)
+        self._adapters = LoadedAdapters[LocalEngine](
+            model, lambda: self.prefixes, self._beside, self._room, together=not exact
+        )
 
     def __repr__(self) -> str:
         count, model = self.model.num_parameters, self._name
@@ -272,14 +272,14 @@ class LocalEngine(Engine):
     def _remember(self, sequence: Sequence) -> None:
         remember(sequence, self._prefixes_of(sequence), self.admission.stops)
 
-    def _loop_on(self, model: DiffusionGemma, prefixes: Callable[[], PrefixCache]) -> CanvasLoop:
-        exact, soft = self._exact, self.sight.soft_tokens
-        return CanvasLoop(model, exact=exact, graphs=not exact, on_encoded=self._remember, prefixes=prefixes, soft=soft)
+    def _loop_on(self, model: DiffusionGemma) -> CanvasLoop:
+        exact, soft, known = self._exact, self.sight.soft_tokens, self._prefixes_of
+        return CanvasLoop(model, exact=exact, graphs=not exact, on_encoded=self._remember, prefixes=known, soft=soft)
 
     def _tick(self, sequences: Rows[UnderWay], *, drafts: bool = True) -> Iterator[Emitted]:
         return self._lanes.tick(self._loop, sequences, drafts=drafts)
 
-    def _prefixes_of(self, sequence: Sequence) -> PrefixCache:
+    def _prefixes_of(self, sequence: UnderWay) -> PrefixCache:
         return self._root.prefixes if sequence.variant is None else sequence.variant.prefixes
 
     def _beside(self, name: str, directory: Path, variant: Variant) -> LocalEngine:

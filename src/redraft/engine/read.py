@@ -75,6 +75,11 @@ class ReadList:
         return list(self.reads[0].prompt) if self.reads else []
 
     @property
+    def place(self) -> int:
+        """Of the adapter's factors, see `Variant`."""
+        return 0 if self.variant is None else self.variant.place
+
+    @property
     def identity(self) -> list[int]:
         """As of a `Sequence`."""
         return self.prompt
