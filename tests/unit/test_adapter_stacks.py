@@ -9,11 +9,13 @@ import torch
 
 import redraft
 from redraft import Generation
+from redraft.adapters.attach import attach
 from redraft.adapters.beside import beside
 from redraft.adapters.files import write_adapter
 from redraft.adapters.stacks import Stacks
 from redraft.checkpoint.load import load_model
 from redraft.checkpoint.locate import BUNDLED
+from redraft.core.errors import OptionError
 from redraft.engine.engine import LocalEngine
 from redraft.placement.canvas_cache import CanvasCache, DenoiseStatic
 from tuned import JAZZ, random_adapter
@@ -109,7 +111,12 @@ def test_what_a_step_reads_stays_where_it_is(mini):
     assert torch.equal(step(), before)
 
 
-def test_what_has_no_room_in_them(mini):
+def test_what_has_no_room_in_them(mini, directories):
+    tuned = load_model(BUNDLED / "mini")
+    attach(tuned, random_adapter(mini.model, ("attention",), 0, 0.1))
+    engine = LocalEngine(tuned, name="mini", directory=BUNDLED / "mini", exact=False)
+    with pytest.raises(OptionError, match="there is an adapter"):
+        engine.adapters.load("new", directories["two"])
     stacks = Stacks(mini.model, places=2, rank=3)
     assert not stacks.takes(random_adapter(mini.model, ("attention",), 0, 0.1)), "rank 4"
     stacks = Stacks(mini.model, places=2, rank=4)

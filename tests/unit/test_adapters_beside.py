@@ -191,6 +191,9 @@ def test_what_cannot_be_loaded(both, directories, tmp_path, monkeypatch):
         both.adapters.unload("new")
     with pytest.raises(OptionError, match="single"):
         redraft.load("mini", adapter=directories["first"], adapters=directories)
+    tuned = redraft.load("mini", dtype="float32", threads=1, adapter=directories["first"])
+    with pytest.raises(OptionError, match="there is an adapter"):
+        tuned.adapters.load("new", directories["second"])
     model = redraft.load_model(write_checkpoint(tmp_path / "other"))
     write_adapter(Adapter.fresh(Settings(targets=["attention"]), model.config), model.config, tmp_path / "shape")
     with pytest.raises(CheckpointError, match="shape|does not have"):

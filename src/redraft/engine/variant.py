@@ -6,7 +6,7 @@ import weakref
 from dataclasses import dataclass
 
 from redraft.adapters.adapter import Adapter
-from redraft.adapters.attach import check_base, check_fits
+from redraft.adapters.attach import check_bare, check_base, check_fits
 from redraft.adapters.base import fingerprint
 from redraft.adapters.beside import beside
 from redraft.adapters.stacks import Stacks
@@ -74,7 +74,12 @@ class SharedLane:
     """A lane for several adapters of a model, whose requests may share a forward."""
 
     def __init__(self, model: DiffusionGemma, places: int, rank: int) -> None:
-        """Room for so many of at most this rank."""
+        """Room for so many of at most this rank.
+
+        Raises:
+            OptionError: there is an adapter in the model.
+        """
+        check_bare(model)
         self._model = model
         self._stacks = Stacks(model, places, rank)
         self._lane = Lane(self._stacks.model)

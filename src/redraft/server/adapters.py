@@ -27,12 +27,16 @@ def routes(server: Server) -> APIRouter:
     @router.post("/adapters", summary="Load an adapter from the directory that was allowed at the start")
     async def load(request: Request, body: AdapterRequest) -> dict[str, Any]:
         work = partial(_load, server, body.name, body.path or body.name)
-        return await server.prepared(request, work, server.deadline(), slow=True)
+        told = await server.prepared(request, work, server.deadline(), slow=True)
+        request.state.model = body.name
+        return told
 
     @router.delete("/adapters/{name:path}", summary="Unload an adapter; its requests under way end with it")
     async def unload(request: Request, name: str) -> dict[str, Any]:
         work = partial(_unload, server, name)
-        return await server.prepared(request, work, server.deadline(), slow=True)
+        told = await server.prepared(request, work, server.deadline(), slow=True)
+        request.state.model = name
+        return told
 
     return router
 
@@ -44,8 +48,9 @@ def _load(server: Server, name: str, path: str) -> dict[str, Any]:
     except OptionError as error:
         raise ApiError(400, str(error), param="name", code="invalid_value") from None
     place = _inside(root, path)
+    taken = ApiError(409, f"{name!r} is served already: give another name", param="name", code="name_taken")
     if name == server.settings.model or name in adapters:
-        raise ApiError(409, f"{name!r} is served already: give another name", param="name", code="name_taken")
+        raise taken
     if len(adapters) >= MOST:
         raise ApiError(409, f"{MOST} adapters are loaded, more are not taken: unload one", code="too_many_adapters")
     try:
@@ -56,6 +61,9 @@ def _load(server: Server, name: str, path: str) -> dict[str, Any]:
             adapters.unload(name)
             raise
     except InputError as error:
+        if name in adapters:
+            # Somebody else was faster.
+            raise taken from None
         # A client learns nothing of where the directory lies.
         message = str(error).replace(f"{root}/", "")
         if isinstance(error, ModelNotFoundError):
