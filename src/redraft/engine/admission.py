@@ -65,7 +65,7 @@ class Admission:
     def beside(self, variant: Variant, defaults: Defaults) -> Admission:
         """The same with other defaults, for what runs on a variant; what is compiled for one serves both."""
         other = copy.copy(self)
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and self.defaults.end_ids:
             other.constraints = self.constraints
         other.defaults, other.variant = defaults, variant
         other.prompts = self.prompts.beside(defaults)
