@@ -9,8 +9,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 # torchvision, for tests beside transformers' processor of pictures, stands apart: the published one is built for CUDA,
 # and beside another torch it breaks every import of transformers. See tests/parity/processor.py.
 BROWSER := chromium chromium-driver fonts-dejavu-core
+EMULATOR := g++-aarch64-linux-gnu qemu-user
 
-.PHONY: demo docs test test-full check browser clean
+.PHONY: demo docs test test-full check browser emulator clean
 
 $(BIN)/.redraft: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,20 +37,28 @@ docs: $(BIN)/.redraft-docs  ## the documentation, as a site in build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "build/docs/index.html"
 
-browser:  ## Chromium and its driver, from Debian's packages where they are missing
-	@if ! { command -v chromium && command -v chromedriver; } >/dev/null; then \
+# $(call debian,PROGRAMS,PACKAGES,WHAT): from Debian's packages, where programs are missing.
+define debian
+	@(for program in $(1); do command -v $$program || exit 1; done) >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get -qq update && apt-get -qq install --yes --no-install-recommends $(BROWSER) >/dev/null; \
+	    apt-get -qq update && apt-get -qq install --yes --no-install-recommends $(2) >/dev/null; \
 	  else \
-	    echo "The browser tests are skipped; on Debian, they need: apt-get install $(BROWSER)" >&2; \
+	    echo "$(3) are skipped; on Debian, they need: apt-get install $(2)" >&2; \
 	  fi || true; \
-	fi
+	}
+endef
 
-test: $(BIN)/.redraft-dev browser  ## the suite, with long runs sampled
+browser:  ## Chromium and its driver, from Debian's packages where they are missing
+	$(call debian,chromium chromedriver,$(BROWSER),The browser tests)
+
+emulator:  ## what builds and runs kernels for ARM, from Debian's packages where it is missing
+	$(call debian,aarch64-linux-gnu-g++ qemu-aarch64,$(EMULATOR),Tests of ARM kernels)
+
+test: $(BIN)/.redraft-dev browser emulator  ## the suite, with long runs sampled
 	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-full: $(BIN)/.redraft-dev browser  ## the suite, whole
+test-full: $(BIN)/.redraft-dev browser emulator  ## the suite, whole
 	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest $(ALONE)
 	REDRAFT_FULL_TESTS=1 $(BIN)/python -m pytest $(PARALLEL)
 

@@ -53,8 +53,8 @@ def test_cut_and_go_on_equals_never_having_gone_further(model: Any, length: int,
         model.encode(prompt[:, kept:n], cache)
     expected = prefilled(model, prompt[:, :n])
     for _ in range(4):  # far enough for sliding layers to drop positions again
-        assert torch.allclose(model.encode(tail, cache), model.encode(tail, expected), rtol=0, atol=1e-4)
-        assert torch.allclose(model.denoise(canvas, cache), model.denoise(canvas, expected), rtol=0, atol=1e-4)
+        assert torch.allclose(model.encode(tail, cache), model.encode(tail, expected), rtol=0, atol=5e-4)
+        assert torch.allclose(model.denoise(canvas, cache), model.denoise(canvas, expected), rtol=0, atol=5e-4)
 
 
 def test_cut_in_a_fork_leaves_the_trunk(model: Any) -> None:

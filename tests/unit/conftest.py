@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from decide_commands import QUESTIONS, use
+from decide_fakes import FakeDecider
 
 import redraft
 from checkpoints import write_checkpoint
@@ -20,3 +25,11 @@ def tiny(tmp_path_factory):
     return redraft.load(
         write_checkpoint(tmp_path_factory.mktemp("tiny"), eos_token_id=None), dtype="float32", threads=1
     )
+
+
+@pytest.fixture
+def decider(monkeypatch, tmp_path):
+    """What `redraft decide` asks, in a directory of its own with questions.json."""
+    monkeypatch.chdir(tmp_path)
+    Path("questions.json").write_text(json.dumps(QUESTIONS))
+    return use(monkeypatch, FakeDecider())

@@ -94,7 +94,7 @@ def test_a_token_alone_gets_the_bits_that_it_gets_among_many(machine, monkeypatc
     in_its_place(machine, "attend", monkeypatch)
     q, k, v = inputs(*shape, dtype)
     many = causal_attention(q, k, v, window)
-    for t in range(shape[0]):
+    for t in {0, 1, shape[0] // 2, shape[0] - 1}:
         end = shape[4] - shape[0] + t + 1
         alone = causal_attention(q[:, t : t + 1].contiguous(), k[:, :, :end], v[:, :, :end], window)
         assert torch.equal(alone[:, 0], many[:, t])

@@ -108,7 +108,7 @@ def test_what_runs_on_a_cpu_is_what_the_table_says(directory, monkeypatch, form,
     assert {chosen["dense"]} == {choice._LAYOUTS[layout] for layout in packed or {"plain"}}
     assert (chosen["dense"] == "C++") == bool(called & {"int8_product", "dots_linear"})
     if form == "int4":
-        assert chosen["experts"] == ("C++" if "int4_products" in called else "torch")
+        assert chosen["experts"] == ("C++" if "int4_experts" in called else "torch")
     elif form == "int8":
         layouts = {matrix.layout for matrix in model.backbone.layers[0].experts.gate_up}
         assert {chosen["experts"]} == {choice._LAYOUTS[layout] for layout in layouts}

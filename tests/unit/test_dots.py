@@ -7,6 +7,7 @@ import ctypes
 import pytest
 import torch
 
+from emulated import carried
 from other_machines import MACHINES, built_for, in_its_place
 from redraft.kernels.dots import dot_lanes, dots_experts, dots_linear, dots_product, pack, unpack
 from redraft.kernels.experts import experts_int8
@@ -33,7 +34,7 @@ def machine(request, tmp_path_factory):
 def on_it(machine, monkeypatch):
     """This process, as if it ran there. One that says that it has no such products makes them all the same."""
     lanes = torch.zeros(1, dtype=torch.int64)
-    machine.dots_lanes(ctypes.c_void_p(lanes.data_ptr()), ctypes.c_int64(1))
+    machine.dots_lanes(carried(lanes), ctypes.c_int64(1))
     in_its_place(machine, "dots", monkeypatch)
     monkeypatch.setattr("redraft.kernels.dots._lanes", lambda: int(lanes) or 8)
 
@@ -98,7 +99,7 @@ def test_a_mixture_is_what_its_matrices_make_one_by_one(on_it, rows, picks):
 
 
 def test_width_that_does_not_divide_into_blocks_goes_one_by_one(on_it):
-    x, index, weight, wide, narrow = mixture(5, 2, width=12)
+    x, index, weight, wide, narrow = mixture(5, 2, width=10)
     stacks = [PackedStack.of(stack) for stack in (wide, narrow)]
     expected = experts_int8(x, index, weight, *[PackedInt8.parts(stack) for stack in (wide, narrow)])
     torch.testing.assert_close(experts_int8(x, index, weight, *stacks), expected, rtol=0.02, atol=0.02)

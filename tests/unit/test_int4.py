@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from other_machines import MACHINES, built_for, in_its_place
 from redraft.kernels.experts import experts, experts_int4
 from redraft.kernels.int4 import int4_products
 from redraft.kernels.matrices.int4 import Int4Matrix, code_of, quantise_int4, scale_of
@@ -133,18 +134,70 @@ def test_a_row_does_not_depend_on_its_company():
         assert torch.equal(alone[0], together[row])
 
 
-def test_experts_agree_with_the_float_ones(form):
+def mixture(rows, picks, columns=64, width=32, count=4):
     generator = torch.Generator().manual_seed(2)
-    x = torch.randn(21, 64, generator=generator)
-    gate_up, down = torch.randn(4, 64, 64, generator=generator) / 8, torch.randn(4, 64, 32, generator=generator) / 6
-    index = torch.stack([torch.randperm(4, generator=generator)[:2] for _ in range(21)])
-    weight = torch.rand(21, 2, generator=generator)
-    wide, narrow = stacked(*gate_up), stacked(*down)
-    got = experts_int4(x, index, weight, wide, narrow)
-    rounded = [torch.stack([made.dequantised(e) for e in range(4)]) for made in (wide, narrow)]
-    expected = experts(x, index, weight, *rounded)
+    x = torch.randn(rows, columns, generator=generator)
+    wide = torch.randn(count, 2 * width, columns, generator=generator) * columns**-0.5
+    narrow = torch.randn(count, columns, width, generator=generator) * width**-0.5
+    index = torch.stack([torch.randperm(count, generator=generator)[:picks] for _ in range(rows)])
+    return x, index, torch.rand(rows, picks, generator=generator), stacked(*wide), stacked(*narrow)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "picks", "columns", "width"), [(1, 1, 32, 32), (21, 2, 64, 32), (50, 3, 96, 160)])
+def test_experts_agree_with_the_float_ones(form, rows, picks, columns, width, dtype):
+    x, index, weight, wide, narrow = mixture(rows, picks, columns, width)
+    got = experts_int4(x.to(dtype), index, weight, wide, narrow)
+    assert got.dtype == dtype
+    expected = experts(x, index, weight, wide.all_dequantised(), narrow.all_dequantised())
     # What is left is the rounding of the activations to int8, twice.
-    assert (got - expected).norm() < 0.02 * expected.norm()
+    assert (got.float() - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_experts_in_one_call_are_those_of_products_one_by_one(name, tmp_path, monkeypatch):
+    in_its_place(built_for(name, "int4", tmp_path), "int4", monkeypatch)
+    given = mixture(50, 3, 96, 160)
+    got = experts_int4(*given)
+    monkeypatch.setattr("redraft.kernels.experts.runs_int4", lambda *_: False)
+    torch.testing.assert_close(got, experts_int4(*given), rtol=1e-5, atol=1e-5)
+
+
+def test_company_and_threads_change_no_bit_of_a_mixture():
+    if build.library("int4") is None:
+        pytest.skip("no compiler")
+    x, index, weight, *stacks = mixture(19, 2)
+    together = experts_int4(x, index, weight, *stacks)
+    alone = [experts_int4(x[n : n + 1], index[n : n + 1], weight[n : n + 1], *stacks)[0] for n in range(19)]
+    assert torch.equal(torch.stack(alone), together)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(experts_int4(x, index, weight, *stacks), together)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_nan_stays_in_its_row():
+    x, index, weight, *stacks = mixture(9, 2)
+    x[4, 7] = float("nan")
+    finite = experts_int4(x, index, weight, *stacks).isfinite().all(-1)
+    assert (~finite).nonzero().flatten().tolist() == [4]
+
+
+def test_experts_of_nothing_are_nothing(form):
+    x, index, weight, *stacks = mixture(3, 2)
+    assert experts_int4(x[:0], index[:0], weight[:0], *stacks).shape == (0, 64)
+
+
+def test_experts_of_another_width_are_refused():
+    if build.library("int4") is None:
+        pytest.skip("no compiler")
+    x, index, weight, wide, narrow = mixture(3, 2)
+    with pytest.raises(ValueError, match="expected"):
+        experts_int4(x[:, :32].contiguous(), index, weight, wide, narrow)
+    with pytest.raises(ValueError, match="expected"):
+        experts_int4(x, index, weight, wide, stacked(torch.randn(64, 64)))
 
 
 def test_a_shape_that_does_not_divide_is_an_error():

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -23,7 +25,8 @@ from redraft.core.files import cache_directory
 
 _log = logging.getLogger("redraft.kernels")
 _PACKAGE = Path(__file__).parents[1]
-_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+_TUNED = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+FLAGS = ("-O3", _TUNED, "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-std=c++17")
 _TIMEOUT_S = 120
 
 
@@ -57,10 +60,20 @@ def _tell_building() -> None:
     _log.info("compiling %d C++ kernels for this CPU, once: some %d s at most", count, 2 * count)
 
 
+def threading() -> tuple[str, ...]:
+    """The flags for OpenMP. Apple's compiler knows its pragmas, but has no library; torch brings one along."""
+    if sys.platform != "darwin":
+        return ("-fopenmp",)
+    found = importlib.util.find_spec("torch")
+    folders = [] if found is None else list(found.submodule_search_locations or [])
+    libraries = (f"{flag}{folder}/lib" for folder in folders for flag in ("-L", "-Wl,-rpath,"))
+    return ("-Xclang", "-fopenmp", "-lomp", *libraries)
+
+
 def _fingerprint(source: Path, compiler: str) -> str:
     version = subprocess.run([compiler, "-dumpfullversion"], capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
     sources = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
-    parts = (sources, " ".join(_FLAGS).encode(), version.encode(), _cpu().encode())
+    parts = (sources, " ".join((*FLAGS, *threading())).encode(), version.encode(), _cpu().encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -76,7 +89,7 @@ def _cpu() -> str:
 def _compile(compiler: str, source: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         fresh = Path(folder) / path.name
-        command = [compiler, *_FLAGS, "-o", str(fresh), str(source)]
+        command = [compiler, *FLAGS, *threading(), "-o", str(fresh), str(source)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
         # Several processes may build at once; each replaces the file by an equal one.
         os.replace(fresh, path)

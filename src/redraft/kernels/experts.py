@@ -16,7 +16,7 @@ from torch import Tensor
 
 from redraft.kernels.dots import dots_experts
 from redraft.kernels.groups import Groups, gated, inverse_of, permuted, weighted
-from redraft.kernels.int4 import int4_products
+from redraft.kernels.int4 import int4_products, mixed_int4, runs_int4
 from redraft.kernels.int8 import PackedInt8, PackedStack, quantised_linear
 from redraft.kernels.linear import few_experts, runs_few
 from redraft.kernels.matrices.float8 import Float8Matrix
@@ -174,6 +174,8 @@ def _experts_int4(
     x_ND: Tensor, index_NA: Tensor, weight_NA: Tensor, gate_up: Int4Matrix | PackedInt4, down: Int4Matrix | PackedInt4
 ) -> Tensor:
     gate_up, down = _stored(gate_up), _stored(down)
+    if runs_int4(x_ND, gate_up, down):
+        return mixed_int4(x_ND, index_NA, weight_NA, gate_up, down).to(x_ND.dtype)
     groups = Groups.of(index_NA, gate_up.shape[0])
     values, scale = quantise_rows(x_ND)
     product = int4_products(values[groups.source], groups.counts, gate_up)

@@ -98,12 +98,12 @@ def quantise_int4(
     R, K = weight.shape
     if not Int4Matrix.fits((R, K)):
         raise ValueError(f"a matrix of {R} x {K} does not divide into blocks of {ROWS} x {COLUMNS}")
-    if runs_natively("int4", weight) and (importance is None or importance.device.type == "cpu"):
+    if runs_natively("int4_rounding", weight) and (importance is None or importance.device.type == "cpu"):
         data = torch.empty(R // ROWS, K // COLUMNS, BYTES, dtype=torch.uint8)
         scale, row_scale = torch.empty(R // ROWS, K // COLUMNS, ROWS, dtype=torch.uint8), torch.empty(R)
         weights = None if importance is None else importance.float().contiguous()
         expect("importance", weights, K)
-        call("int4", "int4_quantise", weight, weights, R, K, data, scale, row_scale)
+        call("int4_rounding", "int4_quantise", weight, weights, R, K, data, scale, row_scale)
         return data, scale, row_scale
     return _quantise_reference(weight, importance)
 

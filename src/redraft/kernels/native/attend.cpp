@@ -136,13 +136,12 @@ struct Tile {
 
 template <typename U, typename Kind>
 void attend_many(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Kind* out, int64_t threads) {
-  using Item = typename U::Item;
   const Blocks<U> blocks(s);
   const int64_t rows = s.queries * s.group(), of_tile = 4 * blocks.keys * LANES * MOST_ROWS;
   const int64_t height = std::max<int64_t>(1, std::min(MOST_TILES, SCORE_BYTES / of_tile)) * MOST_ROWS;
   const int64_t pieces = (rows + height - 1) / height;
-  const std::unique_ptr<float[]> room(new float[s.shared * (blocks.of_keys() + blocks.of_values()) * LANES]);
-  Words *const keys = reinterpret_cast<Words*>(room.get()), *const values = keys + s.shared * blocks.of_keys();
+  const std::unique_ptr<Words[]> keys(new Words[s.shared * blocks.of_keys()]);
+  const std::unique_ptr<Words[]> values(new Words[s.shared * blocks.of_values()]);
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static) nowait
@@ -161,7 +160,7 @@ void attend_many(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Ki
       const int64_t head = task / pieces, first = task % pieces * height;
       tile.begin(q, head, first, std::min(height, rows - first));
       for (int64_t block = tile.from / (BLOCKS * LANES) * BLOCKS; block * LANES < tile.until; block += BLOCKS) {
-        const Words* const w = keys + head * blocks.of_keys() + block * blocks.key_steps;
+        const Words* const w = keys.get() + head * blocks.of_keys() + block * blocks.key_steps;
         in_tiles<MOST_ROWS>(tile.count, [&](auto size, int64_t r) {
           Lanes sums[decltype(size)::value][BLOCKS] = {};
           product<U>(tile.wide.get() + r * tile.width, tile.width, blocks.key_steps,
@@ -174,7 +173,7 @@ void attend_many(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Ki
       // Steps that no row of the tile sees are left out.
       const int64_t begin = tile.begin_step(), steps = tile.end_step() - begin;
       for (int64_t block = 0; block < blocks.values; block += BLOCKS) {
-        const Words* const w = values + head * blocks.of_values() + block * blocks.value_steps + begin;
+        const Words* const w = values.get() + head * blocks.of_values() + block * blocks.value_steps + begin;
         in_tiles<MOST_ROWS>(tile.count, [&](auto size, int64_t r) {
           Lanes sums[decltype(size)::value][BLOCKS] = {};
           product<U>(tile.shares.get() + r * tile.columns + begin * U::STEP, tile.columns, steps,
@@ -195,7 +194,7 @@ void attend_few(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Kin
 #pragma omp parallel num_threads(threads)
   {
     Tile<U, Kind> tile(s, MOST_ROWS);
-    const std::unique_ptr<float[]> totals(new float[MOST_ROWS * blocks.values * LANES]);
+    const std::unique_ptr<Lanes[]> totals(new Lanes[MOST_ROWS * blocks.values]);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < s.shared * pieces; ++task) {
       const int64_t head = task / pieces, piece = task % pieces, first = rows * piece / pieces;
@@ -213,7 +212,7 @@ void attend_few(const Shape& s, const Kind* q, const Kind* k, const Kind* v, Kin
         }
         tile.soften();
         Lanes(*const total)[T][BLOCKS] = reinterpret_cast<Lanes(*)[T][BLOCKS]>(totals.get());
-        std::fill_n(totals.get(), T * blocks.values * LANES, 0.0f);
+        std::fill_n(totals.get(), T * blocks.values, Lanes{});
         for (int64_t step = tile.begin_step(); step < tile.end_step(); step += RUN)
           for (int64_t block = 0; block < blocks.values; block += BLOCKS)
             product<U>(tile.shares.get() + step * U::STEP, tile.columns, std::min(RUN, tile.end_step() - step),

@@ -158,7 +158,7 @@ void dots_pack(const int8_t* matrices, int64_t count, int64_t outputs, int64_t c
         block[(k / 4 * LANES + r) * 4 + k % 4] = row[k];
         sum += row[k];
       }
-      zeros[e * outputs + first + r] = static_cast<int32_t>(-ZERO * sum);
+      zeros[e * outputs + first + r] = static_cast<int32_t>(-EXCESS * sum);
     }
   }
 }

@@ -1,11 +1,14 @@
 // Products of bytes by the instructions that add up four of them at once. A matrix lies in blocks of LANES rows, in which
-// the same four columns of all rows stand side by side; x is unsigned, so that 128 times each row's sum is too much.
+// the same four columns of all rows stand side by side; x is 128 higher than what is meant, and EXCESS times each row's
+// sum is too much.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_DOTPROD)
+#include <arm_neon.h>
 #endif
 
 namespace redraft {
@@ -15,6 +18,12 @@ inline int32_t four_bytes(const uint8_t* x) {
   std::memcpy(&four, x, sizeof four);
   return four;
 }
+
+#if defined(__ARM_FEATURE_DOTPROD)
+constexpr int64_t EXCESS = 0;
+#else
+constexpr int64_t EXCESS = 128;
+#endif
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
 #define REDRAFT_DOTS
@@ -36,6 +45,19 @@ inline Lanes weights_at(const int8_t* w) { return _mm256_loadu_si256(reinterpret
 inline Lanes four_of(const uint8_t* x) { return _mm256_set1_epi32(four_bytes(x)); }
 inline Lanes add_dots(Lanes sum, Lanes x, Lanes w) { return _mm256_dpbusd_avx_epi32(sum, x, w); }
 inline void store(int32_t* to, Lanes sum) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), sum); }
+#elif defined(__ARM_FEATURE_DOTPROD)
+#define REDRAFT_DOTS
+constexpr int64_t LANES = 4;
+constexpr int MOST_ROWS = 6;
+using Lanes = int32x4_t;
+inline Lanes no_lanes() { return vdupq_n_s32(0); }
+inline int8x16_t weights_at(const int8_t* w) { return vld1q_s8(w); }
+// Both factors are signed here.
+inline int8x16_t four_of(const uint8_t* x) {
+  return vreinterpretq_s8_u32(vdupq_n_u32(static_cast<uint32_t>(four_bytes(x)) ^ 0x80808080u));
+}
+inline Lanes add_dots(Lanes sum, int8x16_t x, int8x16_t w) { return vdotq_s32(sum, w, x); }
+inline void store(int32_t* to, Lanes sum) { vst1q_s32(to, sum); }
 #else
 // Says what the others do, for whatever a compiler makes of it.
 constexpr int64_t LANES = 8;

@@ -12,32 +12,29 @@ namespace {
 // Rows of x, and of a matrix, that a tile has.
 constexpr int HIGH = 4, BROAD = 4;
 
-typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t)), aligned(2), may_alias));
-typedef uint32_t Words __attribute__((vector_size(LANES * sizeof(uint32_t))));
+typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
 
 template <typename Kind>
 struct Dot;
 template <>
 struct Dot<float> {
   static constexpr int64_t WIDTH = LANES;
-  static Lanes at(const float* x) { return *reinterpret_cast<const Lanes*>(x); }
+  static Lanes at(const float* x) { return loaded<Lanes>(x); }
   static void add(Lanes& sum, Lanes a, Lanes b) { sum += a * b; }
 };
-#if defined(__AVX512BF16__)
+#if defined(REDRAFT_PAIRS)
 template <>
 struct Dot<uint16_t> {
   static constexpr int64_t WIDTH = 2 * LANES;
-  static __m512i at(const uint16_t* x) { return _mm512_loadu_si512(x); }
-  static void add(Lanes& sum, __m512i a, __m512i b) {
-    sum = (Lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-  }
+  static Words at(const uint16_t* x) { return loaded<Words>(x); }
+  static void add(Lanes& sum, Words a, Words b) { sum = add_pairs(sum, a, b); }
 };
 #else
 template <>
 struct Dot<uint16_t> {
   static constexpr int64_t WIDTH = LANES;
   static Lanes at(const uint16_t* x) {
-    return (Lanes)(__builtin_convertvector(*reinterpret_cast<const Halves*>(x), Words) << 16);
+    return (Lanes)(__builtin_convertvector(loaded<Halves>(x), Words) << 16);
   }
   static void add(Lanes& sum, Lanes a, Lanes b) { sum += a * b; }
 };

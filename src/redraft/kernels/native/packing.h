@@ -6,17 +6,17 @@
 
 namespace redraft {
 
-typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t)), aligned(2), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(LANES * sizeof(uint16_t))));
 
-inline Words words_of(const Halves* halves) { return __builtin_convertvector(*halves, Words); }
+inline Words words_of(const uint16_t* halves) { return __builtin_convertvector(loaded<Halves>(halves), Words); }
 
 // LANES steps of a row.
 template <typename U, typename Kind>
 inline Words steps_of(const Kind* row) {
   if constexpr (std::is_same_v<typename U::Item, Kind>)
-    return *reinterpret_cast<const Words*>(row);
+    return loaded<Words>(row);
   else
-    return words_of(reinterpret_cast<const Halves*>(row)) << 16;
+    return words_of(row) << 16;
 }
 
 // A step of LANES columns: of one row, or of two that lie `stride` items apart.
@@ -25,7 +25,7 @@ inline Words columns_of(const Kind* row, int64_t stride) {
   if constexpr (U::STEP == 1)
     return steps_of<U>(row);
   else
-    return words_of(reinterpret_cast<const Halves*>(row)) | words_of(reinterpret_cast<const Halves*>(row + stride)) << 16;
+    return words_of(row) | words_of(row + stride) << 16;
 }
 
 // The same where only `count` rows and `columns` columns are there; the rest is zeros.
