@@ -18,13 +18,13 @@ MODELS = ("mini", "first", "second")
 
 
 @pytest.fixture(scope="module")
-def mini():
+def engine():
     return redraft.load("mini", dtype="float32", threads=1)
 
 
 @pytest.fixture(scope="module")
-def directories(mini, tmp_path_factory):
-    return write_two(mini.model, tmp_path_factory.mktemp("allowed"))
+def directories(engine, tmp_path_factory):
+    return write_two(engine.model, tmp_path_factory.mktemp("allowed"))
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +40,9 @@ def port(directories, allowed):
 
 
 @pytest.fixture(scope="module")
-def alone(mini, directories):
-    """What an engine that holds nothing else says, by model."""
-    engines = {"mini": mini} | {
-        name: redraft.load("mini", dtype="float32", threads=1, adapter=place) for name, place in directories.items()
-    }
+def alone(engine, directories):
+    """What each says to Python, by model; in tests/unit/test_adapters_beside.py that is what it says without others."""
+    engines = {"mini": engine} | {name: engine.adapters.load(name, place) for name, place in directories.items()}
     found = {name: list(one.generate(MESSAGES, seed=0, logprobs=True).logprobs) for name, one in engines.items()}
     assert len({tuple(logprobs) for logprobs in found.values()}) == 3
     return found

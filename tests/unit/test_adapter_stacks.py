@@ -128,9 +128,7 @@ def test_what_has_no_room_in_them(mini, directories):
 
 
 def test_requests_of_several_share_launches(mini, together, directories):
-    alone = {None: mini} | {
-        name: redraft.load("mini", dtype="float32", threads=1, adapter=place) for name, place in directories.items()
-    }
+    alone = {None: mini} | {name: mini.adapters.load(name, place) for name, place in directories.items()}
     modes = (OPTIONS, OPTIONS | {"mode": "autoregressive", "temperature": 0.0, "max_new_tokens": 8})
     expected = {(name, n): alone[name].generate(JAZZ, **modes[n]).token_ids for name in NAMES for n in range(2)}
     assert len(set(expected.values())) > 3

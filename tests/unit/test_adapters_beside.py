@@ -89,28 +89,6 @@ def test_each_request_is_what_it_would_be_alone(both, alone):
     assert all(text.endswith("o'clock.") for text in filled)
 
 
-def test_processes_know_them_too(directories, alone):
-    shared = redraft.load("mini", dtype="float32", threads=2, workers=2, adapters={"first": directories["first"]})
-    try:
-        shared.adapters.load("second", directories["second"])
-        assert all_of_it(shared) == {key: said for key, said in alone.items() if key[1] != "decided"}
-        old = shared.adapters["first"].prepare(JAZZ, **ASKED[0])
-        shared.adapters.unload("first")
-        shared.adapters.load("first", directories["second"])
-        new = shared.adapters["first"].prepare(JAZZ, **ASKED[0])
-        running, found = shared.running(), {}
-        for prepared in (old, new):
-            running.add(prepared, drafts=False)
-        while len(found) < 2:
-            found |= {id(one): event for one, event in running.step() if isinstance(event, Generation)}
-        assert plain(found[id(old)]) == alone["first", 0]
-        assert plain(found[id(new)]) == alone["second", 0]
-        running.add(shared.prepare("hi", seed=0, max_new_tokens=4))
-        assert all(number != old.sequence.variant.number for w in running._workers for number in w.variants)
-    finally:
-        shared.running().close()
-
-
 def test_what_was_encoded_with_one_is_not_found_by_another(both):
     turns = [{"role": "user", "content": "find the game Myst"}]
     first = both.generate(turns, seed=0)
@@ -191,9 +169,8 @@ def test_what_cannot_be_loaded(both, directories, tmp_path, monkeypatch):
         both.adapters.unload("new")
     with pytest.raises(OptionError, match="single"):
         redraft.load("mini", adapter=directories["first"], adapters=directories)
-    tuned = redraft.load("mini", dtype="float32", threads=1, adapter=directories["first"])
     with pytest.raises(OptionError, match="there is an adapter"):
-        tuned.adapters.load("new", directories["second"])
+        beside(both.adapters["first"].model, random_adapter(both.model, *FIRST))
     model = redraft.load_model(write_checkpoint(tmp_path / "other"))
     write_adapter(Adapter.fresh(Settings(targets=["attention"]), model.config), model.config, tmp_path / "shape")
     with pytest.raises(CheckpointError, match="shape|does not have"):
@@ -217,7 +194,7 @@ def test_what_cannot_be_loaded(both, directories, tmp_path, monkeypatch):
         (["x="], "NAME=DIR"),
         (["=dir"], "name"),
         (["mini=dir"], "own name"),
-        (["x=dir", "x=other"], "twice"),
+        (["x=/", "x=/tmp"], "twice"),
         (["x=/nowhere/at/all"], "no directory"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from redraft.core.adapters import adapter_name
 from redraft.core.checks import shown
-from redraft.core.errors import InputError, OptionError
+from redraft.core.errors import InputError, ModelNotFoundError, OptionError
 
 # A text that begins with one of these is meant to be JSON and no file's name.
 _JSON_BEGINS = ("{", "[")
@@ -126,7 +126,8 @@ def named_adapters(words: Sequence[str], model: str) -> dict[str, Path]:
         model: the name that the model itself is served by.
 
     Raises:
-        OptionError: no name, a name that is taken, no directory.
+        OptionError: no name, or one that is taken.
+        ModelNotFoundError: no such directory.
     """
     found: dict[str, Path] = {}
     for word in words:
@@ -139,5 +140,8 @@ def named_adapters(words: Sequence[str], model: str) -> dict[str, Path]:
             )
         if adapter_name(name) in found:
             raise OptionError(f"--adapter: {name!r} is given twice")
+        # Before a model is loaded for it, which may take minutes.
+        if not Path(place).is_dir():
+            raise ModelNotFoundError(f"--adapter: {place} is no directory with an adapter")
         found[name] = Path(place)
     return found

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from redraft.adapters.attach import attach
+from redraft.adapters.attach import attach, check_fits
 from redraft.adapters.read import read_adapter
 from redraft.checkpoint.formats.sidecar import sidecar
 from redraft.checkpoint.load import load_model
@@ -101,6 +101,9 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     source = Source.open(path)
+    for place in (*([] if adapter is None else [adapter]), *(adapters or {}).values()):
+        # What can be said before a model is loaded, which may take minutes.
+        check_fits(in_passing(lambda place=place: read_adapter(place, source.config)), source.config)
     if quantize is not None and source.forms == (RECIPES[quantize].experts, RECIPES[quantize].rest):
         # It is stored so.
         quantize = None
