@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from step_rules import COST_HEAD, REFERENCE, RULES, cost_cells, interval, plot, run, work
+from step_rules import COST_HEAD, REFERENCE, RULES, cost_cells, plot, run, work
 
 import redraft
 from redraft.core.engine import Engine
 from redraft.core.results import Generation
 from redraft.eval.answers import evenly
 from redraft.eval.data import Row, read_rows
+from redraft.eval.paired import bootstrapped
 
 # The causal mode as it draws, beside its likeliest tokens.
 DRAWN = {"causal, drawn": {"mode": "autoregressive"}, "verified, drawn": {"mode": "verified"}}
@@ -97,7 +98,7 @@ def compared(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str,
     for name, rows in found.items():
         pairs = zip(rows, found[REFERENCE], strict=True)
         differences = [a["nats"] - b["nats"] for a, b in pairs if a["nats"] is not None and b["nats"] is not None]
-        difference, low, high = interval(differences)
+        difference, low, high = bootstrapped(differences)
         lines.append({
             "rule": name, **means(rows), "difference": difference, "low": low, "high": high,
             "collapsed": sum(row["repeats"] for row in rows), "length": sum(row["tokens"] for row in rows) / len(rows),

@@ -47,7 +47,6 @@ RULES = {name: {"handover_steps": 0} | options for name, options in _OF_CANVASES
     "causal": {"mode": "autoregressive", "temperature": 0},
     "verified": {"mode": "verified", "temperature": 0},
 }
-LEVEL, RESAMPLES = 0.95, 4000
 
 Line = dict[str, Any]
 
@@ -140,14 +139,6 @@ def work(lines: Sequence[Mapping[str, Any]]) -> Line:
         "positions": sum(line["positions"] for line in lines) / max(1, tokens),
         "ms": 1000 * float(np.median([line["seconds"] for line in lines])),
     }
-
-
-def interval(differences: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, and its 95 % bootstrap interval over rows)."""
-    values = np.asarray(differences, dtype=float)
-    again = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(values[again].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(values.mean()), float(low), float(high)
 
 
 def cost_cells(line: Mapping[str, Any]) -> str:

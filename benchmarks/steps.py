@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_rules import COST_HEAD, REFERENCE, RULES, cost_cells, interval, plot, run, work
+from step_rules import COST_HEAD, REFERENCE, RULES, cost_cells, plot, run, work
 
 import redraft
 from redraft.checkpoint.locate import locate
 from redraft.core.results import Generation
 from redraft.eval.answers import evenly
 from redraft.eval.data import Row, read_rows
-from redraft.eval.paired import mcnemar
+from redraft.eval.paired import bootstrapped, mcnemar
 from redraft.eval.tool_calls import grade
 
 
@@ -44,7 +44,7 @@ def compared(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str,
     for name, rows in found.items():
         right = [row["right"] for row in rows]
         differences = [float(now) - float(before) for now, before in zip(right, base, strict=True)]
-        difference, low, high = interval(differences)
+        difference, low, high = bootstrapped(differences)
         won, lost = differences.count(1.0), differences.count(-1.0)
         lines.append({
             "rule": name, "right": sum(right) / len(right), "difference": difference, "low": low, "high": high,

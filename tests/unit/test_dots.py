@@ -120,7 +120,7 @@ def test_threads_change_no_bit():
     x, index, weight, wide, narrow = mixture(23, 2)
     stacks, threads, found = [PackedStack.of(stack) for stack in (wide, narrow)], torch.get_num_threads(), []
     try:
-        for count in (1, 2, 7):
+        for count in (1, 2, 64):
             torch.set_num_threads(count)
             found.append(experts_int8(x, index, weight, *stacks))
     finally:

@@ -12,6 +12,7 @@ import typer
 
 from redraft.cli.command import SETTINGS, Debug, add_command
 from redraft.cli.eval_decisions import decisions
+from redraft.cli.eval_modes import Modes, compare_modes
 from redraft.cli.options import Help, Json, Model, with_generation_options, with_loading_flags
 from redraft.core.errors import InputError
 
@@ -47,16 +48,21 @@ def tool_calls(
     limit: _Limit = None,
     seed: _Seed = 0,
     errors: _Errors = None,
+    modes: Modes = None,
     loading: dict[str, Any] | None = None,
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
     """Right function, right arguments, no call where none is due?"""
+    from redraft.eval import tool_calls as task
     from redraft.eval.data import read_rows
-    from redraft.eval.tool_calls import evaluate
 
     rows = read_rows(_brought(model) if data is None else data)
-    _measure("tool-calls", evaluate, rows, model, loading, errors, as_json, seed=seed, limit=limit, options=options)
+    how = {"seed": seed, "limit": limit, "options": options}
+    if modes is not None:
+        compare_modes("tool-calls", modes, task.is_right, rows, model, loading, errors, as_json, **how)
+        return
+    _measure("tool-calls", task.evaluate, rows, model, loading, errors, as_json, **how)
 
 
 @with_generation_options
@@ -67,16 +73,20 @@ def text(
     limit: _Limit = None,
     seed: _Seed = 0,
     errors: _Errors = None,
+    modes: Modes = None,
     loading: dict[str, Any] | None = None,
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
     """Equal to the expected text, containing it, sharing its words?"""
+    from redraft.eval import text as task
     from redraft.eval.data import read_texts
-    from redraft.eval.text import evaluate
 
-    rows = read_texts(data)
-    _measure("text", evaluate, rows, model, loading, errors, as_json, seed=seed, limit=limit, options=options)
+    rows, how = read_texts(data), {"seed": seed, "limit": limit, "options": options}
+    if modes is not None:
+        compare_modes("text", modes, task.is_right, rows, model, loading, errors, as_json, **how)
+        return
+    _measure("text", task.evaluate, rows, model, loading, errors, as_json, **how)
 
 
 def _brought(model: str) -> Path:
@@ -143,6 +153,7 @@ add_command(
     "tool-calls",
     "redraft eval tool-calls --model mini --json",
     "redraft eval tool-calls --data my.jsonl --limit 100 --errors wrong.jsonl",
+    "redraft eval tool-calls --modes diffusion,autoregressive,verified",
 )
 
 

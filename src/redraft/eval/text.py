@@ -31,12 +31,17 @@ def evaluate(engine: Engine, rows: Sequence[Row], **how: Any) -> dict[str, Any]:
         `exact_match, contains, token_f1`: means over all rows, None where there are none, and the costs of
         `redraft.eval.answers.Answers`. A reply that failed scores 0; one is wrong where it is no exact match.
     """
-    answers = answer(engine, rows, is_wrong=lambda row, reply: not _score(exact_match, row, reply), **how)
+    answers = answer(engine, rows, is_wrong=lambda row, reply: not is_right(row, reply), **how)
     measures = {
         measure.__name__: share([_score(measure, row, reply) for row, reply in answers.pairs])
         for measure in (exact_match, contains, token_f1)
     }
     return measures | answers.costs()
+
+
+def is_right(row: Row, reply: Generation) -> bool:
+    """Whether a reply is the row's text, folded."""
+    return bool(_score(exact_match, row, reply))
 
 
 def exact_match(expected: str, got: str) -> float:

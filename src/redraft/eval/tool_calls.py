@@ -28,7 +28,7 @@ def evaluate(engine: Engine, rows: Sequence[Row], **how: Any) -> dict[str, Any]:
         `denoising_steps_per_canvas, tokens_per_forward, seconds_per_request`: over all `n`, of which `n_failed`
         ended in an error.
     """
-    answers = answer(engine, rows, is_wrong=_is_wrong, **how)
+    answers = answer(engine, rows, is_wrong=lambda row, reply: not is_right(row, reply), **how)
     return grade(answers.pairs, known_tools(rows)) | answers.costs()
 
 
@@ -46,6 +46,11 @@ def grade(pairs: Sequence[tuple[Row, Generation]], tools: Tools) -> dict[str, An
         "n_calls": len(calling),
         "n_text": len(talking),
     }
+
+
+def is_right(row: Row, reply: Generation) -> bool:
+    """Whether a reply makes the row's calls, or none where there are none: what a sentence says is not graded."""
+    return reply.finish_reason != "error" and _folded(row.calls) == _folded(reply.tool_calls)
 
 
 def known_tools(rows: Sequence[Row]) -> dict[str, set[str]]:
@@ -111,8 +116,3 @@ def _is_valid(reply: Generation, tools: Tools) -> bool:
         not call.repaired and call.name in tools and tools[call.name].issuperset(call.arguments)
         for call in reply.tool_calls
     )
-
-
-def _is_wrong(row: Row, reply: Generation) -> bool:
-    # What a sentence says is not graded, only that it is one.
-    return reply.finish_reason == "error" or _folded(row.calls) != _folded(reply.tool_calls)
