@@ -31,7 +31,7 @@ def prepared_reads(admission: Admission, reads: Sequence[Read]) -> PreparedReads
     model = admission.model
     found = tuple(checked(read, model.config, admission.max_context) for read in reads)
     empty = SequenceCache(model.config, model.dtype, model.device)
-    return PreparedReads(ReadList(reads=found), peak_bytes(found, empty))
+    return PreparedReads(ReadList(reads=found, variant=admission.variant), peak_bytes(found, empty))
 
 
 def readings_of(event: object) -> list[Reading]:

@@ -13,6 +13,7 @@ from redraft.engine.given import checked_ids
 from redraft.engine.prompt_images import PromptImage
 from redraft.engine.sequence import Costs
 from redraft.engine.stops import ENCODE_CHUNK
+from redraft.engine.variant import Variant
 from redraft.model.cache import SequenceCache
 from redraft.model.config import ModelConfig
 
@@ -57,6 +58,7 @@ class ReadList:
         open: those that have begun, by their numbers.
         finish: how it ended; None before.
         failed: why it failed.
+        variant: what they run on; None is the model alone.
     """
 
     reads: tuple[Read, ...]
@@ -65,11 +67,17 @@ class ReadList:
     finish: str | None = None
     failed: str | None = None
     drafts: bool = False
+    variant: Variant | None = None
 
     @property
     def prompt(self) -> list[int]:
         """Of the first, by which its like are found."""
         return list(self.reads[0].prompt) if self.reads else []
+
+    @property
+    def place(self) -> int:
+        """Of the adapter's factors, see `Variant`."""
+        return 0 if self.variant is None else self.variant.place
 
     @property
     def identity(self) -> list[int]:

@@ -83,6 +83,7 @@ class ReadLoop:
             if known is None and lead:
                 leads.add(lead)
             cache = known or SequenceCache(self.model.config, self.model.dtype, self.model.device)
+            cache.adapter = under_way.place
             one = OneRead(read=read, cache=cache, pending=list(read.prompt[cache.length :]), stops=stops)
             one.costs.cached_tokens = cache.length
             one.positions = len(one.pending)
