@@ -40,6 +40,7 @@ class FakeEngine:
     needs: int = 10
     seen: list[Any] = field(default_factory=list)
     lists: list[int] = field(default_factory=list)
+    adapters: dict[str, Any] = field(default_factory=dict)
 
     def deciding(self, state, questions, options=None):
         state = state_of(state)

@@ -28,7 +28,7 @@ MAY_IMPORT = {
         *("core", "kernels", "vision", "model", "placement", "checkpoint", "adapters", "sampler", "text", "decide"),
     },
     "eval": {"core", "text", "decide"},
-    "bench": {"core", "kernels", "engine", "model", "placement", "checkpoint", "text"},
+    "bench": {"core", "kernels", "engine", "model", "placement", "checkpoint", "adapters", "text"},
     "audit": {"core", "engine", "text"},
     "train": {"core", "kernels", "vision", "sampler", "model", "placement", "checkpoint", "adapters", "text"},
     "data": {"core", "text", "train", "decide"},

@@ -98,7 +98,7 @@ def test_the_other_routes(served):
     plain = {"model": "mini", "prompt": ids, "max_tokens": 8, "seed": 0, "echo": True}
     assert json.loads(ask(port, "POST", "/v1/completions", plain)[1])["choices"][0]["text"]
     assert json.loads(ask(port, "GET", "/v1/models")[1])["data"][0]["id"] == "mini"
-    assert b'redraft_requests_total{finish_reason="tool_calls"}' in ask(port, "GET", "/metrics")[1]
+    assert b'redraft_requests_total{finish_reason="tool_calls",model="mini"}' in ask(port, "GET", "/metrics")[1]
     assert b"<script" in ask(port, "GET", "/", key=None)[1]
 
 

@@ -45,7 +45,9 @@ def test_a_client_that_hangs_up_gives_its_place_back():
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall("\r\n".join(lines).encode() + body)
             wait_until(lambda: counted(port, "redraft_running 1.0"))
-        wait_until(lambda: counted(port, "redraft_queue 0.0") and counted(port, 'finish_reason="cancelled"} 1.0'))
+        wait_until(
+            lambda: counted(port, "redraft_queue 0.0") and counted(port, 'finish_reason="cancelled",model="mini"} 1.0')
+        )
 
 
 def test_a_deadline_and_an_end():

@@ -20,7 +20,7 @@ from servers import KEY, REDRAFT, Served, ask, serving, wait_until
 SECRET = "a-key-of-the-operator's-own"
 SAID = "play something that nobody may read in a log"
 LINE = re.compile(
-    r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z method=(\S+) route=(\S+) key=(\S+) status=(\d+) "
+    r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z method=(\S+) route=(\S+) model=\S+ key=(\S+) status=(\d+) "
     r"prompt_tokens=(\S+) generated_tokens=(\S+) seconds=(\d+\.\d{3})\n"
 )
 

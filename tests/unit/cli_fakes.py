@@ -67,6 +67,7 @@ class FakeEngine:
         self.vocabulary = [*dict.fromkeys([*self.target, *NOISE])]
         self.asked: list[tuple[Any, dict[str, Any]]] = []
         self.closed = 0
+        self.adapters: dict[str, Any] = {}
         defaults = {"max_denoising_steps": 48}
         self.info = ModelInfo(
             name="fake", path="/fake", parameters=1, vocab_size=len(self.vocabulary), canvas_length=length,

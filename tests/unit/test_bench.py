@@ -9,6 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from redraft.adapters.adapter import Adapter
+from redraft.adapters.base import fingerprint
+from redraft.adapters.files import write_adapter
+from redraft.adapters.settings import Settings
 from redraft.bench import shapes
 from redraft.bench.command import bench
 from redraft.bench.floor import floor_s, step_parts
@@ -19,6 +23,7 @@ from redraft.bench.run import Measured, Plan, SubjectFailed, Worker, measure
 from redraft.bench.shapes import shape_config, shape_directory
 from redraft.bench.subjects import Redraft, Spec, Work
 from redraft.checkpoint.convert import quantize
+from redraft.checkpoint.load import load_model
 from redraft.checkpoint.locate import BUNDLED
 from redraft.checkpoint.rounding import RECIPES
 from redraft.cli import main
@@ -190,6 +195,12 @@ def test_real_mode_on_a_model_with_a_prompt(cache, capsys):
     assert "ms/step" in shown
 
 
+FIELDS = dict(
+    model=None, shape=None, layers=None, steps=1, prompt=None, prompt_tokens=4, dtype="auto", against=None,
+    settings="default", repetitions=1, threads=1, on_progress=lambda *_: None,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -197,15 +208,27 @@ def test_real_mode_on_a_model_with_a_prompt(cache, capsys):
         ({"layers": 2}, "--layers"),
         ({"shape": "tiny", "prompt": "hello"}, "no tokenizer"),
         ({"shape": "tiny", "dtype": "int3"}, "int3"),
+        ({"adapter": "/nowhere/at/all"}, "no directory"),
+        ({"adapter": "one", "against": "transformers"}, "--adapter is redraft's own"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(cache, changes, reason):
-    fields = dict(
-        model=None, shape=None, layers=None, steps=1, prompt=None, prompt_tokens=4, dtype="auto", against=None,
-        settings="default", repetitions=1, threads=1, on_progress=lambda *_: None,
-    )  # fmt: skip
     with pytest.raises(InputError, match=reason):
-        bench(**fields | changes)
+        bench(**FIELDS | changes)
+
+
+def test_an_adapter_is_measured_with_its_own_base(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr("redraft.bench.command.measure_machine", lambda: MACHINE)
+    model = load_model(BUNDLED / "mini")
+    made = Adapter.fresh(Settings(targets=["attention"], rank=2), model.config)
+    made.base = {**fingerprint(model), "family": "0" * 16}
+    write_adapter(made, model.config, tmp_path)
+    given = {"adapter": str(tmp_path), "dtype": "float32"}
+    # What the file says, before anything runs; and what the process that has loaded both says.
+    with pytest.raises(InputError, match="another shape"):
+        bench(**FIELDS | given | {"shape": "tiny"})
+    with pytest.raises(InputError, match="another base"):
+        bench(**FIELDS | given)
 
 
 def test_the_command_refuses_other_rivals(capsys):

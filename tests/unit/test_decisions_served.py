@@ -266,7 +266,7 @@ def test_one_place_for_all_rounds_given_back_whatever_happens(client, engine):
     assert sum(held) == scheduler.reserved == 0
     page = client.get("/metrics").text
     for ended in ("stop", "error", "timeout"):
-        assert f'redraft_requests_total{{finish_reason="{ended}"}} 1.0' in page
+        assert f'redraft_requests_total{{finish_reason="{ended}",model="mini"}} 1.0' in page
 
 
 def test_full_and_ending_servers(engine):
@@ -292,7 +292,7 @@ def test_counted(client, engine):
         "redraft_questions_reread_total 1.0",
         'redraft_reads_total{reader="canvas"} 1.0',
         'redraft_reads_total{reader="causal"} 1.0',
-        "redraft_prompt_tokens_total 20.0",
+        'redraft_prompt_tokens_total{model="mini"} 20.0',
         "redraft_decisions_seconds_count 1.0",
     ):
         assert line in page, line
@@ -321,3 +321,9 @@ def test_packed_bodies_are_refused_by_name(client):
 def test_questions_stay_as_they_are_where_they_are_read_twice():
     questions = questions_of([PREDICATE, 3])
     assert questions_of(questions) == questions
+
+
+def test_adapters_are_loaded_where_that_was_allowed(client):
+    for answer in (client.post("/v1/adapters", json={"name": "x"}), client.delete("/v1/adapters/x")):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "adapters_not_allowed")
+        assert "--allow-adapters" in answer.json()["error"]["message"]

@@ -10,6 +10,7 @@ import pytest
 import redraft
 from redraft import Generation, Request
 from redraft.engine.workers import KEPT
+from tuned import JAZZ, write_two
 
 TOOL = {"name": "SetTimer", "parameters": {"type": "object", "properties": {"minutes": {"type": "integer"}}}}
 REQUESTS = [
@@ -91,6 +92,34 @@ def test_cancelled_ones_end(shared):
     assert len(ended) == len(ones)
     assert ended[id(ones[0])].finish_reason == "cancelled"
     assert ended[id(ones[1])].finish_reason in ("stop", "tool_calls")
+
+
+def test_adapters_go_to_the_processes_that_need_them(shared, alone, tmp_path):
+    directories, options = write_two(alone.model, tmp_path), {"seed": 0, "logprobs": True}
+    for engine in (shared, alone):
+        for name, place in directories.items():
+            engine.adapters.load(name, place)
+    said = {name: plain(alone.adapters[name].generate(JAZZ, **options)) for name in directories}
+    said[None] = plain(alone.generate(JAZZ, **options))
+    assert len(set(map(repr, said.values()))) == 3
+    running = shared.running()
+
+    def replies(*asked):
+        for one in asked:
+            running.add(one, drafts=False)
+        found = {id(one): event for one, event in finished(running, len(asked)) if isinstance(event, Generation)}
+        return [plain(found[id(one)]) for one in asked]
+
+    names = [*said] * 2
+    asked = [(shared if name is None else shared.adapters[name]).prepare(JAZZ, **options) for name in names]
+    assert replies(*asked) == [said[name] for name in names]
+    old = shared.adapters["first"].prepare(JAZZ, **options)
+    shared.adapters.unload("first")
+    shared.adapters.load("first", directories["second"])
+    new = shared.adapters["first"].prepare(JAZZ, **options)
+    assert replies(old, new) == [said["first"], said["second"]]
+    assert replies(shared.prepare(JAZZ, **options)) == [said[None]]
+    assert all(old.sequence.variant.number not in worker.variants for worker in running._workers)
 
 
 def test_a_process_that_dies_takes_only_its_own_along(shared, alone):

@@ -62,14 +62,13 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
         OptionError: there is one already, or experts that lie on disk or in host memory are in the way.
     """
     backbone = model.backbone
-    if any(isinstance(module, (AdaptedExperts, AdaptedLinear)) for module in backbone.modules()):
-        raise OptionError("there is an adapter in this model: take it out first")
+    check_bare(model)
     check_fits(adapter, model.config)
     check_base(adapter, fingerprint(model))
     mode, dropout = Mode(), Dropout(adapter.settings.dropout)
     model.requires_grad_(False)
     made: dict[str, nn.Module] = {}
-    for path in dict.fromkeys(_module_of(name) for name in (*adapter.encode, *adapter.denoise)):
+    for path in changed_modules(adapter):
         module = backbone.get_submodule(path)
         if path.startswith("self_conditioning."):
             pair = adapter.denoise.get(f"{path}.weight")
@@ -105,8 +104,9 @@ def attach(model: DiffusionGemma, adapter: Adapter, *, learning: bool = False) -
     )
 
 
-def _module_of(parameter: str) -> str:
-    return parameter.rpartition(".")[0]
+def changed_modules(adapter: Adapter) -> list[str]:
+    """Paths of the modules that an adapter stands before, relative to the backbone."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in (*adapter.encode, *adapter.denoise)))
 
 
 def _stack_pairs(pairs: Mapping[str, Pair], path: str) -> tuple[Pair | None, Pair | None]:
@@ -132,6 +132,12 @@ def _tell_mode(backbone: nn.Module, mode: Mode) -> Callable[[], None]:
 def _check_held(module: nn.Module, what: str) -> None:
     if not isinstance(module, (Experts, FrozenExperts)):
         raise OptionError(f"{what}: experts lie on disk or in host memory; give the model the memory to hold them")
+
+
+def check_bare(model: DiffusionGemma) -> None:
+    """Raises OptionError where an adapter is in the model."""
+    if any(isinstance(module, (AdaptedExperts, AdaptedLinear)) for module in model.backbone.modules()):
+        raise OptionError("there is an adapter in this model: take it out first")
 
 
 def check_fits(adapter: Adapter, config: ModelConfig) -> None:

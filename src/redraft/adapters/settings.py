@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from redraft.core.checks import at_least, flag, shown
 from redraft.core.errors import OptionError
@@ -145,6 +146,12 @@ def is_stack(parameter: str) -> bool:
 
 def adaptable(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shape of every parameter that an adapter can change, [out, in] or [experts, out, in], by our names."""
+    return dict(_adaptable(config))
+
+
+# A file's every tensor is compared with them, and they are found by making the model, without its weights.
+@lru_cache(maxsize=4)
+def _adaptable(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     ends = tuple(end for group in GROUPS.values() for end in group)
     return {name: shape for name, shape in shapes_of(config).items() if path_of(name).endswith(ends)}
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from redraft.adapters.attach import check_fits
+from redraft.adapters.read import read_adapter
 from redraft.bench.machine import measure_machine, others_share
 from redraft.bench.report import KINDS, build_report
 from redraft.bench.run import Plan, measure
@@ -17,7 +19,7 @@ from redraft.bench.subjects import Spec
 from redraft.checkpoint.formats.sidecar import sidecar
 from redraft.checkpoint.locate import is_gguf, locate
 from redraft.checkpoint.source import Source
-from redraft.core.errors import InputError, RedraftError
+from redraft.core.errors import CheckpointError, InputError, RedraftError
 from redraft.core.options import GenerationOptions
 from redraft.core.threads import checked
 from redraft.engine.defaults import Defaults
@@ -43,6 +45,7 @@ def bench(
     repetitions: int,
     threads: int | None,
     memory_gb: float | None = None,
+    adapter: str | None = None,
     on_progress: Progress,
 ) -> dict[str, Any]:
     """Measures one model and returns the report; see `build_report`.
@@ -60,6 +63,7 @@ def bench(
         repetitions: measured generations of each subject.
         threads: CPU threads of each subject.
         memory_gb: of redraft's process; experts beyond it stay on disk.
+        adapter: a directory with one that redraft runs with.
         on_progress: see `measure`.
 
     Raises:
@@ -69,6 +73,8 @@ def bench(
         raise InputError("--model and --shape exclude each other: drop one of them")
     if layers is not None and shape is None:
         raise InputError("--layers cuts a --shape; a model has the layers it has")
+    if adapter is not None and against is not None:
+        raise InputError(f"--adapter is redraft's own: {against} would run without it; drop one of them")
     if threads is not None:
         torch.set_num_threads(checked(threads, "threads"))
     # What is stored in a form of ours runs in it.
@@ -92,6 +98,8 @@ def bench(
     beside = sidecar(directory)
     # What loading would refuse: said here, before processes are started.
     source.parameters(shapes_of(config))
+    if adapter is not None:
+        check_fits(read_adapter(adapter, config), config)
     ChatTemplate.from_directory(beside)
     Defaults.of(beside, config, Tokenizer.from_directory(beside))
     if stored and source.forms is not None and source.forms[0] in KINDS:
@@ -108,13 +116,17 @@ def bench(
     )
     on_progress("measuring the machine", 0, 1)
     machine = measure_machine()
-    specs = _ours(directory, machine.threads, dtype, against is not None, memory_gb)
+    specs = _ours(directory, machine.threads, dtype, against is not None, memory_gb, adapter)
     if against is not None:
         specs += _theirs(directory, machine.threads, settings)
     found = measure(specs, plan, on_progress)
     if not any(measured.results for measured in found if measured.spec.library == "redraft"):
-        raise RedraftError(f"{directory} could not be measured: {found[0].failed}")
+        reason = str(found[0].failed)
+        # What only the loaded base can say, such as that it is another than the adapter's.
+        given = adapter is not None and reason.startswith(CheckpointError.__name__)
+        raise (InputError if given else RedraftError)(f"{directory} could not be measured: {reason}")
     report = build_report(found, plan, machine, config, shape or model or "mini", dtype)
+    report["adapter"] = adapter
     report["machine"]["others_share_at_end"] = others_share()
     return report
 
@@ -144,7 +156,9 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _ours(directory: Path, threads: int, kind: str, every: bool, memory_gb: float | None) -> list[Spec]:
+def _ours(
+    directory: Path, threads: int, kind: str, every: bool, memory_gb: float | None, adapter: str | None
+) -> list[Spec]:
     """redraft in float32, bfloat16 and int8 where there is something to compare with, and in what was asked for."""
     float_kind = _name(auto_dtype(torch.device("cpu")))
     kinds = {
@@ -163,6 +177,7 @@ def _ours(directory: Path, threads: int, kind: str, every: bool, memory_gb: floa
             dtype=dtype,
             quantize=quantize,
             memory_gb=memory_gb,
+            adapter=adapter,
             threads=threads,
         )
         for name, (dtype, quantize) in kinds.items()

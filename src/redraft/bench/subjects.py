@@ -47,6 +47,7 @@ class Spec:
         experts: of transformers: which implementation of the experts; None is its default.
         compiled: of transformers: a static cache, which makes it compile its step.
         memory_gb: of redraft: see `redraft.load`; None lets it take what there is.
+        adapter: of redraft: a directory with the one that it runs with.
         threads: CPU threads.
     """
 
@@ -58,6 +59,7 @@ class Spec:
     experts: str | None = None
     compiled: bool = False
     memory_gb: float | None = None
+    adapter: str | None = None
     threads: int
 
 
@@ -121,7 +123,7 @@ class Redraft:
         from redraft.engine.engine import LocalEngine
         from redraft.engine.load import load
 
-        how: dict[str, Any] = {"dtype": spec.dtype, "quantize": spec.quantize}
+        how: dict[str, Any] = {"dtype": spec.dtype, "quantize": spec.quantize, "adapter": spec.adapter}
         engine = load(spec.directory, device="cpu", threads=spec.threads, memory_gb=spec.memory_gb, **how)
         assert isinstance(engine, LocalEngine)
         self.engine = engine

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from redraft.cli.options import Json, Memory, Threads
+from redraft.cli.options import Adapter, Json, Memory, Threads
 from redraft.core.errors import InputError
 
 Dtype = Annotated[str, typer.Option(help='"auto", "float32", "bfloat16", "int8" or "int4".', metavar="NAME")]
@@ -38,6 +38,7 @@ def bench(
     repetitions: Annotated[int, typer.Option(help="Measured generations of each.", min=1, metavar="N")] = 3,
     threads: Threads = None,
     memory: Memory = None,
+    adapter: Adapter = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the step by part and the roofline into this file.", metavar="FILE.png")
     ] = None,
@@ -70,6 +71,7 @@ def bench(
             repetitions=repetitions,
             threads=threads,
             memory_gb=memory,
+            adapter=adapter,
             on_progress=on_progress,
         )
     if plot is not None:

@@ -42,6 +42,23 @@ def serve(
         list[str] | None, option("An origin whose pages may ask.", panel=DOORS, metavar="ORIGIN")
     ] = None,
     served_name: Annotated[str | None, option("The model's name for clients.", panel=SERVED, metavar="NAME")] = None,
+    adapter: Annotated[
+        list[str] | None,
+        option(
+            "An adapter of this model, ours or peft's, under a name of yours, for requests that ask for that as their "
+            "model; repeat it for several.",
+            panel=SERVED,
+            metavar="NAME=DIR",
+        ),
+    ] = None,
+    allow_adapters: Annotated[
+        Path | None,
+        option(
+            "A directory of adapters that clients may load and unload as it runs.",
+            panel=SERVED,
+            metavar="DIR",
+        ),
+    ] = None,
     max_running: Annotated[int, option("Replies that are denoised together.", panel=LIMITS, min=1, metavar="N")] = 16,
     max_waiting: Annotated[int, option("Replies that may wait for a place.", panel=LIMITS, min=1, metavar="N")] = 128,
     request_memory: Annotated[
@@ -92,6 +109,7 @@ def serve(
     import os
 
     from redraft.cli import show
+    from redraft.cli.values import named_adapters
     from redraft.core.errors import OptionError
     from redraft.server.keys import find_key
     from redraft.server.run import run
@@ -104,13 +122,17 @@ def serve(
         from redraft.decide.calibration_file import read
 
         known_calibration = read(calibration)
+    name = served_name or Path(model).resolve().name
+    adapters = named_adapters(adapter or (), name)
+    if allow_adapters is not None and not allow_adapters.is_dir():
+        raise OptionError(f"--allow-adapters: {allow_adapters} is no directory")
     key, is_new = find_key(api_key, api_key_file, os.environ)
     settings = Settings(
         host=host,
         port=port,
         api_key=None if no_auth else key,
         print_key=is_new,
-        model=served_name or Path(model).resolve().name,
+        model=name,
         allowed_hosts=tuple(allow_host or ()),
         allowed_origins=tuple(allow_origin or ()),
         max_running=max_running,
@@ -122,18 +144,22 @@ def serve(
         drain_s=drain,
         known_tools=known_tools,
         log_prompts=log_prompts,
+        allowed_adapters=allow_adapters,
         calibration=known_calibration,
     )
-    engine = show.load(model, loading or {}, prefix_cache_mb=prefix_cache)
+    engine = show.load(model, loading or {}, prefix_cache_mb=prefix_cache, adapters=adapters)
     if known_calibration is not None:
         from redraft.decide.calibration import check_model, identity_of
 
         check_model(known_calibration, identity_of(engine.info))
     known = len(engine.info.defaults.get("tools") or ())
-    if known_tools and not known:
+    by_heart = [each for each, one in engine.adapters.items() if one.info.defaults.get("tools")]
+    if known_tools and not (known or by_heart):
         raise OptionError("--known-tools: this model knows no calls by heart")
     if known and not known_tools:
         show.print_note(
             f"{known} calls are known by heart: --known-tools lets requests without tools be answered with them"
         )
+    if adapters:
+        show.print_note(f"beside it: {', '.join(adapters)}")
     run(engine, settings, announce=show.print_note)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from redraft.core.errors import InputError
+from redraft.core.adapters import adapter_name
+from redraft.core.checks import shown
+from redraft.core.errors import InputError, ModelNotFoundError, OptionError
 
 # A text that begins with one of these is meant to be JSON and no file's name.
 _JSON_BEGINS = ("{", "[")
@@ -114,3 +116,32 @@ def check_writable(flag: str, path: Path) -> None:
             path.unlink()
     except OSError as error:
         raise InputError(f"{flag}: cannot write {path} ({error.strerror}); name another file") from None
+
+
+def named_adapters(words: Sequence[str], model: str) -> dict[str, Path]:
+    """Directories of adapters by their names, of NAME=DIR.
+
+    Args:
+        words: as they were given.
+        model: the name that the model itself is served by.
+
+    Raises:
+        OptionError: no name, or one that is taken.
+        ModelNotFoundError: no such directory.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, place = word.partition("=")
+        if not equals or not place:
+            raise OptionError(f"--adapter: give NAME=DIR, got {shown(word)}: clients ask for it by that name")
+        if name == model:
+            raise OptionError(
+                f"--adapter: {name!r} is the model's own name: give another, or the model a --served-name"
+            )
+        if adapter_name(name) in found:
+            raise OptionError(f"--adapter: {name!r} is given twice")
+        # Before a model is loaded for it, which may take minutes.
+        if not Path(place).is_dir():
+            raise ModelNotFoundError(f"--adapter: {place} is no directory with an adapter")
+        found[name] = Path(place)
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Unpack
 
+from redraft.core.adapters import Adapters
 from redraft.core.changes import GenerationChanges
 from redraft.core.checks import shown
 from redraft.core.decisions import Decisions
@@ -104,6 +105,11 @@ class Engine(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What is loaded."""
+        ...
+
+    @property
+    def adapters(self) -> Adapters[Engine]:
+        """What is loaded beside the model."""
         ...
 
     @property

@@ -265,6 +265,7 @@ class ModelInfo:
         end_ids: tokens that end a reply, and the padding behind it.
         fingerprint: of its weights, as they are held.
         sees: whether messages may hold pictures.
+        adapter: the directory of the adapter that it runs with.
     """
 
     name: str
@@ -282,6 +283,7 @@ class ModelInfo:
     end_ids: tuple[int, ...] = ()
     fingerprint: str = ""
     sees: bool = False
+    adapter: str | None = None
 
 
 def _count(number: int, one: str, many: str) -> str:

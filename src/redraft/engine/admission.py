@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,6 +24,7 @@ from redraft.engine.sequence import Sequence
 from redraft.engine.sight import Sight
 from redraft.engine.steer import check_start
 from redraft.engine.stops import Stops
+from redraft.engine.variant import Variant
 from redraft.model.cache import SequenceCache
 from redraft.model.gemma4 import NO_CANVAS
 from redraft.model.model import DiffusionGemma
@@ -38,7 +40,11 @@ from redraft.text.tokenizer import Tokenizer
 
 
 class Admission:
-    """Makes the requests of one model."""
+    """Makes the requests of one model.
+
+    Attributes:
+        variant: what they run on; None is the model alone.
+    """
 
     def __init__(
         self,
@@ -51,9 +57,19 @@ class Admission:
     ) -> None:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.defaults, self.max_context = defaults, max_context
+        self.variant: Variant | None = None
         self.prompts = Prompts(tokenizer, template, sight, defaults, model.config.vocab_size, max_context)
         canvas = model.config.canvas_length if model.config.has_canvas else 0
         self.stops = Stops.of_model(tokenizer, template, defaults.end_ids, canvas)
+
+    def beside(self, variant: Variant, defaults: Defaults) -> Admission:
+        """The same with other defaults, for what runs on a variant; what is compiled for one serves both."""
+        other = copy.copy(self)
+        if self.tokenizer is not None and self.defaults.end_ids:
+            other.constraints = self.constraints
+        other.defaults, other.variant = defaults, variant
+        other.prompts = self.prompts.beside(defaults)
+        return other
 
     def __call__(
         self,
@@ -107,6 +123,7 @@ class Admission:
             budget=budget,
             canvas_length=length,
             positions=self.max_context,
+            variant=self.variant,
             constraint=constraint,
             constraint_state=0 if constraint is None else constraint.automaton.start,
             strict=formatted or resolved.tool_choice not in ("auto", "none"),
@@ -114,6 +131,7 @@ class Admission:
             instead=tuple(found for found in instead if found is not None),
             fields=self._fields(resolved, thinking) if resolved.probabilities else None,
         )
+        sequence.cache.adapter = 0 if self.variant is None else self.variant.place
         self._lay_out(sequence)
         check_start(sequence)
         return sequence

@@ -33,7 +33,8 @@ def prepared_reads(admission: Admission, reads: Sequence[Read]) -> PreparedReads
     empty = SequenceCache(model.config, model.dtype, model.device)
     # Reads about one state hold the same pictures.
     pixels = {id(image.pixels): image.pixels.nbytes for read in found for image in read.images}
-    return PreparedReads(ReadList(reads=found), peak_bytes(found, empty) + sum(pixels.values()))
+    under_way = ReadList(reads=found, variant=admission.variant)
+    return PreparedReads(under_way, peak_bytes(found, empty) + sum(pixels.values()))
 
 
 def readings_of(event: object) -> list[Reading]:

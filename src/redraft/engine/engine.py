@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Sequence as Rows
@@ -24,27 +25,34 @@ from redraft.core.reel import Recorder
 from redraft.core.results import Generation, ModelInfo
 from redraft.decide.calibration import identity_of
 from redraft.engine import filling
+from redraft.engine.adapted import LoadedAdapters
 from redraft.engine.admission import Admission
+from redraft.engine.batch import replies
 from redraft.engine.deciding import driven, each_state, known_of, options_with, prepared_reads, readings_of, rounds_of
 from redraft.engine.defaults import Defaults
+from redraft.engine.described import described
 from redraft.engine.fingerprint import fingerprint
 from redraft.engine.given import requests_of
-from redraft.engine.loop import CanvasLoop, UnderWay
+from redraft.engine.lanes import Lanes
+from redraft.engine.loop import CanvasLoop, Emitted, UnderWay
 from redraft.engine.outcome import outcome
 from redraft.engine.prefix import BUDGET_BYTES, PrefixCache
-from redraft.engine.prompt_images import identity, runs_of
 from redraft.engine.read import ReadList
+from redraft.engine.resume import remember, resume
 from redraft.engine.running import PreparedReads, PreparedRequest, RunningRequests
 from redraft.engine.sequence import Sequence
 from redraft.engine.sight import Sight
-from redraft.engine.stops import ENCODE_CHUNK
+from redraft.engine.variant import Variant
 from redraft.model.model import DiffusionGemma
 from redraft.text.chat import ChatTemplate
 from redraft.text.tokenizer import Tokenizer
 
 
 class LocalEngine(Engine):
-    """Runs a model that is loaded here. `redraft.load` makes one; what its calls do, `Engine` says."""
+    """Runs a model that is loaded here. `redraft.load` makes one; what its calls do, `Engine` says.
+
+    Each adapter beside the model has an engine of its own, which hands what it has prepared to this one.
+    """
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class LocalEngine(Engine):
         tower: LazyVision | None = None,
     ) -> None:
         self.model = model
+        self._root, self._copies = self, 1
         self._workers: Running | None = None
         self.tokenizer = Tokenizer.from_directory(directory)
         self.template = ChatTemplate.from_directory(directory)
@@ -68,16 +77,13 @@ class LocalEngine(Engine):
         self.sight = Sight(tower, model.config, directory)
         self.admission = Admission(model, self.tokenizer, self.template, defaults, self.max_context, self.sight)
         self.prefixes = PrefixCache(prefix_cache_bytes)
-        self._loop = CanvasLoop(
-            model,
-            exact=exact,
-            graphs=not exact,
-            on_encoded=self._remember,
-            prefixes=lambda: self.prefixes,
-            soft=self.sight.soft_tokens,
+        self._exact, self._request_bytes = exact, request_bytes
+        self._loop = self._loop_on(model)
+        self._lanes = Lanes(self._loop_on)
+        self._name, self._directory, self._adapter = name, directory, adapter
+        self._adapters = LoadedAdapters[LocalEngine](
+            model, lambda: self.prefixes, self._beside, self._room, together=not exact
         )
-        self._name, self._directory = name, directory
-        self._request_bytes = request_bytes
 
     def __repr__(self) -> str:
         count, model = self.model.num_parameters, self._name
@@ -91,23 +97,14 @@ class LocalEngine(Engine):
 
     @property
     def info(self) -> ModelInfo:
-        pad = self.model.config.pad_token_id
-        return ModelInfo(
+        return described(
+            self.model,
+            self.admission,
             name=self._name,
             path=str(self._directory),
-            parameters=self.model.num_parameters,
-            vocab_size=self.model.config.vocab_size,
-            canvas_length=self.model.config.canvas_length,
-            max_context=self.max_context,
-            device=str(self.model.device),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            quantization=self.model.quantization,
-            has_tokenizer=self.tokenizer is not None,
-            has_chat_template=self.template is not None,
-            defaults=dataclasses.asdict(self.defaults.options),
-            end_ids=tuple(sorted(self.defaults.end_ids | (set() if pad is None else {pad}))),
             fingerprint=self._fingerprint,
             sees=self.sight.sees,
+            adapter=None if self._adapter is None else str(self._adapter),
         )
 
     @cached_property
@@ -115,8 +112,13 @@ class LocalEngine(Engine):
         return fingerprint(self.model)
 
     @property
+    def adapters(self) -> LoadedAdapters[LocalEngine]:
+        return self._adapters
+
+    @property
     def request_bytes(self) -> int:
-        return self._request_bytes
+        root = self._root
+        return root._request_bytes - root._copies * root._adapters.nbytes
 
     def generate(
         self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
@@ -138,19 +140,9 @@ class LocalEngine(Engine):
             except InputError as error:
                 error.add_note(f"It is request {number} of the batch.")
                 raise
-        running, done = self.running(), dict[int, Generation]()
-        # From another process they would have to be sent.
-        drafts = self._drafts_are_free and self._workers is None
-        recorders = {id(one): Recorder(self.pieces) for one in prepared}
-        for one in prepared:
-            running.add(one, drafts=drafts)
-        while len(done) < len(prepared):
-            for one, event in running.step():
-                if isinstance(event, Draft):
-                    recorders[id(one)].add(event)
-                elif isinstance(event, Generation):
-                    done[id(one)] = dataclasses.replace(event, reel=recorders.pop(id(one)).reel())
-        return [done[id(one)] for one in prepared]
+        # From another process drafts would have to be sent.
+        drafts = self._drafts_are_free and self._root._workers is None
+        return replies(self.running(), prepared, lambda: Recorder(self.pieces), drafts=drafts)
 
     def infill(
         self,
@@ -191,7 +183,7 @@ class LocalEngine(Engine):
     def read(self, reads: Rows[Read]) -> list[Reading]:
         under_way = prepared_reads(self.admission, reads).sequence
         while under_way.reads and not under_way.finished:
-            list(self._loop.tick([under_way]))
+            list(self._root._tick([under_way]))
         under_way.finish = under_way.finish or "stop"
         return readings_of(under_way.result())
 
@@ -224,14 +216,15 @@ class LocalEngine(Engine):
 
     def running(self) -> Running:
         # Within this process it shares the prefix cache with the other calls.
-        if self._workers is None:
-            return RunningRequests(self._loop, self._begin, self.result)
-        self._workers.clear()
-        return self._workers
+        root = self._root
+        if root._workers is None:
+            return RunningRequests(root._tick, root._begin, self.result)
+        root._workers.clear()
+        return root._workers
 
-    def share(self, workers: Running) -> None:
-        """From now on, these move the requests that are under way together."""
-        self._workers = workers
+    def share(self, workers: Running, copies: int = 1) -> None:
+        """From now on, these move the requests that are under way together; the model is there so many times."""
+        self._workers, self._copies = workers, copies
 
     def tokenize(
         self, prompt: Prompt, options: GenerationOptions | None = None, **changes: Unpack[GenerationChanges]
@@ -254,19 +247,13 @@ class LocalEngine(Engine):
         return prepared.sequence if isinstance(prepared, PreparedReads) else self._begun(prepared)
 
     def _begun(self, prepared: PreparedRequest) -> Sequence:
-        sequence = prepared.sequence
-        # What follows the prompt depends on its last token, and no snapshot holds what the causal mode makes of it.
-        most = len(sequence.prompt) - sequence.judged
-        known = self.prefixes.take(sequence.identity, [stop for stop in sequence.stops if stop <= most])
-        if known is not None:
-            sequence.cache, sequence.pending = known, sequence.prompt[known.length :]
-            sequence.costs.cached_tokens = known.length
-        return sequence
+        resume(prepared.sequence, self._prefixes_of(prepared.sequence))
+        return prepared.sequence
 
     @property
     def _drafts_are_free(self) -> bool:
-        """Whether they cost next to nothing: an accelerator would have to stop for each of them."""
-        return self._loop.exact
+        # An accelerator would have to stop for each of them.
+        return self._root._loop.exact
 
     def _whole(self, prepared: PreparedRequest) -> Generation:
         *_, generation = self._events(prepared, drafts=self._drafts_are_free)
@@ -276,20 +263,37 @@ class LocalEngine(Engine):
     def _events(self, prepared: PreparedRequest, *, drafts: bool = True) -> Iterator[Event]:
         sequence, recorder = self._begun(prepared), Recorder(self.pieces)
         while not sequence.finished:
-            for _, event in self._loop.tick([sequence], drafts=drafts):
+            for _, event in self._root._tick([sequence], drafts=drafts):
                 if isinstance(event, Draft):
                     recorder.add(event)
                 yield event
         yield dataclasses.replace(outcome(sequence, self.tokenizer), reel=recorder.reel())
 
     def _remember(self, sequence: Sequence) -> None:
-        """Keeps a place that a longer conversation can go on from. Of a long prompt, that is its last one."""
-        if len(sequence.pending) > ENCODE_CHUNK:
-            return
-        length = sequence.cache.length
-        ids = (sequence.prompt + sequence.reply.token_ids)[:length]
-        if sequence.cache.ends == self.admission.stops(ids, runs_of(sequence.images, length)):
-            self.prefixes.put(identity(ids, sequence.images), sequence.cache)
+        remember(sequence, self._prefixes_of(sequence), self.admission.stops)
+
+    def _loop_on(self, model: DiffusionGemma) -> CanvasLoop:
+        exact, soft, known = self._exact, self.sight.soft_tokens, self._prefixes_of
+        return CanvasLoop(model, exact=exact, graphs=not exact, on_encoded=self._remember, prefixes=known, soft=soft)
+
+    def _tick(self, sequences: Rows[UnderWay], *, drafts: bool = True) -> Iterator[Emitted]:
+        return self._lanes.tick(self._loop, sequences, drafts=drafts)
+
+    def _prefixes_of(self, sequence: UnderWay) -> PrefixCache:
+        return self._root.prefixes if sequence.variant is None else sequence.variant.prefixes
+
+    def _beside(self, name: str, directory: Path, variant: Variant) -> LocalEngine:
+        """The engine of an adapter."""
+        other = copy.copy(self)
+        vars(other).pop("_fingerprint", None)
+        defaults = Defaults.of(self._directory, self.model.config, self.tokenizer, directory)
+        other.admission = self.admission.beside(variant, defaults)
+        other.model, other.prefixes, other._name, other._adapter = variant.model, variant.prefixes, name, directory
+        return other
+
+    def _room(self) -> int:
+        """Bytes that the factors of one more adapter may take: half stays for keys and values."""
+        return self._request_bytes // (2 * self._copies) - self._adapters.nbytes
 
     def result(self, sequence: UnderWay) -> Final:
         """What the user gets of a request."""

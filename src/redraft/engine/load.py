@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
-from redraft.adapters.attach import attach
+from redraft.adapters.attach import attach, check_fits
 from redraft.adapters.read import read_adapter
 from redraft.checkpoint.formats.sidecar import sidecar
 from redraft.checkpoint.load import load_model
@@ -44,6 +45,7 @@ def load(
     verify: bool = False,
     revision: str | None = None,
     adapter: str | os.PathLike[str] | None = None,
+    adapters: Mapping[str, str | os.PathLike[str]] | None = None,
     vision: Literal["lazy", "eager", "off"] = "lazy",
 ) -> Engine:
     """An engine for a model.
@@ -65,6 +67,8 @@ def load(
         revision: of a Hub id.
         adapter: a directory with an adapter of this model, ours or peft's, which is added to every product. Replies are
             held to the calls that it knows by heart, and not to the model's.
+        adapters: directories of several by name, which stay beside the model: `engine.adapters[name]` is an engine
+            whose requests run with one of them, together with those of the rest.
         vision: when the tower of a model that sees is read: "lazy" with the first picture, "eager" now, "off" never:
             pictures are refused.
 
@@ -85,6 +89,8 @@ def load(
         raise OptionError(f"memory_gb must be above 0, got {memory_gb}")
     at_least("prefix_cache_mb", prefix_cache_mb, 0, int)
     flag("verify", verify)
+    if adapters and adapter is not None:
+        raise OptionError("give adapters beside a model without one, or a single adapter")
     if vision not in ("lazy", "eager", "off"):
         raise OptionError(f"vision must be 'lazy', 'eager' or 'off', got {shown(vision)}")
     path = locate(model, revision)
@@ -95,6 +101,9 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     source = Source.open(path)
+    for place in (*([] if adapter is None else [adapter]), *(adapters or {}).values()):
+        # What can be said before a model is loaded, which may take minutes.
+        check_fits(in_passing(lambda place=place: read_adapter(place, source.config)), source.config)
     if quantize is not None and source.forms == (RECIPES[quantize].experts, RECIPES[quantize].rest):
         # It is stored so.
         quantize = None
@@ -148,6 +157,8 @@ def load(
     )
     if vision == "eager" and tower is not None and engine.sight.sees:
         in_passing(tower)
+    for name, place in (adapters or {}).items():
+        in_passing(lambda name=name, place=place: engine.adapters.load(name, place))
     if shared:
         torch.set_num_threads(max(1, torch.get_num_threads() // count))
         arguments: dict[str, Any] = {
@@ -163,7 +174,7 @@ def load(
             "vision": vision,
         }
         again = cast(Any, functools.partial(load, **arguments))
-        engine.share(RunningWorkers(engine, again, count))
+        engine.share(RunningWorkers(engine, again, count), copies=count + 1)
     return engine
 
 

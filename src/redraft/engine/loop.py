@@ -73,11 +73,11 @@ class CanvasLoop:
         exact: bool,
         graphs: bool = False,
         on_encoded: Callable[[Sequence], None] = lambda sequence: None,
-        prefixes: Callable[[], PrefixCache] = PrefixCache,
+        prefixes: Callable[[UnderWay], PrefixCache] = lambda under_way: PrefixCache(),
         soft: SoftTokens | None = None,
     ) -> None:
-        """`on_encoded` is called after each encode of a piece of a prompt or of a canvas; `prefixes` is where reads
-        find and keep beginnings of prompts; `soft` makes soft tokens of pictures."""
+        """`on_encoded` is called after each encode of a piece of a prompt or of a canvas; `prefixes` says
+        where reads find and keep beginnings of prompts; `soft` makes soft tokens of pictures."""
         self.model = model
         self.exact = exact
         self.graphs = Graphs(model) if graphs else None
@@ -95,7 +95,7 @@ class CanvasLoop:
             if isinstance(sequence, Sequence):
                 unfinished += [] if sequence.finished else [sequence]
             elif not sequence.finished:
-                self.reads.tick(sequence, self._prefixes())
+                self.reads.tick(sequence, self._prefixes(sequence))
         for sequence in unfinished:
             if sequence.options.mode == "autoregressive":
                 yield from self.causal.tick(sequence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,12 @@ class Prompts:
         self.tokenizer, self.template, self.sight = tokenizer, template, sight
         self.defaults = defaults
         self.vocab_size, self.max_context = vocab_size, max_context
+
+    def beside(self, defaults: Defaults) -> Prompts:
+        """The same with other defaults."""
+        other = copy.copy(self)
+        other.defaults = defaults
+        return other
 
     def laid_out(self, prompt: Prompt, options: GenerationOptions) -> Laid:
         """The token ids that a prompt is encoded as, with its pictures."""

@@ -14,6 +14,7 @@ from redraft.engine.given import checked_ids
 from redraft.engine.prompt_images import PromptImage, identity
 from redraft.engine.sequence import Costs
 from redraft.engine.stops import ENCODE_CHUNK
+from redraft.engine.variant import Variant
 from redraft.model.cache import SequenceCache
 from redraft.model.config import ModelConfig
 
@@ -58,6 +59,7 @@ class ReadList:
         open: those that have begun, by their numbers.
         finish: how it ended; None before.
         failed: why it failed.
+        variant: what they run on; None is the model alone.
     """
 
     reads: tuple[Read, ...]
@@ -66,11 +68,17 @@ class ReadList:
     finish: str | None = None
     failed: str | None = None
     drafts: bool = False
+    variant: Variant | None = None
 
     @property
     def prompt(self) -> list[int]:
         """Of the first, by which its like are found."""
         return list(self.reads[0].prompt) if self.reads else []
+
+    @property
+    def place(self) -> int:
+        """Of the adapter's factors, see `Variant`."""
+        return 0 if self.variant is None else self.variant.place
 
     @property
     def identity(self) -> list[int]:

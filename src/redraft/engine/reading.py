@@ -87,6 +87,7 @@ class ReadLoop:
             if known is None and lead:
                 leads.add(lead)
             cache = known or SequenceCache(self.model.config, self.model.dtype, self.model.device)
+            cache.adapter = under_way.place
             one = OneRead(
                 read=read, cache=cache, pending=list(read.prompt[cache.length :]), stops=stops, images=read.images
             )
@@ -118,7 +119,7 @@ class ReadLoop:
     def _prefill(self, ones: list[OneRead], prefixes: PrefixCache) -> None:
         """Encodes the next piece of each."""
         shown = [one for one in ones if any(image.end > one.cache.length for image in one.images)]
-        others = [one for one in ones if one not in shown]
+        others = [one for one in ones if all(one is not other for other in shown)]
         for one in others if len(others) == 1 else ():
             one.last_hidden = encode_pending(self.model, one, self._encode)
         for one in shown:

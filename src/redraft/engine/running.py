@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from redraft.core.events import Final, News
 from redraft.core.options import GenerationOptions
 from redraft.core.reads import Readings
 from redraft.core.results import Generation, GenerationStats
-from redraft.engine.loop import CanvasLoop, Emitted, UnderWay
+from redraft.engine.loop import Emitted, UnderWay
 from redraft.engine.read import ReadList
 from redraft.engine.sequence import Sequence
 
@@ -77,11 +77,11 @@ class RunningRequests:
 
     def __init__(
         self,
-        loop: CanvasLoop,
+        tick: Callable[[list[UnderWay]], Iterable[Emitted]],
         begin: Callable[[PreparedRequest | PreparedReads], UnderWay],
         result: Callable[[UnderWay], Final],
     ) -> None:
-        self._loop, self._begin, self._result = loop, begin, result
+        self._tick, self._begin, self._result = tick, begin, result
         self._requests: dict[int, PreparedRequest | PreparedReads] = {}
         self.moved = 0
 
@@ -116,7 +116,7 @@ class RunningRequests:
     def _moved(self, sequences: list[UnderWay]) -> list[Emitted]:
         emitted: list[Emitted] = []
         try:
-            emitted.extend(self._loop.tick(sequences))
+            emitted.extend(self._tick(sequences))
         except Exception as error:
             if len(sequences) == 1:
                 _log.exception("a request failed")

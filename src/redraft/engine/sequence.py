@@ -15,6 +15,7 @@ from redraft.engine.drafting import Drafting
 from redraft.engine.fields import FieldWatch
 from redraft.engine.prompt_images import PromptImage, identity
 from redraft.engine.reply import Reply
+from redraft.engine.variant import Variant
 from redraft.kernels.constrained import NothingLeftError
 from redraft.model.cache import SequenceCache
 from redraft.text.constraint import Constraint
@@ -111,6 +112,7 @@ class Sequence:
         fields: what is known of the fields of its schema, where that is wanted.
         drafting: where its drafts stand, in the verified mode.
         positions: of the prompt and all canvases, at most.
+        variant: what it runs on; None is the model alone.
         failed: why it ended early.
         ignored: names of options that were given and have no effect.
     """
@@ -141,6 +143,7 @@ class Sequence:
     fields: FieldWatch | None = None
     drafting: Drafting | None = None
     positions: int = NO_END
+    variant: Variant | None = None
     images: tuple[PromptImage, ...] = ()
     failed: str | None = None
     ignored: tuple[str, ...] = field(init=False)

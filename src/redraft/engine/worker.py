@@ -6,31 +6,42 @@ import contextlib
 import io
 import pickle
 import signal
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from redraft.adapters.adapter import Adapter
 from redraft.core.events import News
 from redraft.engine.engine import LocalEngine
 from redraft.engine.running import PreparedReads, PreparedRequest
 from redraft.engine.sequence import Sequence
+from redraft.engine.variant import Variant
 
 
-def packed(value: Any, engine: LocalEngine, constraints: dict[int, Any]) -> bytes:
-    """A value on its way to another process, which has a tokenizer of its own, and knows these constraints."""
+def packed(value: Any, engine: LocalEngine, constraints: dict[int, Any], variant: Variant | None = None) -> bytes:
+    """A value on its way to another process, which has a tokenizer of its own, and knows these constraints and this
+    variant."""
     buffer = io.BytesIO()
     pickler = _Pickler(buffer)
     pickler.known = _known(engine) | {id(constraint): number for number, constraint in constraints.items()}
+    if variant is not None:
+        pickler.known[id(variant)] = variant_key(variant.number)
     pickler.dump(value)
     return buffer.getvalue()
 
 
-def unpacked(data: bytes, engine: LocalEngine, constraints: dict[int, Any]) -> Any:
+def unpacked(data: bytes, engine: LocalEngine, known: dict[Any, Any]) -> Any:
     """What `packed` packed."""
     unpickler = _Unpickler(io.BytesIO(data))
     own = {name: found for name, found in (("tokenizer", engine.tokenizer), ("factory", _factory(engine)))}
-    unpickler.known = {**own, **constraints}
+    unpickler.known = {**own, **known}
     return unpickler.load()
+
+
+def variant_key(number: int) -> str:
+    """What a variant is called on the way."""
+    return f"variant {number}"
 
 
 def serve(connection: Connection, make: Callable[[], LocalEngine]) -> None:
@@ -46,7 +57,8 @@ class _Worker:
         self._connection, self._engine = connection, engine
         self._running = engine.running()
         self._requests: dict[int, PreparedRequest | PreparedReads] = {}
-        self._constraints: dict[int, Any] = {}
+        # Constraints and variants, as they are called on the way.
+        self._sent: dict[Any, Any] = {}
 
     def run(self) -> None:
         """One step of its requests after the other; commands are read between them."""
@@ -63,16 +75,26 @@ class _Worker:
 
     def _obey(self, command: str, number: int, data: bytes = b"", drafts: bool = False) -> None:
         if command == "constraint":
-            self._constraints[number] = unpacked(data, self._engine, {})
+            self._sent[number] = unpacked(data, self._engine, {})
         elif command == "forget":
-            self._constraints.pop(number, None)
+            self._sent.pop(number, None)
+        elif command == "adapter":
+            self._sent[variant_key(number)] = self._variant(number, unpacked(data, self._engine, {}))
+        elif command == "retire":
+            self._sent.pop(variant_key(number)).retire()
         elif command == "add":
-            sequence = unpacked(data, self._engine, self._constraints)
+            sequence = unpacked(data, self._engine, self._sent)
             reply = isinstance(sequence, Sequence)
             self._requests[number] = prepared = PreparedRequest(sequence) if reply else PreparedReads(sequence, 0)
             self._running.add(prepared, drafts=drafts)
         elif number in self._requests:
             self._running.cancel(self._requests[number])
+
+    def _variant(self, number: int, adapter: Adapter) -> Variant:
+        with warnings.catch_warnings():
+            # Whoever has loaded it has heard of them.
+            warnings.simplefilter("ignore")
+            return Variant.of(number, adapter, self._engine.model, self._engine.prefixes)
 
 
 class _Pickler(pickle.Pickler):

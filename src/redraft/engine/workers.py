@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import logging
 import multiprocessing
+import pickle
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from multiprocessing.connection import wait
@@ -19,8 +20,10 @@ from typing import Any
 from redraft.core.engine import Prepared
 from redraft.core.events import Final, News
 from redraft.engine.engine import LocalEngine
+from redraft.engine.loop import UnderWay
 from redraft.engine.running import PreparedReads, PreparedRequest
 from redraft.engine.sequence import Sequence
+from redraft.engine.variant import Variant
 from redraft.engine.worker import packed, serve
 
 _log = logging.getLogger(__name__)
@@ -44,16 +47,35 @@ class _Worker:
         theirs.close()
         self.requests: dict[int, PreparedRequest | PreparedReads] = {}
         self.constraints: OrderedDict[int, Any] = OrderedDict()
-        self.met: deque[list[int]] = deque(maxlen=KEPT)
+        self.variants: dict[int, Variant] = {}
+        self.met: deque[tuple[Variant | None, list[int]]] = deque(maxlen=KEPT)
 
     def end(self) -> None:
         self.connection.close()
         self._process.join(5)
         self._process.kill()
 
-    def shared(self, prompt: list[int]) -> int:
+    def shared(self, sequence: UnderWay) -> int:
         """Tokens of the longest prompt here that this one goes on from."""
-        return max((len(met) for met in self.met if prompt[: len(met)] == met), default=0)
+        prompt, variant = sequence.identity, sequence.variant
+        return max((len(met) for on, met in self.met if on is variant and prompt[: len(met)] == met), default=0)
+
+    def know(self, variant: Variant | None) -> None:
+        """Sends an adapter, once."""
+        if variant is not None and variant.number not in self.variants:
+            self.connection.send(("adapter", variant.number, pickle.dumps(variant.adapter)))
+            self.variants[variant.number] = variant
+
+    def forget_retired(self) -> None:
+        """Adapters that were unloaded are forgotten on both sides, once no request has them."""
+        under_way = {prepared.sequence.variant for prepared in self.requests.values()}
+        for number, variant in list(self.variants.items()):
+            if variant.retired and variant not in under_way:
+                del self.variants[number]
+                self.met = deque((met for met in self.met if met[0] is not variant), maxlen=KEPT)
+                # One that has died is replaced by the next request that is sent to it.
+                with contextlib.suppress(OSError):
+                    self.connection.send(("retire", number))
 
 
 class RunningWorkers:
@@ -72,22 +94,25 @@ class RunningWorkers:
         assert isinstance(prepared, PreparedRequest | PreparedReads)
         sequence = prepared.sequence
         sequence.drafts = drafts
+        for worker in self._workers:
+            worker.forget_retired()
         least = min(len(worker.requests) for worker in self._workers)
         # A prefix is worth a wait behind two others, not more.
         able = [worker for worker in self._workers if len(worker.requests) <= least + 2]
-        worker = max(able, key=lambda worker: (worker.shared(sequence.identity), -len(worker.requests)))
+        worker = max(able, key=lambda worker: (worker.shared(sequence), -len(worker.requests)))
         self._number += 1
         worker.requests[self._number] = prepared
         if sequence.finished:
             # It was cancelled before it began.
             self._lost(worker, self._number)
             return
-        worker.met.append(sequence.identity)
+        worker.met.append((sequence.variant, sequence.identity))
         try:
+            worker.know(sequence.variant)
             if isinstance(sequence, Sequence):
                 for constraint in (sequence.constraint, *sequence.instead):
                     self._send_constraint(worker, constraint)
-            data = packed(sequence, self._engine, dict(worker.constraints))
+            data = packed(sequence, self._engine, dict(worker.constraints), sequence.variant)
             worker.connection.send(("add", self._number, data, drafts))
         except OSError:
             del worker.requests[self._number]

@@ -96,7 +96,8 @@ class EncodeThenDenoise:
 
     def __init__(self, sequence: SequenceCache, new: int, canvases: int) -> None:
         self.new, self.canvases = new, canvases
-        self._encode = Encode(KVCache([sequence]), [new])
+        self.cache = KVCache([sequence])
+        self._encode = Encode(self.cache, [new])
         # A canvas lies behind the prefix only while it is attended to, one after the other.
         self._denoise = Denoise(KVCache([sequence] * canvases))
 

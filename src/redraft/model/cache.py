@@ -130,12 +130,14 @@ class SequenceCache:
         length: positions that are encoded.
         ends: lengths after each encode, in order; -1 among them once a part of one was taken back.
         layers: keys and values.
+        adapter: the place of the adapter that it is made with, among those that lie side by side; 0 is none.
     """
 
     def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.windows = [layer.window for layer in config.layers]
         self.length = 0
         self.ends: list[int] = []
+        self.adapter = 0
         self.layers = [
             LayerCache(
                 layer.num_key_value_heads,
@@ -225,6 +227,11 @@ class KVCache:
     def lengths(self) -> Int[Tensor, "B"]:
         """Encoded positions of each sequence."""
         return torch.tensor([sequence.length for sequence in self.sequences])
+
+    @property
+    def adapters(self) -> Int[Tensor, "B"]:
+        """The place of each sequence's adapter."""
+        return torch.tensor([sequence.adapter for sequence in self.sequences])
 
     def fork(self) -> KVCache:
         """An independent copy of every sequence; memory is shared until one side writes."""

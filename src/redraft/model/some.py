@@ -12,7 +12,7 @@ from torch import Tensor
 from redraft.core.errors import OptionError
 from redraft.kernels.attention import attention
 from redraft.model.attention import Heads
-from redraft.model.cache import SequenceCache
+from redraft.model.cache import KVCache, SequenceCache
 from redraft.model.gemma4 import NO_CANVAS
 from redraft.model.model import DiffusionGemma
 
@@ -45,6 +45,7 @@ class DenoiseSome:
 
     def __init__(self, sequence: SequenceCache, kept: CanvasKeys, places: Int[Tensor, "A"]) -> None:
         self.sequence, self.kept, self.places = sequence, kept, places
+        self.cache = KVCache([sequence])
 
     def __call__(self, layer: int, heads: Heads) -> Float[Tensor, "1 A H D"]:
         q_BAHD, k_BAKD, v_BAKD = heads

@@ -32,8 +32,8 @@ def room_for(length: int) -> int:
 class CanvasCache:
     """Keys and values of up to `capacity` positions of B sequences; sliding layers have their window only.
 
-    Lengths lie on the device. A prefix is copied in once a canvas, which is a few layers' worth of reading; in return
-    one launch serves every length, and the sequences go on growing where they are.
+    Lengths lie on the device, and so do the places of adapters. A prefix is copied in once a canvas, which is a few
+    layers' worth of reading; in return one launch serves every length, and the sequences go on growing where they are.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class CanvasCache:
     ) -> None:
         self.capacity = capacity
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self.adapters = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.windows = [layer.window for layer in config.layers]
         slots = [capacity if window is None else min(capacity, window - 1) for window in self.windows]
         # One row a kind of layer; the last is that of the full ones.
@@ -74,7 +75,7 @@ class CanvasCache:
                 room[layer][row, :, : found.shape[1]] = found
                 if multiplied:
                     room[layer][row, :, found.shape[1] :] = 0.0
-        self.lengths[row] = sequence.length
+        self.lengths[row], self.adapters[row] = sequence.length, sequence.adapter
         for kind, slots in enumerate(self._kinds):
             self.used[kind, row] = min(sequence.length, slots)
 

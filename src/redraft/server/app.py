@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from redraft import __version__
 from redraft.core.engine import Engine
-from redraft.server import chat, completions, decisions, errors, models, texts
+from redraft.server import adapters, chat, completions, decisions, errors, models, texts
 from redraft.server.doors import Doors
 from redraft.server.flight import Server
 from redraft.server.metrics import Metrics
@@ -42,7 +42,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     app = FastAPI(title="redraft", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.scheduler = scheduler
     errors.install(app, metrics.refused)
-    for module in (models, chat, completions, texts, decisions):
+    for module in (models, chat, completions, texts, decisions, adapters):
         app.include_router(module.routes(server))
 
     @app.get("/health", summary="Whether the process lives")

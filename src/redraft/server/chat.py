@@ -35,20 +35,20 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/chat/completions", summary="A reply to a conversation")
     async def chat_completions(request: Request, body: ChatRequest) -> Any:
-        server.check_model(body.model)
+        engine = server.engine_of(body.model)
+        known = server.known_tools(engine)
         server.check_pictures(body.messages)
         options = options_of(body)
         calls = bool(body.tools)
         if calls and body.diffusion is not None and body.diffusion.known_tools is not None:
             raise ApiError(400, "give either tools or known_tools", param="diffusion.known_tools")
         if not calls:
-            more = server.undeclared(body)
-            calls = "tool_choice" not in more and bool(server.known_tools)
+            more = server.undeclared(body, known)
+            calls = "tool_choice" not in more and bool(known)
             options = {name: value for name, value in options.items() if name != "tools"} | more
         count = body.n or 1
         prepares = [
-            partial(server.engine.prepare, body.messages, **(options | _seed(body.seed, number)))
-            for number in range(count)
+            partial(engine.prepare, body.messages, **(options | _seed(body.seed, number))) for number in range(count)
         ]
         drafts = body.diffusion is not None and body.diffusion.drafts
         steered = body.response_format is not None or bool(body.tools)
@@ -59,7 +59,7 @@ def routes(server: Server) -> APIRouter:
             "id": request_id,
             "object": "chat.completion.chunk" if body.stream else "chat.completion",
             "created": int(time.time()),
-            "model": server.settings.model,
+            "model": body.model,
         }
         if body.stream:
             writer = _Writer(server, count, seen)

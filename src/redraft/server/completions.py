@@ -26,7 +26,7 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/completions", summary="A text that goes on")
     async def completions(request: Request, body: CompletionRequest) -> Any:
-        server.check_model(body.model)
+        engine = server.engine_of(body.model)
         prompts, count = _prompts(body), body.n or 1
         if body.diffusion is not None and body.diffusion.known_tools is not None:
             raise ApiError(400, "calls belong to chat completions", param="diffusion.known_tools")
@@ -41,11 +41,11 @@ def routes(server: Server) -> APIRouter:
         def prepare(prompt: str | list[int], seed: int | None) -> Prepared:
             ids = prompt
             if isinstance(prompt, str):
-                ids = server.engine.encode(prompt, server.engine.info.max_context)
+                ids = engine.encode(prompt, engine.info.max_context)
             own: dict[str, Any] = {"tools": None, "skip_special_tokens": True, **options} | (
                 {} if seed is None else {"seed": seed}
             )
-            return server.engine.prepare(ids, **own)
+            return engine.prepare(ids, **own)
 
         wanted = [(prompt, number) for prompt in prompts for number in range(count)]
         prepares = [
@@ -58,7 +58,7 @@ def routes(server: Server) -> APIRouter:
             "id": request_id,
             "object": "text_completion",
             "created": int(time.time()),
-            "model": server.settings.model,
+            "model": body.model,
         }
         before = [_echoed(server, prompt) if body.echo else "" for prompt, _ in wanted]
         if body.stream:

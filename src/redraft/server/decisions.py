@@ -35,14 +35,15 @@ def routes(server: Server) -> APIRouter:
 
 async def _answer(server: Server, request: Request, body: AnyBody) -> Response:
     of_openai = isinstance(body, DecisionsRequest)
-    if body.model is not None and (of_openai or body.model != ANY_MODEL):
-        server.check_model(body.model)
+    named = body.model is not None and (of_openai or body.model != ANY_MODEL)
+    model = str(body.model) if named else server.settings.model
+    engine = server.engine_of(model)
     request_id = f"decision-{secrets.token_hex(12)}"
-    decider = Decider(server, request, "input" if of_openai else "state")
+    decider = Decider(server, request, engine, model, "input" if of_openai else "state")
     try:
         decided = await _decided(server, decider, body, request_id)
         # A reply may have a hundred thousand probabilities.
-        make = partial(_written, body, server.settings.model, request_id, decided)
+        make = partial(_written, body, model, request_id, decided)
         return Response(await decider.work(make), media_type="application/json")
     except InputError as error:
         raise refused(error, body) from None
@@ -60,9 +61,10 @@ async def _decided(server: Server, decider: Decider, body: AnyBody, request_id: 
 
     def begin() -> Rounds:
         options, calibration = options_of(body), server.settings.calibration
-        if calibration is not None and suits(calibration, options):
+        # It was found with the model alone.
+        if calibration is not None and decider.engine is server.engine and suits(calibration, options):
             options = options.with_changes(calibration=calibration)
-        return server.engine.deciding(state, questions, options)
+        return decider.engine.deciding(state, questions, options)
 
     log = server.log
     if log is not None:
@@ -73,7 +75,7 @@ async def _decided(server: Server, decider: Decider, body: AnyBody, request_id: 
         if log is not None:
             log.answer(request_id, {"error": str(error)})
         raise
-    server.metrics.decided(decided)
+    server.metrics.decided(decider.model, decided)
     if log is not None:
         log.answer(request_id, decided.to_dict())
     return decided

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from redraft.core.errors import ContextLengthError, InputError, PromptError, SchemaError
 from redraft.server.decision_schema import OPENAI, SYSTEM_ONE, DecisionsRequest, SystemOneRequest
-from redraft.server.schema import ChatRequest, CompletionRequest, Diffusion, InfillRequest
+from redraft.server.schema import AdapterRequest, ChatRequest, CompletionRequest, Diffusion, InfillRequest
 
 _log = logging.getLogger(__name__)
 # What the engine's options are called in a request, where that is something else.
@@ -25,7 +25,7 @@ _FIELDS = {
     "initial_canvas": "prediction",
     "enable_thinking": "chat_template_kwargs.enable_thinking",
 }
-_BODIES = (ChatRequest, CompletionRequest, InfillRequest, DecisionsRequest, SystemOneRequest)
+_BODIES = (ChatRequest, CompletionRequest, InfillRequest, DecisionsRequest, SystemOneRequest, AdapterRequest)
 _KNOWN = {field for body in _BODIES for field in body.model_fields}
 # Fields that hold fields.
 _NESTED = ("diffusion", "stream_options", "chat_template_kwargs", "prediction", "decide", "prompt_cache_options")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,7 +21,7 @@ from redraft.server.jobs import Inbox, Job
 from redraft.server.metrics import Metrics
 from redraft.server.prompt_log import PromptLog
 from redraft.server.scheduler import Scheduler
-from redraft.server.schema import ChatRequest
+from redraft.server.schema import ChatRequest, InfillRequest, Sampling
 from redraft.server.settings import Settings
 
 T = TypeVar("T")
@@ -35,13 +35,24 @@ class Server:
     def __init__(self, engine: Engine, settings: Settings, scheduler: Scheduler, metrics: Metrics) -> None:
         self.engine, self.settings, self.scheduler, self.metrics = engine, settings, scheduler, metrics
         self.started = int(time.time())
+        self._known: WeakKeyDictionary[Engine, list[dict[str, Any]]] = WeakKeyDictionary()
         self.log = None if settings.log_prompts is None else PromptLog(settings.log_prompts)
 
-    def check_model(self, name: str) -> None:
-        """Raises ApiError unless this is the model that is served."""
-        if name != self.settings.model:
-            message = f"there is no model {name!r} here, only {self.settings.model!r}"
+    def engine_of(self, name: str) -> Engine:
+        """What answers to this name: the model's engine, or an adapter's.
+
+        Raises:
+            ApiError: nothing does.
+        """
+        if name == self.settings.model:
+            return self.engine
+        found = self.engine.adapters.get(name)
+        if found is None:
+            served = [self.settings.model, *self.engine.adapters]
+            shown = f"only {served[0]!r}" if len(served) == 1 else f"only {', '.join(map(repr, served[:20]))}"
+            message = f"there is no model {name[:100]!r} here, {shown}"
             raise ApiError(404, message, param="model", code="model_not_found")
+        return found
 
     def check_pictures(self, messages: Sequence[Mapping[str, Any]] | None) -> None:
         """Raises ApiError where messages hold more pictures than are taken, or more videos."""
@@ -55,23 +66,28 @@ class Server:
             if (count := kinds.count(kind)) > most:
                 raise ApiError(400, f"the messages hold {count} {what}, at most {most} are taken", param="messages")
 
-    @cached_property
-    def known_tools(self) -> list[dict[str, Any]]:
-        """Declarations of the calls that the model knows by heart."""
-        return list(self.engine.info.defaults.get("tools") or ())
+    def known_tools(self, engine: Engine) -> list[dict[str, Any]]:
+        """Declarations of the calls that a model knows by heart."""
+        if engine not in self._known:
+            self._known[engine] = list(engine.info.defaults.get("tools") or ())
+        return self._known[engine]
 
-    def undeclared(self, body: ChatRequest) -> dict[str, Any]:
+    def undeclared(self, body: ChatRequest, known: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Options of a request without tools: no call that nobody has declared, unless the operator or the request
         itself asks for those that the model knows by heart.
+
+        Args:
+            body: of the request.
+            known: their declarations.
 
         Raises:
             ApiError: a call is required and there is none to choose from.
         """
         asked = None if body.diffusion is None else body.diffusion.known_tools
-        if asked and not self.known_tools:
+        if asked and not known:
             raise ApiError(400, "this model knows no calls by heart", param="diffusion.known_tools")
         used = self.settings.known_tools if asked is None else asked
-        if not self.known_tools or used:
+        if not known or used:
             return {}
         if body.tool_choice not in (None, "auto", "none"):
             raise ApiError(400, f"tool_choice={body.tool_choice!r} needs tools", param="tool_choice")
@@ -94,7 +110,7 @@ class Server:
         self,
         request: Request,
         request_id: str,
-        body: BaseModel,
+        body: Sampling | InfillRequest,
         prepares: Sequence[Callable[[], Prepared]],
         *,
         drafts: bool,
@@ -109,8 +125,8 @@ class Server:
         deadline = self.deadline()
         self.scheduler.reserve(len(prepares))
         done = None if self.log is None else partial(self.log.reply, request_id)
-        flight = Flight(self.scheduler, len(prepares), done)
-        request.state.tokens = flight.tokens
+        flight = Flight(self.scheduler, body.model, len(prepares), done)
+        request.state.model, request.state.tokens = body.model, flight.tokens
         try:
             prepared = [await self.prepared(request, prepare, deadline, slow=steered) for prepare in prepares]
             for one in prepared:
@@ -128,16 +144,17 @@ class Flight:
     """Jobs of one request. Whatever happens to it, `close` ends what has not ended and gives the places back."""
 
     def __init__(
-        self, scheduler: Scheduler, count: int, on_done: Callable[[int, Generation], None] | None = None
+        self, scheduler: Scheduler, model: str, count: int, on_done: Callable[[int, Generation], None] | None = None
     ) -> None:
+        """`model` is the name that was asked for."""
         self.inbox, self.jobs, self.count = Inbox(), list[Job](), count
         self.done: dict[int, Generation] = {}
-        self._scheduler, self._open, self._on_done = scheduler, True, on_done
+        self._scheduler, self._model, self._open, self._on_done = scheduler, model, True, on_done
 
     def submit(self, prepared: Sequence[Prepared], drafts: bool, deadline: float) -> None:
         """Queues the jobs."""
         for number, one in enumerate(prepared):
-            job = Job(one, partial(self.inbox.put, number), drafts, deadline)
+            job = Job(one, partial(self.inbox.put, number), drafts, deadline, self._model)
             self.jobs.append(job)
             self._scheduler.submit(job)
 

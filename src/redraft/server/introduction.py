@@ -37,16 +37,17 @@ class Introduction:
 
     @classmethod
     def of(cls, info: ModelInfo) -> Introduction:
-        """The directory's own (`introduction.json`), else general requests where the model may understand such.
+        """The directory's own (`introduction.json`), where there is an adapter that one's; else general requests where
+        the model may understand such.
 
         Raises:
             CheckpointError: the file is not what it should be.
         """
-        path = Path(info.path) / NAME
+        path = Path(info.adapter or info.path) / NAME
         if path.exists():
             return _checked(read_json(path), path)
-        # Who knows calls by heart has learned those, and maybe nothing else.
-        is_general = info.has_chat_template and not info.defaults.get("tools")
+        # Who knows calls by heart has learned those, and maybe nothing else; an adapter was tuned to something.
+        is_general = info.adapter is None and info.has_chat_template and not info.defaults.get("tools")
         return cls(examples=GENERAL if is_general else ())
 
 

@@ -51,6 +51,7 @@ class Job:
         deliver: takes its events, in the event loop's thread.
         drafts: whether drafts are wanted.
         deadline: of `time.monotonic`.
+        model: the name that was asked for.
         late: whether the deadline ended it.
         ended: whether its last event was delivered.
         queued: since when it waits, `time.monotonic`.
@@ -60,6 +61,7 @@ class Job:
     deliver: Callable[[News], None]
     drafts: bool
     deadline: float
+    model: str
     late: bool = False
     ended: bool = False
     queued: float = field(default_factory=time.monotonic)

@@ -21,7 +21,9 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
-        self._requests = Counter("redraft_requests", "Replies by how they ended.", ["finish_reason"], registry=registry)
+        self._requests = Counter(
+            "redraft_requests", "Replies by how they ended.", ["model", "finish_reason"], registry=registry
+        )
         self._refused = Counter("redraft_refused", "Requests refused, by status.", ["status"], registry=registry)
         self._queued = Gauge("redraft_queue", "Replies that are prepared, wait or run.", registry=registry)
         self._running = Gauge("redraft_running", "Replies that take part in the steps.", registry=registry)
@@ -35,9 +37,11 @@ class Metrics:
         )
         self._canvases = Counter("redraft_canvases", "Canvases committed.", registry=registry)
         self._steps = Counter("redraft_denoising_steps", "Denoising steps.", registry=registry)
-        self._prompt = Counter("redraft_prompt_tokens", "Tokens of prompts.", registry=registry)
-        self._cached = Counter("redraft_cached_tokens", "Those of them that were encoded before.", registry=registry)
-        self._tokens = Counter("redraft_generated_tokens", "Tokens that users got.", registry=registry)
+        self._prompt = Counter("redraft_prompt_tokens", "Tokens of prompts.", ["model"], registry=registry)
+        self._cached = Counter(
+            "redraft_cached_tokens", "Those of them that were encoded before.", ["model"], registry=registry
+        )
+        self._tokens = Counter("redraft_generated_tokens", "Tokens that users got.", ["model"], registry=registry)
 
         self._answers = Counter(
             "redraft_questions", "Questions by their type and what they got.", ["type", "result"], registry=registry
@@ -48,10 +52,10 @@ class Metrics:
             "redraft_decisions_seconds", "All questions about a state.", buckets=_SHORT + _SECONDS, registry=registry
         )
 
-    def decided(self, decisions: Decisions) -> None:
+    def decided(self, model: str, decisions: Decisions) -> None:
         """Counts the answers to the questions about a state."""
         stats = decisions.stats
-        self._requests.labels("stop").inc()
+        self._requests.labels(model, "stop").inc()
         for answer in decisions.answers:
             if isinstance(answer, Refusal):
                 kind = "none" if answer.question is None else answer.question.kind
@@ -61,24 +65,24 @@ class Metrics:
         self._reread.inc(stats.reread)
         self._reads.labels("canvas").inc(stats.canvas_reads)
         self._reads.labels("causal").inc(stats.causal_reads)
-        self._prompt.inc(stats.prompt_tokens)
-        self._cached.inc(stats.cached_tokens)
+        self._prompt.labels(model).inc(stats.prompt_tokens)
+        self._cached.labels(model).inc(stats.cached_tokens)
         self._decided.observe(stats.total_s)
 
     def seen(self, job: Job, event: News) -> None:
         """Counts a result."""
         if isinstance(event, Readings) and event.finish_reason != "stop":
             # One such ends the whole request.
-            self._requests.labels("timeout" if job.late else event.finish_reason).inc()
+            self._requests.labels(job.model, "timeout" if job.late else event.finish_reason).inc()
         if not isinstance(event, Generation):
             return
         stats = event.stats
-        self._requests.labels("timeout" if job.late else event.finish_reason).inc()
+        self._requests.labels(job.model, "timeout" if job.late else event.finish_reason).inc()
         self._canvases.inc(stats.canvases)
         self._steps.inc(stats.denoising_steps)
-        self._prompt.inc(stats.prompt_tokens)
-        self._cached.inc(stats.cached_tokens)
-        self._tokens.inc(stats.generated_tokens)
+        self._prompt.labels(job.model).inc(stats.prompt_tokens)
+        self._cached.labels(job.model).inc(stats.cached_tokens)
+        self._tokens.labels(job.model).inc(stats.generated_tokens)
         self._total.observe(stats.total_s)
         if event.finish_reason not in ("cancelled", "error"):
             self._first.observe(stats.time_to_first_canvas_s)

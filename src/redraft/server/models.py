@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from fastapi import APIRouter
 
+from redraft.core.engine import Engine
 from redraft.core.presets import PRESETS
 from redraft.server.flight import Server
 from redraft.server.introduction import Introduction
@@ -16,35 +16,33 @@ def routes(server: Server) -> APIRouter:
     """The routes, on this server."""
     router = APIRouter(prefix="/v1")
 
-    @cache
-    def described() -> dict[str, Any]:
-        return _described(server)
-
-    @router.get("/models", summary="The model that is served")
+    @router.get("/models", summary="The model that is served, and the adapters beside it")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [described()]}
+        loaded = [described(server, name, engine) for name, engine in list(server.engine.adapters.items())]
+        return {"object": "list", "data": [described(server, server.settings.model, server.engine), *loaded]}
 
     @router.get("/models/{name:path}", summary="One model")
     async def model(name: str) -> dict[str, Any]:
-        server.check_model(name)
-        return described()
+        return described(server, name, server.engine_of(name))
 
     @router.get("/tools", summary="The calls that the model knows by heart; see `diffusion.known_tools`")
     async def tools() -> dict[str, Any]:
-        return {"object": "list", "data": server.known_tools, "used": server.settings.known_tools}
+        return {"object": "list", "data": server.known_tools(server.engine), "used": server.settings.known_tools}
 
     return router
 
 
-def _described(server: Server) -> dict[str, Any]:
-    info = server.engine.info
+def described(server: Server, name: str, engine: Engine) -> dict[str, Any]:
+    """What is told of a model, or of an adapter, whose `parent` is the model."""
+    info = engine.info
     introduction = Introduction.of(info)
     return {
-        "id": server.settings.model,
+        "id": name,
         "object": "model",
         "created": server.started,
         "owned_by": "redraft",
         "max_model_len": info.max_context,
+        **({} if info.adapter is None or engine is server.engine else {"parent": server.settings.model}),
         "redraft": {
             "parameters": info.parameters,
             "canvas_length": info.canvas_length,
@@ -59,9 +57,9 @@ def _described(server: Server) -> dict[str, Any]:
             "examples": list(introduction.examples),
             "infill": introduction.infill and dict(zip(("text", "request"), introduction.infill, strict=True)),
             "presets": list(PRESETS),
-            "end_tokens": sorted(set(server.engine.pieces(info.end_ids))),
+            "end_tokens": sorted(set(engine.pieces(info.end_ids))),
             "writes_prompts_down": server.log is not None,
             "defaults": {name: value for name, value in info.defaults.items() if name != "tools"},
-            **({"known_tools": server.known_tools} if server.settings.known_tools else {}),
+            **({"known_tools": server.known_tools(engine)} if server.settings.known_tools else {}),
         },
     }

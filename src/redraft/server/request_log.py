@@ -48,6 +48,7 @@ def _line(scope: Scope, status: int, seconds: float) -> str:
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "method": scope["method"],
         "route": _route(scope),
+        "model": state.get("model", "-"),
         "key": state.get("key", "-"),
         "status": status,
         "prompt_tokens": prompt,

@@ -9,6 +9,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from redraft.core.decisions import Decisions
+from redraft.core.engine import Engine
 from redraft.core.reads import Read, Reading, Readings
 from redraft.server.flight import Client, Server, check_end
 from redraft.server.jobs import Inbox, Job
@@ -20,18 +21,20 @@ Rounds = Generator[list[Read], list[Reading], Decisions]
 class Decider:
     """One request. Whatever happens to it, `close` ends its reads and gives its place back."""
 
-    def __init__(self, server: Server, request: Request, field: str) -> None:
-        """Takes a place; `field` is what the request's state is called.
+    def __init__(self, server: Server, request: Request, engine: Engine, model: str, field: str) -> None:
+        """Takes a place; `model` is the name that was asked for, `field` what the request's state is called.
 
         Raises:
             ApiError: there is none.
         """
+        self.engine, self.model = engine, model
         self._server, self._request, self._field = server, request, field
         self._deadline = server.deadline()
         self._job: Job | None = None
         self._tokens = 0
         server.scheduler.reserve(1)
         self._client = Client(request)
+        request.state.model = model
         request.state.tokens = lambda: (self._tokens or "-", 0)
 
     async def work(self, work: Callable[[], T]) -> T:
@@ -59,9 +62,9 @@ class Decider:
 
     async def _read(self, reads: list[Read]) -> list[Reading]:
         scheduler, inbox = self._server.scheduler, Inbox()
-        prepared = await self.work(partial(self._server.engine.prepare_reads, reads))
+        prepared = await self.work(partial(self.engine.prepare_reads, reads))
         scheduler.check_memory(prepared, "the state needs", f"shorten {self._field}", self._field)
-        job = self._job = Job(prepared, partial(inbox.put, 0), False, self._deadline)
+        job = self._job = Job(prepared, partial(inbox.put, 0), False, self._deadline, self.model)
         scheduler.submit(job)
         _, event = await self._client.unless_gone(inbox.get())
         self._job = None

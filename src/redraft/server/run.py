@@ -36,7 +36,8 @@ def run(engine: Engine, settings: Settings, announce: Callable[[str], None]) -> 
     """
     settings = settings.for_model(sees=engine.info.sees)
     # Now, and not at the first look at the page.
-    Introduction.of(engine.info)
+    for served in (engine, *engine.adapters.values()):
+        Introduction.of(served.info)
     log_to_stderr()
     app = create_app(engine, settings)
     lobby = Lobby(settings, raise_descriptor_limit() - open_descriptors())

@@ -196,3 +196,10 @@ class TokenizeRequest(Body):
     model: str
     text: str | None = None
     messages: Annotated[list[Message] | None, Field(min_length=1, max_length=MAX_MESSAGES)] = None
+
+
+class AdapterRequest(Body):
+    """`POST /v1/adapters`: an adapter from the directory that the operator has allowed."""
+
+    name: str
+    path: Annotated[str | None, Field(min_length=1, description="in that directory; unset, the name")] = None

@@ -46,6 +46,7 @@ class Settings:
         still_s: after which a server that does not move says that it is not ready.
         known_tools: whether a request without tools may be answered with a call that the model knows by heart.
         log_prompts: the file that requests and replies are written to, one JSON document a line; None writes none.
+        allowed_adapters: a directory whose adapters clients may load and unload; None lets them do neither.
         calibration: of typed questions, for requests whose options it was found with.
     """
 
@@ -70,6 +71,7 @@ class Settings:
     still_s: float = 30.0
     known_tools: bool = False
     log_prompts: Path | None = None
+    allowed_adapters: Path | None = None
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:

@@ -17,11 +17,10 @@ from redraft.server.schema import InfillRequest, TokenizeRequest
 def routes(server: Server) -> APIRouter:
     """The routes, on this server."""
     router = APIRouter(prefix="/v1")
-    engine = server.engine
 
     @router.post("/infill", summary="A text whose holes [[...]] are filled, or a span of which is written anew")
     async def infill(request: Request, body: InfillRequest) -> Any:
-        server.check_model(body.model)
+        engine = server.engine_of(body.model)
         server.check_pictures(body.messages)
         options = options_of(body)
         if body.diffusion is not None and body.diffusion.known_tools is not None:
@@ -43,7 +42,7 @@ def routes(server: Server) -> APIRouter:
         return {
             "id": request_id,
             "object": "infill",
-            "model": server.settings.model,
+            "model": body.model,
             "text": done[0].raw,
             "filled": list(done[0].filled),
             "usage": usage_of(done),
@@ -52,12 +51,12 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/tokenize", summary="The token ids of a text or a conversation")
     async def tokenize(request: Request, body: TokenizeRequest) -> Any:
-        server.check_model(body.model)
+        engine = server.engine_of(body.model)
         server.check_pictures(body.messages)
         if (body.text is None) == (body.messages is None):
             raise ApiError(400, "give either text or messages", param="text")
         work = partial(engine.tokenize, body.messages or []) if body.text is None else partial(engine.encode, body.text)
         ids = await server.prepared(request, work, server.deadline())
-        return {"object": "tokens", "model": server.settings.model, "tokens": ids, "count": len(ids)}
+        return {"object": "tokens", "model": body.model, "tokens": ids, "count": len(ids)}
 
     return router
