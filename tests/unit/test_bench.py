@@ -176,8 +176,11 @@ def test_the_report_against_transformers(cache, tmp_path, capsys):
     compared = ["--against", "transformers", "--settings", "default", "--plot", str(picture), "--json"]
     assert main(["bench", *arguments, *compared]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert set(report["ratio"]) == {"float32", "bfloat16", "int8"}
-    assert all(ratio > 0 for ratio in report["ratio"].values())
+    for name, field in (("ratio", "step_s"), ("request_ratio", "total_s")):
+        assert set(report[name]) == {"float32", "bfloat16", "int8"}
+        seconds = {(s["library"], s["dtype"]): s[field] for s in report["subjects"]}
+        ours, theirs = seconds["redraft", "float32"], seconds["transformers", "float32"]
+        assert report[name]["float32"] == pytest.approx(theirs / ours)
     ours = next(row for row in report["subjects"] if row["name"] == f"redraft {report['dtype']}")
     assert report["step_s"] == ours["step_s"]
     assert report["fraction_of_floor"] == pytest.approx(report["floor_s"] / report["step_s"])

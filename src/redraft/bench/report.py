@@ -63,21 +63,23 @@ def build_report(
         "autoregressive_token_s": chosen.token_s if chosen else None,
         "load_s": chosen.load_s if chosen else None,
         "peak_memory_bytes": int(chosen.median("peak_memory_bytes")) if chosen else None,
-        "ratio": _ratios(ours, theirs),
+        "ratio": _ratios(ours, theirs, "step_s"),
+        "request_ratio": _ratios(ours, theirs, "total_s"),
         "memory_ratio": _memory(ours, theirs),
         "subjects": [_subject(m, floors, parts) for m in found],
         "machine": machine.to_dict(),
     }
 
 
-def _ratios(ours: dict[str, Measured], theirs: dict[str, Measured]) -> dict[str, float | None]:
-    """Reference's step over ours: float32 against its float32, the others against its faster one of both dtypes."""
-    steps = {dtype: m.median("step_s") for dtype, m in theirs.items()}
-    fastest = min(steps.values(), default=None)
-    against = {"float32": steps.get("float32"), "bfloat16": fastest, "int8": fastest}
+def _ratios(ours: dict[str, Measured], theirs: dict[str, Measured], name: str) -> dict[str, float | None]:
+    """Reference's seconds of this name over ours: float32 against its float32, the others against its faster one of
+    both dtypes."""
+    seconds = {dtype: m.median(name) for dtype, m in theirs.items()}
+    fastest = min(seconds.values(), default=None)
+    against = {"float32": seconds.get("float32"), "bfloat16": fastest, "int8": fastest}
     ratios: dict[str, float | None] = {}
     for kind, other in against.items():
-        ratios[kind] = other / ours[kind].median("step_s") if other and kind in ours else None
+        ratios[kind] = other / ours[kind].median(name) if other and kind in ours else None
     return ratios
 
 

@@ -86,6 +86,7 @@ def bench(
     show.print_rich(subjects_table(report))
     for line in told_lines(report):
         print(line)
-    shown = [f"{kind} {ratio:.2f}" for kind, ratio in report["ratio"].items() if ratio is not None]
-    if shown:
-        print("times as fast as transformers' default settings: " + ", ".join(shown))
+    for what, name in (("a step", "ratio"), ("a request", "request_ratio")):
+        shown = [f"{kind} {ratio:.2f}" for kind, ratio in report[name].items() if ratio is not None]
+        if shown:
+            print(f"{what}, times as fast as transformers' default settings: " + ", ".join(shown))

@@ -9,8 +9,6 @@ from typing import Any
 from redraft.cli.options import Json, Model
 from redraft.core.presets import MEANINGS, PRESETS
 
-# What the model does where no preset is named.
-_NONE, _UNASKED = "default", "what the model does unasked"
 _MODES = ("autoregressive, greedy", "verified, greedy")
 _COLUMNS = {
     "exact match": ("exact_match", "{:.1%}"),
@@ -35,14 +33,13 @@ def presets(model: Model = "mini", as_json: Json = False) -> None:
             name: {"meaning": MEANINGS[name], "options": options, "measured": measured.get(name)}
             for name, options in PRESETS.items()
         }
-        default = {"meaning": _UNASKED, "options": {}, "measured": measured.get(_NONE)}
-        show.print_json({_NONE: default, **named})
+        show.print_json(named)
         return
-    print(f"{_NONE}: {_UNASKED}")
     for name, options in PRESETS.items():
         print(f"{name}: {MEANINGS[name]}")
         words = ", ".join(f"{key}={value}" for key, value in options.items())
-        print(textwrap.fill(words, 80, initial_indent="    ", subsequent_indent="    "))
+        if words:
+            print(textwrap.fill(words, 80, initial_indent="    ", subsequent_indent="    "))
     if not measured:
         print(
             show.printable(f"\n{model}: not measured yet; benchmarks/presets.py does it, on held-out rows of your task")
@@ -61,7 +58,7 @@ def _table(measured: Mapping[str, Any]) -> Any:
     table.add_column("preset")
     for heading in _COLUMNS:
         table.add_column(heading, justify="right")
-    for name in (_NONE, *PRESETS, *_MODES):
+    for name in (*PRESETS, *_MODES):
         found = measured.get(name)
         table.add_row(name, *(_cell(found, key, form) for key, form in _COLUMNS.values()))
     return table

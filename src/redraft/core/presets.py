@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
     "reference": {
         "settled_nats": 0.0, "settled_steps": 0, "handover_steps": 0, "adaptive_canvas": False, "plateau_steps": 0,
         "retry_empty": False, "redraft": 0, "tools": None,
@@ -20,6 +21,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 MEANINGS: Mapping[str, str] = {
+    "default": "what the model does unasked",
     "reference": "as the published sampler does it; replies are free",
     "fast": "what has not settled after four steps goes to the causal mode",
     "trimmed": "what lies behind a settled end goes; no progress, and it is given up",

@@ -83,7 +83,8 @@ const field = ([name, title, kind, hint]) => {
 const offer = (presets) => {
   const select = find("set-preset");
   if (!presets.includes(values.preset)) values.preset = "";
-  select.replaceChildren(...["", ...presets].map(choice));
+  // "default" is what no preset is.
+  select.replaceChildren(...["", ...presets.filter((name) => name !== "default")].map(choice));
   select.value = values.preset;
 };
 
