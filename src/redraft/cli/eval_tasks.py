@@ -28,7 +28,7 @@ def gsm8k(
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """Word problems: the right number behind the mark, or at the end?"""
+    """Word problems: is the number right?"""
     from redraft.eval.tasks import gsm8k as task
 
     asked = {"max_new_tokens": task.BUDGET, **(options or {})}
@@ -48,7 +48,7 @@ def sudoku(
     as_json: Json = False,
     options: dict[str, Any] | None = None,
 ) -> None:
-    """Positions that depend on each other: the whole grid right, and how many blanks?"""
+    """Cells that depend on each other: is the grid right?"""
     from redraft.eval.tasks import sudoku as task
 
     rows = task.made(count, clues, seed)
