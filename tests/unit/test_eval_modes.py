@@ -58,11 +58,13 @@ def test_every_mode_is_told_apart_from_the_first_row_by_row():
 def test_modes_take_turns_with_the_same_seeds_and_the_causal_ones_are_greedy():
     engine = Engine()
     side_by_side(engine, ROWS, is_right, ("verified", "diffusion"), seed=3, limit=20, options={"max_new_tokens": 9})
-    assert [options["mode"] for options in engine.asked] == ["verified"] * 16 + ["diffusion"] * 16 + [
-        "verified"
-    ] * 4 + ["diffusion"] * 4
-    verified = [options for options in engine.asked if options["mode"] == "verified"]
-    diffusion = [options for options in engine.asked if options["mode"] == "diffusion"]
+    warm, asked = engine.asked[:2], engine.asked[2:]
+    assert [(options["mode"], options["seed"]) for options in warm] == [("verified", 3), ("diffusion", 3)]
+    # Who begins changes with every turn.
+    turns = [("verified", 16), ("diffusion", 16), ("diffusion", 4), ("verified", 4)]
+    assert [options["mode"] for options in asked] == [mode for mode, count in turns for _ in range(count)]
+    verified = [options for options in asked if options["mode"] == "verified"]
+    diffusion = [options for options in asked if options["mode"] == "diffusion"]
     assert [options["seed"] for options in verified] == [options["seed"] for options in diffusion] == [*range(3, 23)]
     assert verified[0] == {"mode": "verified", "temperature": 0, "max_new_tokens": 9, "seed": 3}
     assert "temperature" not in diffusion[0]
@@ -72,6 +74,31 @@ def test_a_temperature_that_was_asked_for_stays():
     engine = Engine()
     side_by_side(engine, ROWS, is_right, ("autoregressive",), limit=1, options={"temperature": 0.7})
     assert engine.asked[0]["temperature"] == 0.7
+
+
+def test_a_mode_gets_the_options_that_it_can_have():
+    engine = Engine()
+    options = {
+        "max_denoising_steps": 4,
+        "handover_steps": 2,
+        "redraft": 1,
+        "top_p": 0.5,
+        "preset": "fast",
+        "stop": ["x"],
+    }
+    side_by_side(engine, ROWS, is_right, limit=1, options=options)
+    asked = {given["mode"]: set(given) - {"mode", "seed", "temperature"} for given in engine.asked}
+    assert asked["diffusion"] == {"max_denoising_steps", "handover_steps", "redraft", "preset", "stop"}
+    assert asked["verified"] == {"max_denoising_steps", "handover_steps", "top_p", "preset", "stop"}
+    assert asked["autoregressive"] == {"top_p", "stop"}
+
+
+def test_wrong_replies_come_with_their_mode():
+    wrong = []
+    side_by_side(Engine(), ROWS, is_right, ("diffusion", "verified"), on_wrong=wrong.append)
+    assert [entry["mode"] for entry in wrong].count("diffusion") == 20
+    assert [entry["mode"] for entry in wrong].count("verified") == 9
+    assert wrong[0]["expected"]["text"] == "answer 1"
 
 
 @pytest.mark.parametrize("modes", [(), ("diffusion", "diffusion"), ("causal",)])
@@ -94,15 +121,32 @@ def file(tmp_path, monkeypatch):
     return str(path)
 
 
-def test_people_get_no_difference_without_what_tells_it(file, capsys):
+def test_people_get_no_difference_without_what_tells_it(file, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["eval", "text", "--data", file, "--modes", "diffusion, verified"]) == 0
     out = capsys.readouterr().out
-    assert "40 rows" in out
-    [first, second] = [line for line in out.splitlines() if line.startswith((" diffusion", " verified"))]
-    assert "50.0 % [35.2, 64.8]" in first
-    assert "+" not in first
-    assert "+27.5 [" in second
-    assert "15 : 4, 0.019" in second
+    assert max(map(len, out.splitlines())) <= 80
+    rows = {line[:26].strip(): line[26:].split("  ") for line in out.splitlines() if line.strip()}
+    cells = {name: [cell.strip() for cell in found if cell.strip()] for name, found in rows.items()}
+    assert cells["40 rows"] == ["diffusion", "verified"]
+    assert cells["right"] == ["50.0 %", "77.5 %"]
+    assert cells["beside the first, points"] == ["-", "+27.5"]
+    assert cells["right here : there alone"] == ["-", "15 : 4"]
+    assert cells["exact p"] == ["-", "0.019"]
+    assert cells["failed"] == ["1", "1"]
+
+
+def test_one_mode_is_beside_nothing(file, capsys):
+    assert main(["eval", "text", "--data", file, "--modes", "verified", "--limit", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "1 row " in out
+    assert "beside" not in out
+
+
+def test_errors_are_written_with_their_mode(file, tmp_path, capsys):
+    path = tmp_path / "wrong.jsonl"
+    assert main(["eval", "text", "--data", file, "--modes", "verified,diffusion", "--errors", str(path)]) == 0
+    assert [json.loads(line)["mode"] for line in path.read_text().splitlines()].count("diffusion") == 20
 
 
 def test_json_is_one_document(file, capsys):
@@ -116,7 +160,6 @@ def test_json_is_one_document(file, capsys):
     ("more", "said"),
     [
         (["--modes", "diffusion,fast"], "modes must be some of"),
-        (["--modes", "verified", "--errors", "wrong.jsonl"], "--errors goes with one mode"),
         (["--modes", "verified", "--mode", "diffusion"], "--mode and --modes say the same thing"),
     ],
 )

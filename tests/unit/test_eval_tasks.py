@@ -27,6 +27,11 @@ from redraft.eval.tasks import gsm8k, sudoku
         ("#### -7.", -7),
         ("#### 41 no: #### 42", 42),
         ("#### 42.0", 42),
+        ("#### **42**", 42),
+        ("#### $-7", -7),
+        ("#### -$7", -7),
+        ("#### \u22127", -7),
+        ("#### 42\n#### .", 42),
         ("#### x", None),
         ("#### .", None),
         ("the answer is 42", None),
@@ -45,6 +50,11 @@ def test_the_number_behind_the_mark(text, number):
         ("first 3, then $1,250.", 1250),
         ("it is 7 ...", 7),
         ("-5", -5),
+        ("a debt of $-5", -5),
+        ("a debt of -$5", -5),
+        ("\u22125", -5),
+        ("so 10-5", 5),
+        (".5 of it", "0.5"),
         ("none", None),
     ],
 )
@@ -106,6 +116,13 @@ def test_what_was_cut_off_or_failed_is_not_right(problems, reason):
     reply = generation(text=row.text, tool_calls=(), finish_reason=reason, error="lost" if reason == "error" else None)
     assert not gsm8k.is_right(row, reply)
     assert not gsm8k.is_right_anywhere(row, reply)
+
+
+def test_a_file_without_problems_is_refused(tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text("\n")
+    with pytest.raises(DataError, match="holds no problems"):
+        gsm8k.read_rows(path)
 
 
 @pytest.mark.parametrize("line", ["[]", '{"question": "?"}', '{"question": "?", "answer": "42"}'])

@@ -37,7 +37,7 @@ def measure(
     """Loads the model, evaluates it on the rows, and prints what was measured."""
     from redraft.cli import show
 
-    with _writer(errors) as on_wrong:
+    with writer(errors) as on_wrong:
         engine = show.load(model, loading or {})
         with show.progress(task) as on_progress:
             measures = evaluate(engine, rows, on_progress=on_progress, on_wrong=on_wrong, **asking)
@@ -48,7 +48,7 @@ def measure(
 
 
 @contextmanager
-def _writer(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None] | None]:
+def writer(path: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None] | None]:
     """Writes one JSON line per call. The file is opened at once: a long run must not end in a bad path."""
     if path is None:
         yield None

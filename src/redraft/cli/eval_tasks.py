@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.eval_modes import Modes, compare_modes
+from redraft.cli.eval_modes import Modes, compare_modes, modes_in
 from redraft.cli.eval_shown import Errors, Limit, Seed, measure
 from redraft.cli.options import Json, Model, with_generation_options, with_loading_flags
 
@@ -38,7 +38,9 @@ def gsm8k(
 @with_generation_options
 @with_loading_flags(workers=True)
 def sudoku(
-    clues: Annotated[int, typer.Option(help="Cells that are given, more or less.", min=17, max=80)] = 40,
+    clues: Annotated[
+        int, typer.Option(help="Cells that are given, at least; below some 24 they may be more.", min=17, max=80)
+    ] = 40,
     count: Annotated[int, typer.Option(help="How many puzzles, made from the seed on.", min=1)] = 100,
     model: Model = "mini",
     seed: Seed = 0,
@@ -51,6 +53,8 @@ def sudoku(
     """Cells that depend on each other: is the grid right?"""
     from redraft.eval.tasks import sudoku as task
 
+    if modes is not None:
+        modes_in(modes)
     rows = task.made(count, clues, seed)
     _run("sudoku", task, rows, model, loading, errors, modes, as_json, seed, None, options)
 
@@ -59,7 +63,8 @@ def sudoku(
 @with_loading_flags(workers=True)
 def coherence(
     data: Annotated[
-        Path, typer.Option(help="Conversations, one a line; the last message of each is a person's.", metavar="FILE")
+        Path,
+        typer.Option(help="Conversations, one a line; a person wrote the assistant's last message.", metavar="FILE"),
     ],
     model: Model = "mini",
     limit: Limit = None,

@@ -235,7 +235,7 @@ class GenerationOptions:
             if changes.get(name) is not None and changes[name] not in (getattr(self, name), _DEFAULTS[name]):
                 raise OptionError(f"{name} belongs to canvases; mode='autoregressive' has none")
         preset = changes.get("preset")
-        if preset not in (None, "reference") and changes.get("mode") == "autoregressive":
+        if preset not in (None, "default", "reference") and changes.get("mode") == "autoregressive":
             raise OptionError(f"preset={preset!r} is of canvases; mode='autoregressive' has none")
         if isinstance(preset, str) and preset in PRESETS:
             # Its options are filled in here, where those given beside it are still known as given.

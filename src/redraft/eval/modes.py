@@ -7,6 +7,7 @@ from typing import Any
 
 from redraft.core.engine import Engine
 from redraft.core.errors import OptionError
+from redraft.core.option_bounds import OF_CANVASES
 from redraft.core.results import Generation
 from redraft.eval.answers import Answers, answer, evenly
 from redraft.eval.data import Row
@@ -15,6 +16,8 @@ from redraft.eval.paired import bootstrapped, mcnemar, wilson
 MODES = ("diffusion", "autoregressive", "verified")
 # Rows that a mode answers before the next one does, so that what else the machine does meets them alike.
 _IN_TURN = 16
+# Options that neither of the causal ones has.
+_OF_DIFFUSION = ("redraft", "probabilities", "initial_canvas", "pinned")
 
 
 def side_by_side(
@@ -27,14 +30,18 @@ def side_by_side(
     limit: int | None = None,
     options: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    on_wrong: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Answers the rows in each mode, turn about, and compares every mode with the first.
+
+    Each mode answers the first row once before, which nothing counts: what happens once must not be the first one's.
 
     Args:
         is_right: whether a reply is what a row asks for; a reply that failed is not.
         modes: which, the first being what others are compared with.
-        seed, limit, options, on_progress: as in `redraft.eval.answers.answer`. Modes that write token by token are
-            greedy unless `options` name a temperature.
+        seed, limit, options, on_progress: as in `redraft.eval.answers.answer`. Options that a mode cannot have are left
+            out of it. Modes that write token by token are greedy unless `options` name a temperature.
+        on_wrong: as there, with the reply's `mode`.
 
     Returns:
         One mapping a mode: `mode, n, right` (a share) and its Wilson interval `low, high`; of all but the first
@@ -50,12 +57,18 @@ def side_by_side(
     chosen = evenly(rows, limit)
     if not chosen:
         raise OptionError("there are no rows to compare modes on")
+    asked = {mode: _of(mode, options or {}) for mode in modes}
+    for mode in modes:
+        answer(engine, chosen[:1], is_wrong=_never, seed=seed, options=asked[mode])
     found: dict[str, list[Answers]] = {mode: [] for mode in modes}
-    for start in range(0, len(chosen), _IN_TURN):
+    for turn, start in enumerate(range(0, len(chosen), _IN_TURN)):
         part = chosen[start : start + _IN_TURN]
-        for mode in modes:
-            asked = _of(mode, options or {})
-            found[mode].append(answer(engine, part, is_wrong=_never, seed=seed + start, options=asked))
+        for mode in _turned(modes, turn):
+            answers = answer(
+                engine, part, is_wrong=lambda row, reply: not _holds(is_right, row, reply), seed=seed + start,
+                options=asked[mode], on_wrong=None if on_wrong is None else _named(on_wrong, mode),
+            )  # fmt: skip
+            found[mode].append(answers)
         if on_progress is not None:
             on_progress(start + len(part), len(chosen))
     verdicts = {
@@ -77,8 +90,22 @@ def check_modes(modes: Sequence[str]) -> None:
 
 
 def _of(mode: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    greedy = {} if mode == "diffusion" else {"temperature": 0}
-    return {**greedy, **options, "mode": mode}
+    if mode == "diffusion":
+        strange, greedy = {"top_p"}, {}
+    else:
+        strange, greedy = set(_OF_DIFFUSION), {"temperature": 0}
+        if mode == "autoregressive":
+            strange |= {*OF_CANVASES, "preset"}
+    return {**greedy, **{name: value for name, value in options.items() if name not in strange}, "mode": mode}
+
+
+def _turned(modes: Sequence[str], by: int) -> list[str]:
+    place = by % len(modes)
+    return [*modes[place:], *modes[:place]]
+
+
+def _named(on_wrong: Callable[[Mapping[str, Any]], None], mode: str) -> Callable[[Mapping[str, Any]], None]:
+    return lambda wrong: on_wrong({"mode": mode, **wrong})
 
 
 def _never(row: Row, reply: Generation) -> bool:

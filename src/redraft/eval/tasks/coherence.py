@@ -25,15 +25,16 @@ def evaluate(engine: Engine, rows: Sequence[Row], **how: Any) -> dict[str, Any]:
     """Answers the rows, how `redraft.eval.answers.answer` is told, and measures the replies and the references.
 
     Returns:
-        Of the replies that did not fail, means of `redraft.eval.measures.coherence.measure`, and by the same names
-        with `_of_references` those of the references; `empty` (a share); and the costs of
+        Of the replies that say something, means of `redraft.eval.measures.coherence.measure`, and by the same names
+        with `_of_references` those of the references; `empty` (a share of those that did not fail); and the costs of
         `redraft.eval.answers.Answers`.
     """
     answers = answer(engine, rows, is_wrong=lambda row, reply: not is_right(row, reply), **how)
     replies = [measure(reply.text) for _, reply in answers.pairs if reply.finish_reason != "error"]
+    said = [found for found in replies if found["words"]]
     references = [measure(row.text) for row, _ in answers.pairs if row.text]
     measures: dict[str, Any] = {}
     for name in MEASURES:
-        measures[name] = share([found[name] for found in replies])
+        measures[name] = share([found[name] for found in said])
         measures[f"{name}_of_references"] = share([found[name] for found in references])
     return measures | {"empty": share([not found["words"] for found in replies])} | answers.costs()

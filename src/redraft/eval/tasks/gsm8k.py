@@ -26,7 +26,7 @@ def read_rows(path: Path) -> list[Row]:
     """The problems of a file.
 
     Raises:
-        DataError: a line without a question, or whose answer has no number behind its mark.
+        DataError: no lines, or one without a question, or whose answer has no number behind its mark.
     """
     rows = []
     for line, value in json_lines(path):
@@ -36,6 +36,8 @@ def read_rows(path: Path) -> list[Row]:
             raise DataError(str(path), line, f"the answer has no number behind {MARK}")
         prompt = {"role": "user", "content": f"{value['question']}\n\n{INSTRUCTION}"}
         rows.append(Row(prompt=(prompt,), calls=(), text=value["answer"]))
+    if not rows:
+        raise DataError(str(path), 0, "holds no problems")
     return rows
 
 
