@@ -20,6 +20,7 @@ from redraft.kernels.accelerator import has_float64
 from redraft.kernels.head_stats import HeadStats
 from redraft.kernels.head_tiles import head_tiles, runs_by_tiles
 from redraft.kernels.integers import integer_mm
+from redraft.kernels.linear import linear
 from redraft.kernels.matrices.int8 import Int8Matrix, quantise_rows
 from redraft.kernels.triton.fallback import attempt, on_gpu
 from redraft.kernels.walk import class_scores
@@ -34,7 +35,7 @@ _BLOCK = 128
 def raw_logits(hidden: Float[Tensor, "... D"], embedding: Float[Tensor, "V D"] | Int8Matrix) -> Float[Tensor, "... V"]:
     """hidden @ embedding.T, before the cap."""
     if not isinstance(embedding, Int8Matrix):
-        return F.linear(hidden, embedding)
+        return linear(hidden, embedding)
     values, scale = quantise_rows(hidden.reshape(-1, hidden.shape[-1]))
     product = integer_mm(values, embedding.data.T) * (scale[:, None] * embedding.scale)
     return product.view(*hidden.shape[:-1], product.shape[-1])
