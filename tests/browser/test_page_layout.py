@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.keys import Keys
 
 from chromium import TEXT, all_of, click, emulated, one, say, send, settings, until
@@ -35,9 +36,16 @@ def assert_no_sideways(page, width: int):
 
 
 def assert_reachable(page, element):
-    """It can be scrolled fully into view, with nothing over it."""
-    page.execute_script("arguments[0].scrollIntoView({ block: 'end' })", element)
-    assert page.execute_script(IS_BARE, element), element.get_attribute("outerHTML")[:200]
+    """It can be scrolled fully into view, with nothing over it, once the page has drawn what was opened."""
+
+    def is_bare() -> bool:
+        page.execute_script("arguments[0].scrollIntoView({ block: 'end' })", element)
+        return page.execute_script(IS_BARE, element)
+
+    try:
+        until(page, is_bare, 5)
+    except TimeoutException:
+        pytest.fail(f"it cannot be reached: {element.get_attribute('outerHTML')[:200]}")
 
 
 @pytest.mark.parametrize(

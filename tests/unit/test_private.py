@@ -42,7 +42,7 @@ def test_everything_runs_without_them(nothing_private):
 
 def test_an_average_is_the_same_without_them(monkeypatch):
     model = torch.nn.Module()
-    model.backbone = torch.nn.Linear(3, 2)
+    model.backbone, model.tower = torch.nn.Linear(3, 2), None
     averages = []
     for without in (False, True):
         average = state.Average(model, 0.5)
