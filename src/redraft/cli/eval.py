@@ -9,8 +9,8 @@ import typer
 
 from redraft.cli.command import SETTINGS, Debug, add_command
 from redraft.cli.eval_decisions import decisions
-from redraft.cli.eval_modes import Modes, compare_modes
-from redraft.cli.eval_shown import Errors, Limit, Seed, measure
+from redraft.cli.eval_modes import Modes, run_task
+from redraft.cli.eval_shown import Errors, Limit, Seed
 from redraft.cli.eval_tasks import coherence, gsm8k, sudoku
 from redraft.cli.options import Help, Json, Model, with_generation_options, with_loading_flags
 from redraft.core.errors import InputError
@@ -49,11 +49,7 @@ def tool_calls(
     from redraft.eval.data import read_rows
 
     rows = read_rows(_brought(model) if data is None else data)
-    how = {"seed": seed, "limit": limit, "options": options}
-    if modes is not None:
-        compare_modes("tool-calls", modes, task.is_right, rows, model, loading, errors, as_json, **how)
-        return
-    measure("tool-calls", task.evaluate, rows, model, loading, errors, as_json, **how)
+    run_task("tool-calls", task, rows, model, loading, errors, modes, as_json, seed, limit, options)
 
 
 @with_generation_options
@@ -73,11 +69,7 @@ def text(
     from redraft.eval import text as task
     from redraft.eval.data import read_texts
 
-    rows, how = read_texts(data), {"seed": seed, "limit": limit, "options": options}
-    if modes is not None:
-        compare_modes("text", modes, task.is_right, rows, model, loading, errors, as_json, **how)
-        return
-    measure("text", task.evaluate, rows, model, loading, errors, as_json, **how)
+    run_task("text", task, read_texts(data), model, loading, errors, modes, as_json, seed, limit, options)
 
 
 def _brought(model: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from redraft.cli.eval_shown import measure, writer
 from redraft.core.errors import InputError, OptionError
 
 Modes = Annotated[
@@ -34,7 +35,35 @@ def modes_in(modes: str) -> list[str]:
     return names
 
 
-def compare_modes(
+def run_task(
+    name: str,
+    task: Any,
+    rows: Sequence[Any],
+    model: str,
+    loading: dict[str, Any] | None,
+    errors: Path | None,
+    modes: str | None,
+    as_json: bool,
+    seed: int,
+    limit: int | None,
+    options: dict[str, Any] | None,
+) -> None:
+    """Measures a task's replies, or sets its modes beside each other where any are named.
+
+    Args:
+        name: of the task.
+        task: its module, with `evaluate` and `is_right`.
+        rows: what it asks.
+        model, loading, errors, modes, as_json, seed, limit, options: as the flags of every task give them.
+    """
+    how = {"seed": seed, "limit": limit, "options": options}
+    if modes is not None:
+        _compare(name, modes, task.is_right, rows, model, loading, errors, as_json, **how)
+    else:
+        measure(name, task.evaluate, rows, model, loading, errors, as_json, **how)
+
+
+def _compare(
     task: str,
     modes: str,
     is_right: Callable[..., bool],
@@ -52,7 +81,6 @@ def compare_modes(
         InputError: there are no rows.
     """
     from redraft.cli import show
-    from redraft.cli.eval_shown import writer
     from redraft.eval.modes import side_by_side
 
     names = modes_in(modes)

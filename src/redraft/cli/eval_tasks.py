@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from redraft.cli.eval_modes import Modes, compare_modes, modes_in
-from redraft.cli.eval_shown import Errors, Limit, Seed, measure
+from redraft.cli.eval_modes import Modes, modes_in, run_task
+from redraft.cli.eval_shown import Errors, Limit, Seed
 from redraft.cli.options import Json, Model, with_generation_options, with_loading_flags
 
 
@@ -32,7 +31,7 @@ def gsm8k(
     from redraft.eval.tasks import gsm8k as task
 
     asked = {"max_new_tokens": task.BUDGET, **(options or {})}
-    _run("gsm8k", task, task.read_rows(data), model, loading, errors, modes, as_json, seed, limit, asked)
+    run_task("gsm8k", task, task.read_rows(data), model, loading, errors, modes, as_json, seed, limit, asked)
 
 
 @with_generation_options
@@ -56,7 +55,7 @@ def sudoku(
     if modes is not None:
         modes_in(modes)
     rows = task.made(count, clues, seed)
-    _run("sudoku", task, rows, model, loading, errors, modes, as_json, seed, None, options)
+    run_task("sudoku", task, rows, model, loading, errors, modes, as_json, seed, None, options)
 
 
 @with_generation_options
@@ -79,24 +78,4 @@ def coherence(
     from redraft.eval.data import read_texts
     from redraft.eval.tasks import coherence as task
 
-    _run("coherence", task, read_texts(data), model, loading, errors, modes, as_json, seed, limit, options)
-
-
-def _run(
-    name: str,
-    task: Any,
-    rows: Sequence[Any],
-    model: str,
-    loading: dict[str, Any] | None,
-    errors: Path | None,
-    modes: str | None,
-    as_json: bool,
-    seed: int,
-    limit: int | None,
-    options: dict[str, Any] | None,
-) -> None:
-    how = {"seed": seed, "limit": limit, "options": options}
-    if modes is not None:
-        compare_modes(name, modes, task.is_right, rows, model, loading, errors, as_json, **how)
-    else:
-        measure(name, task.evaluate, rows, model, loading, errors, as_json, **how)
+    run_task("coherence", task, read_texts(data), model, loading, errors, modes, as_json, seed, limit, options)
